@@ -1,0 +1,24 @@
+"""Contrastive learning in JAX, in the order in which data flows through it.
+
+    views -> encoder -> embeddings -> similarity -> loss -> step -> evaluation -> report
+
+Every name below is a module to import by itself; importing ``jaxcon`` loads none of them.
+
+    jaxcon.similarity    l2_normalize; cosine, dot-product and squared-distance matrices
+    jaxcon.collectives   gather, mean, ring over a mapped axis; with axis_name=None the identity
+    jaxcon.streaming     the engine that reduces a similarity matrix tile by tile
+    jaxcon.losses        the losses: pure functions from embeddings to a scalar
+    jaxcon.diagnostics   chance level, contrastive accuracy, collapse report
+    jaxcon.plots         similarity heat-map, spectra, curves
+    jaxcon.augment       key-first image functions; two_views(key, images)
+    jaxcon.encoders      flax encoders, projection heads, learnable temperature
+    jaxcon.data          datasets that we ship, and sources for your own
+    jaxcon.training      state, optimizers, sharded step, loop, checkpoints
+    jaxcon.evaluation    kNN, linear probe: arrays in, floats out
+    jaxcon.report        a run's table, figures and self-contained page
+
+The first three groups need only ``jax`` and ``chex``; from ``augment`` on, install
+``jaxcon[experiments]``.
+"""
+
+__version__ = "0.1.0"
