@@ -1,0 +1,82 @@
+"""Communication over a mapped axis; with ``axis_name=None`` every function is the identity.
+
+That is how a loss has one meaning and one body on one device and on many: it gathers the candidates,
+computes with its own rows as anchors, and reduces the sums.
+
+>>> import jax, jax.numpy as jnp
+>>> from jaxcon import collectives
+>>> print(collectives.gather(jnp.arange(3), None))
+[0 1 2]
+>>> both = jax.vmap(lambda x: collectives.gather(x, "batch"), axis_name="batch")
+>>> print(both(jnp.arange(4).reshape(2, 2)))
+[[0 1 2 3]
+ [0 1 2 3]]
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxcon.typing import Array, AxisName
+
+
+def gather(x: Any, axis_name: AxisName) -> Any:
+    """Concatenates the leading axis of every array of ``x`` over all devices: [n, ...] -> [P n, ...].
+
+    Gradients flow back to the device that a row came from.
+    """
+    if axis_name is None:
+        return x
+    return jax.tree.map(lambda a: lax.all_gather(a, axis_name, axis=0, tiled=True), x)
+
+
+def sum(x: Any, axis_name: AxisName) -> Any:
+    """Sums every array of ``x`` over all devices."""
+    return x if axis_name is None else lax.psum(x, axis_name)
+
+
+def mean(x: Any, axis_name: AxisName) -> Any:
+    """Averages every array of ``x`` over all devices."""
+    return x if axis_name is None else lax.pmean(x, axis_name)
+
+
+def size(axis_name: AxisName) -> int:
+    """The number of devices along the axis; 1 for ``None``."""
+    return 1 if axis_name is None else lax.axis_size(axis_name)
+
+
+def row_index(rows: int, axis_name: AxisName) -> Array:
+    """Global indices of this device's ``rows`` rows, in the order of :func:`gather`: int32 [rows]."""
+    local = jnp.arange(rows, dtype=jnp.int32)
+    return local if axis_name is None else lax.axis_index(axis_name) * rows + local
+
+
+def logsumexp(x: Array, axis_name: AxisName) -> Array:
+    """``log sum exp`` of ``x`` over all devices, elementwise."""
+    if axis_name is None:
+        return x
+    shift = lax.pmax(lax.stop_gradient(x), axis_name)
+    return shift + jnp.log(lax.psum(jnp.exp(x - shift), axis_name))
+
+
+def own_rows(x: Array, axis_name: AxisName) -> Array:
+    """This device's rows of a gathered array, the inverse of :func:`gather`: [P n, ...] -> [n, ...]."""
+    if axis_name is None:
+        return x
+    rows = x.shape[0] // size(axis_name)
+    return lax.dynamic_slice_in_dim(x, lax.axis_index(axis_name) * rows, rows)
+
+
+def check_bound(axis_name: AxisName) -> None:
+    """Raises ValueError if ``axis_name`` is not the name of a mapped axis here."""
+    try:
+        size(axis_name)
+    except NameError:
+        raise ValueError(
+            f"axis_name={axis_name!r} is not bound here. Call the loss inside "
+            f"jax.vmap(..., axis_name={axis_name!r}), jax.pmap(..., axis_name={axis_name!r}), or "
+            f"jax.shard_map over a mesh with an axis of that name; on one device, or under plain jit "
+            "with sharded arrays, leave axis_name=None"
+        ) from None

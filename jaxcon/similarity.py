@@ -1,0 +1,139 @@
+"""Similarity matrices between two sets of rows, accumulated in float32 at least.
+
+>>> import jax.numpy as jnp
+>>> from jaxcon import similarity
+>>> x = jnp.array([[3.0, 4.0], [0.0, 0.0]])
+>>> y = jnp.array([[6.0, 8.0], [-4.0, 3.0], [0.3, 0.4]])
+>>> print(similarity.cosine_similarity(x, y).round(4))
+[[1. 0. 1.]
+ [0. 0. 0.]]
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxcon.typing import Array, ArrayLike
+
+
+def l2_normalize(x: ArrayLike, *, axis: int = -1) -> Array:
+    """Divides rows by their Euclidean norm: ``x / |x|``, and 0 (with zero gradient) for a zero row.
+
+    Right for rows of any scale that the dtype can hold: the squares of a row of 1e-20 or 1e20 would
+    under- or overflow, so each row is first divided by its largest magnitude. That factor is held
+    constant in the gradient, which it does not change, ``x / |x|`` being scale-invariant.
+    ``x / max(norm, eps)``, the usual form, has NaN gradients at 0.
+
+    Args:
+      x: ``[..., dim]``, any float dtype. Rows whose largest magnitude is not a normal number of the
+        dtype (1.2e-38 in float32) count as zero.
+      axis: the axis whose norm becomes 1.
+
+    Returns:
+      An array of the shape of ``x``, of ``promote_types(x.dtype, float32)``.
+
+    Raises:
+      ValueError: if ``x`` is not of a float dtype.
+
+    >>> print(l2_normalize(jnp.array([[3e20, 4e20], [3e-20, 4e-20], [0.0, 0.0]])))
+    [[0.6 0.8]
+     [0.6 0.8]
+     [0.  0. ]]
+    """
+    x = as_float(x, "x")
+    magnitude = lax.stop_gradient(jnp.max(jnp.abs(x), axis=axis, keepdims=True))
+    zero = magnitude < jnp.finfo(x.dtype).tiny  # False for NaN, which stays visible
+    x = x / jnp.where(zero, 1, magnitude)
+    square = jnp.sum(x * x, axis=axis, keepdims=True)  # in [1, dim]
+    return x * jnp.where(zero, 0, lax.rsqrt(jnp.where(zero, 1, square)))
+
+
+def cosine_similarity(x: ArrayLike, y: ArrayLike) -> Array:
+    """Cosines ``x_i . y_j / (|x_i| |y_j|)``, in [-1, 1]; 0 where a row is zero.
+
+    Args:
+      x: ``[n, dim]``.
+      y: ``[m, dim]``.
+
+    Returns:
+      ``[n, m]``, float32 at least.
+
+    Raises:
+      ValueError: if the arguments are not matrices of equal width and of a float dtype.
+
+    >>> print(cosine_similarity(jnp.array([[1.0, 1.0]]), jnp.array([[2.0, 2.0], [-3.0, -3.0]])))
+    [[ 1. -1.]]
+    """
+    x, y = _matrices(x, y)
+    return _dot(l2_normalize(x), l2_normalize(y))
+
+
+def dot_product(x: ArrayLike, y: ArrayLike) -> Array:
+    """Inner products ``x_i . y_j``. Arguments and result as in :func:`cosine_similarity`.
+
+    >>> print(dot_product(jnp.eye(2), jnp.ones((1, 2))))
+    [[1.]
+     [1.]]
+    """
+    return _dot(*_matrices(x, y))
+
+
+def squared_distance(x: ArrayLike, y: ArrayLike) -> Array:
+    """Squared Euclidean distances ``|x_i - y_j|^2``, never negative.
+
+    Computed as ``|x_i|^2 + |y_j|^2 - 2 x_i . y_j``, so distances far below ``|x_i|^2`` carry an
+    absolute error of about ``1e-7 |x_i|^2`` in float32.
+    Arguments and result as in :func:`cosine_similarity`.
+
+    >>> print(squared_distance(jnp.zeros((1, 2)), jnp.array([[3.0, 4.0]])))
+    [[25.]]
+    """
+    x, y = _matrices(x, y)
+    x2, y2 = jnp.sum(x * x, axis=1), jnp.sum(y * y, axis=1)
+    return jnp.maximum(x2[:, None] + y2[None, :] - 2 * _dot(x, y), 0)
+
+
+def as_float(x: ArrayLike, name: str) -> Array:
+    """``x`` as an array of float32 or wider; a ValueError names the argument if it is not float."""
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(
+            f"{name} must be of a floating-point dtype, got {x.dtype}; "
+            f"convert it with {name}.astype('float32')"
+        )
+    if x.dtype == jnp.float16:
+        return _widen_float16(x)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+@jax.custom_vjp
+def _widen_float16(x: Array) -> Array:
+    """float16 to float32. The gradient saturates at 65504: one of a row of 1e-4 may well be 1e6."""
+    return x.astype(jnp.float32)
+
+
+def _widen_float16_fwd(x: Array) -> tuple[Array, None]:
+    return _widen_float16(x), None
+
+
+def _widen_float16_bwd(_: None, g: Array) -> tuple[Array]:
+    limit = float(jnp.finfo(jnp.float16).max)
+    return (jnp.clip(g, -limit, limit).astype(jnp.float16),)
+
+
+_widen_float16.defvjp(_widen_float16_fwd, _widen_float16_bwd)
+
+
+def _matrices(x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
+    x, y = as_float(x, "x"), as_float(y, "y")
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
+        raise ValueError(
+            f"expected x [n, dim] and y [m, dim] of equal width, got {x.shape} and {y.shape}; "
+            "flatten trailing axes with x.reshape(len(x), -1)"
+        )
+    return x, y
+
+
+def _dot(x: Array, y: Array) -> Array:
+    # Explicit precision: the default is TF32 on NVIDIA GPUs and bfloat16 on TPUs.
+    return jnp.matmul(x, y.T, precision=lax.Precision.HIGHEST)  # (n, d) . (d, m) -> (n, m)

@@ -1,0 +1,80 @@
+"""Array aliases, and the one place that says what the words shared by all losses mean.
+
+The keywords below mean the same wherever they appear; a loss's own docstring does not repeat them.
+
+``axis_name``
+    ``None``: this batch alone. The name of a mapped axis (of ``vmap``, ``pmap`` or ``shard_map``;
+    under ``shard_map`` also a tuple of names): the candidates of an anchor are the rows of all
+    devices, and the returned value is the global one, equal on every device. Average gradients over
+    the same axis. A name that is not bound is a ``ValueError``.
+``where``
+    bool ``[batch]``. False removes a row, as anchor *and* as candidate: the padding of a last batch.
+    Such a row is never read; NaN in it changes neither the value nor a gradient.
+``weights``
+    ``[batch]``, the weight of each anchor in the mean: for ``ntxent_loss`` of both of a row's views,
+    for ``clip_loss`` of both directions. A row of weight 0 remains a candidate.
+``ids``
+    int ``[batch]``. Pairs that share an id leave the negatives; positives stay. For batches in which
+    one example may occur twice.
+``labels``
+    int ``[batch]``. Rows that share a label are positives of each other (five captions of an image);
+    an anchor's loss is the average over its positives.
+``reduce_fn``
+    ``jnp.mean`` (default): ``sum w v / sum w`` over all devices, 0 where there is no weight, with
+    ``w = weights * where * (the anchor is valid)``. ``jnp.sum``: ``sum w v``. ``None``: this device's
+    values per anchor, unweighted, 0 where invalid. Anything else is a ``ValueError``.
+``temperature``
+    a positive scalar or traced array; similarities are *divided* by it.
+``key``
+    a JAX PRNG key: the first argument, split once.
+
+Embeddings are ``[batch, *features]`` of any float dtype; trailing axes are flattened. Losses compute
+and return ``promote_types(embedding dtypes, float32)``, and settings are cast to that dtype.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import jax
+from jax.typing import ArrayLike
+
+Array = jax.Array
+AxisName = str | tuple[str, ...] | None
+ReduceFn = Callable[..., Array] | None
+
+
+class PairLoss(Protocol):
+    """A loss of paired embeddings: row i of ``z1`` and row i of ``z2`` belong together."""
+
+    def __call__(
+        self,
+        z1: ArrayLike,
+        z2: ArrayLike,
+        *,
+        axis_name: AxisName = None,
+        where: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+        reduce_fn: ReduceFn = ...,
+    ) -> Array:
+        """The module's docstring says what the keywords mean."""
+        ...
+
+
+class LabelLoss(Protocol):
+    """A loss of labelled embeddings: rows of ``z`` with equal ``labels`` belong together."""
+
+    def __call__(
+        self,
+        z: ArrayLike,
+        labels: ArrayLike,
+        *,
+        axis_name: AxisName = None,
+        where: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+        reduce_fn: ReduceFn = ...,
+    ) -> Array:
+        """The module's docstring says what the keywords mean."""
+        ...
+
+
+__all__ = ["Array", "ArrayLike", "AxisName", "LabelLoss", "PairLoss", "ReduceFn"]
