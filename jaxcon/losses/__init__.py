@@ -3,8 +3,8 @@
 >>> import jax
 >>> from jaxcon import losses
 >>> z1, z2 = jax.random.normal(jax.random.key(0), (2, 8, 4))
->>> print(losses.clip_loss(z1, z2, temperature=0.5).round(3))
-2.379
+>>> print(f"{losses.clip_loss(z1, z2, temperature=0.5):.3f}")
+2.002
 
 Families: :mod:`~jaxcon.losses.softmax`, :mod:`~jaxcon.losses.correlation`,
 :mod:`~jaxcon.losses.probabilistic`. The keywords that all share: :mod:`jaxcon.typing`.
