@@ -45,7 +45,8 @@ def default(case: Case, keyword: str) -> Any:
 
 def apply(case: Case, inputs: Mapping, rows: Mapping, temperature: Any = None, **keywords: Any):
     """The loss with the case's settings; ``temperature=None`` leaves the setting or the default."""
-    settings = dict(case.settings)
+    # A copy: JAX keeps the constant that a NumPy array became in 32-bit mode, and uses it in 64-bit.
+    settings = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in case.settings.items()}
     if temperature is not None:
         settings["temperature"] = temperature
     return case.loss(*inputs.values(), **rows, **settings, **keywords)

@@ -16,7 +16,8 @@ from tests.losses.formulas import Anchors
 
 N, DIM = 16, 8
 
-PAIRWISE = {"axis_name", "where", "weights", "reduce_fn"}
+STATISTICS = {"axis_name", "where"}  # of the batch: no values per anchor to weigh and reduce
+PAIRWISE = STATISTICS | {"weights", "reduce_fn"}
 # The vocabulary that each public loss accepts, and its own settings.
 KEYWORDS = {
     "ntxent_loss": PAIRWISE | {"ids", "temperature"},
@@ -27,6 +28,21 @@ KEYWORDS = {
     "supcon_loss": PAIRWISE | {"ids", "temperature"},
     "dcl_loss": PAIRWISE | {"ids", "temperature", "sigma"},
     "hard_negative_loss": PAIRWISE | {"ids", "temperature", "beta", "positive_prior"},
+    "siglip_loss": PAIRWISE | {"ids", "labels", "temperature", "bias"},
+    "triplet_loss": PAIRWISE | {"ids", "margin", "mining"},
+    "multi_similarity_loss": PAIRWISE | {"ids", "alpha", "beta", "base"},
+    "circle_loss": PAIRWISE | {"ids", "margin", "gamma"},
+    "spectral_contrastive_loss": PAIRWISE | {"ids"},
+    "barlow_twins_loss": STATISTICS | {"off_diagonal_weight", "scale"},
+    "vicreg_loss": STATISTICS | {"invariance", "variance", "covariance"},
+    "sample_correlation_loss": PAIRWISE | {"ids", "off_diagonal_weight", "scale"},
+    "gaussian_clip_loss": PAIRWISE | {"ids", "exact"},
+    "csd_loss": PAIRWISE | {"ids", "scale", "shift"},
+    "cosine_regression_loss": PAIRWISE,
+    "alignment_loss": PAIRWISE | {"alpha"},
+    "uniformity_loss": STATISTICS | {"t"},
+    "koleo_loss": PAIRWISE,
+    "variance_loss": STATISTICS,
 }
 
 
@@ -47,7 +63,7 @@ class Case:
       chance: the value when all n embeddings are equal, where the paper gives one.
       bounded: whether the value is never negative.
       aligned: whether perfectly aligned pairs are its hard case (single positive, low temperature).
-      smooth: False where the value has kinks or jumps that random data may meet (hard mining).
+      deviations: trailing shape of a row's log standard deviation.
     """
 
     id: str
@@ -62,7 +78,7 @@ class Case:
     chance: Callable[[int], float] | None = None
     bounded: bool = False
     aligned: bool = False
-    smooth: bool = True
+    deviations: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -100,6 +116,8 @@ class Case:
             "predictions": lambda: centre + 0.5 * rng.normal(size=(n, dim)),
             "targets": lambda: centre + 0.5 * rng.normal(size=(n, dim)),
             "negatives": lambda: rng.normal(size=(n, 3, dim)),
+            "log_std1": lambda: 0.3 * rng.normal(size=(n, *self.deviations)),
+            "log_std2": lambda: 0.3 * rng.normal(size=(n, *self.deviations)),
             "labels": lambda: rng.integers(0, 4, n).astype(np.int32),
         }
         return {name: make[name]() for name in self.args}
@@ -139,9 +157,13 @@ class Case:
         if not self.has_anchors:
             return result
         everyone = np.tile(where, self.views)
-        scattered = Anchors(np.zeros(len(everyone)), np.zeros(len(everyone), bool))
+        scattered = Anchors(
+            np.zeros(len(everyone)), np.zeros(len(everyone), bool), np.ones(len(everyone))
+        )
         scattered.values[everyone] = np.where(result.valid, result.values, 0)
         scattered.valid[everyone] = result.valid
+        if result.count is not None:
+            scattered.count[everyone] = result.count
         return scattered
 
     def expected(self, inputs: Mapping, rows: Mapping, held: Mapping | None = None) -> float:
@@ -150,7 +172,7 @@ class Case:
         if not self.has_anchors:
             return float(result)
         weights = np.asarray(rows.get("weights", np.ones(len(result.valid) // self.views)))
-        w = np.tile(weights, self.views) * result.valid
+        w = np.tile(weights, self.views) * result.valid * result.count
         return float(np.sum(w * result.values) / np.sum(w)) if np.sum(w) else 0.0
 
     def embeddings(self) -> list[str]:
@@ -245,6 +267,46 @@ CASES = [
         settings={"beta": 0.0, "positive_prior": 0.1},
         views=2,
         symmetric=True,
+        bounded=True,
+    ),
+    Case("siglip_loss", formulas.siglip, symmetric=True, bounded=True, aligned=True),
+    Case(
+        "siglip_loss[labels]",
+        formulas.siglip,
+        always=("labels",),
+        settings={"bias": -2.0},
+        bounded=True,
+    ),
+    Case("barlow_twins_loss", formulas.barlow_twins, normalized=False, bounded=True),
+    Case("vicreg_loss", formulas.vicreg, normalized=False, symmetric=True, bounded=True),
+    Case("sample_correlation_loss", formulas.sample_correlation, normalized=False, bounded=True),
+    Case(
+        "gaussian_clip_loss",
+        formulas.gaussian_clip,
+        args=("z1", "z2", "log_std1", "log_std2"),
+        normalized=False,
+        bounded=True,
+    ),
+    Case(
+        "gaussian_clip_loss[exact]",
+        formulas.gaussian_clip,
+        args=("z1", "z2", "log_std1", "log_std2"),
+        settings={"exact": True},
+        normalized=False,
+        bounded=True,
+    ),
+    Case(
+        "csd_loss",
+        formulas.csd,
+        args=("z1", "z2", "log_std1", "log_std2"),
+        bounded=True,
+    ),
+    Case(
+        "csd_loss[features]",
+        formulas.csd,
+        args=("z1", "z2", "log_std1", "log_std2"),
+        settings={"scale": 3.0, "shift": 8.0},
+        deviations=(DIM,),
         bounded=True,
     ),
 ]

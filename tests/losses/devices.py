@@ -38,7 +38,7 @@ def step(case: Case, axis_name: Any, average: Callable = lax.pmean) -> Callable:
     """``(weights, embeddings, others, rows) -> Step`` of this device's part of the batch."""
 
     def value(weight: Any, embeddings: Any, others: Any, rows: Any) -> Any:
-        encoded = {k: z @ weight if z.ndim > 1 else z for k, z in embeddings.items()}
+        encoded = {k: z if "log_std" in k else z @ weight for k, z in embeddings.items()}
         return apply(case, join(case, encoded, others), rows, axis_name=axis_name)
 
     def local(weight: Any, embeddings: Any, others: Any, rows: Any) -> Step:
