@@ -10,6 +10,23 @@ Families: :mod:`~jaxcon.losses.softmax`, :mod:`~jaxcon.losses.correlation`,
 :mod:`~jaxcon.losses.probabilistic`. The keywords that all share: :mod:`jaxcon.typing`.
 """
 
+from jaxcon.losses import queue
+from jaxcon.losses.margin import (
+    all_triplets,
+    circle_loss,
+    hardest,
+    multi_similarity_loss,
+    semi_hard,
+    spectral_contrastive_loss,
+    triplet_loss,
+)
+from jaxcon.losses.predictive import cosine_regression_loss
+from jaxcon.losses.regularizers import (
+    alignment_loss,
+    koleo_loss,
+    uniformity_loss,
+    variance_loss,
+)
 from jaxcon.losses.reweighted import dcl_loss, hard_negative_loss
 from jaxcon.losses.softmax import (
     clip_loss,
@@ -20,11 +37,24 @@ from jaxcon.losses.softmax import (
 )
 
 __all__ = [
+    "alignment_loss",
+    "all_triplets",
+    "circle_loss",
     "clip_loss",
+    "cosine_regression_loss",
     "dcl_loss",
     "hard_negative_loss",
+    "hardest",
     "info_nce_loss",
+    "koleo_loss",
+    "multi_similarity_loss",
     "npairs_loss",
     "ntxent_loss",
+    "queue",
+    "semi_hard",
+    "spectral_contrastive_loss",
     "supcon_loss",
+    "triplet_loss",
+    "uniformity_loss",
+    "variance_loss",
 ]
