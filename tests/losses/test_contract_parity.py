@@ -114,8 +114,10 @@ def test_value_and_gradients(entry, file, dtype):
     data = REFERENCE[file]
     value, grads = computed(entry, data, dtype)
     assert value.dtype == dtype
-    assert gap(value, data[entry]) < TOLERANCE[dtype]
-    assert {name.split("_", 1)[1] for name in data if name.startswith(f"{entry}/grad_")} == set(grads)
+    # A value near 0 (decoupled losses) is a difference of terms of about 1 / temperature.
+    rounding = 16 * np.finfo(dtype).eps
+    np.testing.assert_allclose(value, data[entry], rtol=TOLERANCE[dtype], atol=rounding)
+    assert {name.split("/grad_")[1] for name in data if name.startswith(f"{entry}/grad_")} == set(grads)
     for name, grad in grads.items():
         assert gap(grad, data[f"{entry}/grad_{name}"]) < TOLERANCE[dtype], name
 
