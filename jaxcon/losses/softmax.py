@@ -354,7 +354,7 @@ def _extra_negatives(
     extra = as_float(replicate(negatives), "negatives").astype(rows.dtype)
     shared = extra.ndim == rank
     lead = extra.shape[:1] if shared else extra.shape[:2]
-    if extra.shape not in (lead + shape[1:], shape[:1] + lead[1:] + shape[1:]):
+    if extra.shape != (lead if shared else shape[:1] + lead[1:]) + shape[1:]:
         raise ValueError(
             f"negatives must be [m, *features], shared by all anchors, or [batch, k, *features] for "
             f"each; z1 is {shape}, got {extra.shape}"
