@@ -142,7 +142,9 @@ class Case:
             "weights": np.ones(n),
             "ids": np.arange(n, dtype=np.int32),
         }
-        return {k: make[k] for k in self.row_names() if k in make} | self.rows(n=n, names=self.always)
+        return {k: make[k] for k in self.row_names() if k in make} | self.rows(
+            n=n, names=self.always
+        )
 
     def anchors(self, inputs: Mapping, rows: Mapping, held: Mapping | None = None) -> Any:
         """The formula on the rows that ``where`` leaves: values per anchor, scattered, or a scalar."""
@@ -200,9 +202,7 @@ CASES = [
         normalized=False,
         bounded=True,
     ),
-    Case(
-        "clip_loss", formulas.clip, symmetric=True, chance=np.log, bounded=True, aligned=True
-    ),
+    Case("clip_loss", formulas.clip, symmetric=True, chance=np.log, bounded=True, aligned=True),
     Case(
         "clip_loss[labels]",
         formulas.clip,

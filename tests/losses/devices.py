@@ -146,9 +146,7 @@ def _sharded(
     case: Case, devices: int, average: Callable, weight: Any, *batch: Any, kind: AxisType
 ) -> Step:
     """Plain jit on globally sharded arrays; there is no axis name, and no part of a batch."""
-    mesh = jax.make_mesh(
-        (devices,), (AXIS,), axis_types=(kind,), devices=jax.devices()[:devices]
-    )
+    mesh = jax.make_mesh((devices,), (AXIS,), axis_types=(kind,), devices=jax.devices()[:devices])
     put = functools.partial(jax.device_put, device=NamedSharding(mesh, P(AXIS)))
     weight = jax.device_put(weight, NamedSharding(mesh, P()))
     return jax.jit(step(case, None), compiler_options=QUICK)(weight, *jax.tree.map(put, batch))

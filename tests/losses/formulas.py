@@ -75,7 +75,8 @@ def ntxent(z1, z2, *, ids, temperature=0.5, held=None):
     return all_valid(
         [
             minus_log_share(
-                u[i] @ u[partner[i]] / temperature, [u[i] @ u[j] / temperature for j in negatives[i]]
+                u[i] @ u[partner[i]] / temperature,
+                [u[i] @ u[j] / temperature for j in negatives[i]],
             )
             for i in range(len(u))
         ]
@@ -89,9 +90,7 @@ def npairs(z1, z2, *, ids, temperature=1.0, normalize=True, l2_weight=0.0, held=
     for i in range(len(x)):
         others = [x[i] @ y[j] / temperature for j in range(len(y)) if ids[j] != ids[i]]
         norms = np.sum(flat(z1)[i] ** 2) + np.sum(flat(z2)[i] ** 2)
-        values.append(
-            minus_log_share(x[i] @ y[i] / temperature, others) + l2_weight * norms / 4
-        )
+        values.append(minus_log_share(x[i] @ y[i] / temperature, others) + l2_weight * norms / 4)
     return all_valid(values)
 
 
@@ -225,10 +224,16 @@ def gaussian_clip(z1, z2, log_std1, log_std2, *, ids, exact=False, held=None):
     factor, half = (dim, 2) if exact else (1, 1)
     d = np.array([[np.sum((x[a] - y[b]) ** 2) for b in range(n)] for a in range(n)])
     a = np.array(
-        [[-factor * l - d[i, j] / half / np.exp(l) ** 2 for j, l in enumerate(log_std2)] for i in range(n)]
+        [
+            [-factor * l - d[i, j] / half / np.exp(l) ** 2 for j, l in enumerate(log_std2)]
+            for i in range(n)
+        ]
     )
     b = np.array(
-        [[-factor * k - d[i, j] / half / np.exp(k) ** 2 for j in range(n)] for i, k in enumerate(log_std1)]
+        [
+            [-factor * k - d[i, j] / half / np.exp(k) ** 2 for j in range(n)]
+            for i, k in enumerate(log_std1)
+        ]
     )
     values = []
     for i in range(n):

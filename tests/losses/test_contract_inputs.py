@@ -41,7 +41,9 @@ def test_integer_embeddings(case):
     for name in case.embeddings():
         inputs = case.inputs()
         inputs[name] = inputs[name].astype(np.int32)
-        with pytest.raises(ValueError, match=f"{name} must be of a floating-point dtype, got int32"):
+        with pytest.raises(
+            ValueError, match=f"{name} must be of a floating-point dtype, got int32"
+        ):
             call(case, inputs)
 
 

@@ -71,7 +71,10 @@ ENTRIES = {
     "lightly/koleo": (("z1",), lambda z1: losses.koleo_loss(z1)),
     "lightly/hypersphere": (("z1", "z2"), hypersphere),
 }
-SCALARS = {"open_clip/clip_s14.3": {"s": 14.3}, "open_clip/siglip_s10_b-10": {"s": 10.0, "b": -10.0}}
+SCALARS = {
+    "open_clip/clip_s14.3": {"s": 14.3},
+    "open_clip/siglip_s10_b-10": {"s": 10.0, "b": -10.0},
+}
 ELSEWHERE = {
     "collapse_all_equal",
     "collapse_all_opposite",
@@ -117,7 +120,9 @@ def test_value_and_gradients(entry, file, dtype):
     # A value near 0 (decoupled losses) is a difference of terms of about 1 / temperature.
     rounding = 16 * np.finfo(dtype).eps
     np.testing.assert_allclose(value, data[entry], rtol=TOLERANCE[dtype], atol=rounding)
-    assert {name.split("/grad_")[1] for name in data if name.startswith(f"{entry}/grad_")} == set(grads)
+    assert {name.split("/grad_")[1] for name in data if name.startswith(f"{entry}/grad_")} == set(
+        grads
+    )
     for name, grad in grads.items():
         assert gap(grad, data[f"{entry}/grad_{name}"]) < TOLERANCE[dtype], name
 

@@ -72,7 +72,9 @@ def test_value_and_gradient_are_the_formulas(case, masked):
         slope = sum(np.sum(grads[k] * direction[k]) for k in direction)
         length = np.sqrt(sum(np.sum(g**2) for g in grads.values()))
         expected = directional(case, inputs, rows, direction)
-        np.testing.assert_allclose(slope, expected, atol=3e-7 * length * np.sqrt(inputs_size(inputs)))
+        np.testing.assert_allclose(
+            slope, expected, atol=3e-7 * length * np.sqrt(inputs_size(inputs))
+        )
 
 
 def inputs_size(inputs: dict) -> int:
@@ -161,7 +163,9 @@ def test_check_grads(case):
     if case.held:
         pytest.skip("holds a factor constant: a finite difference of the value is not its gradient")
     with precision(np.float64):
-        embeddings, *rest = arguments(case, case.inputs(seed=8), case.rows(seed=8), np.float64, None)
+        embeddings, *rest = arguments(
+            case, case.inputs(seed=8), case.rows(seed=8), np.float64, None
+        )
         value = objective(case)
         check_grads(
             lambda z: value(z, *rest), (embeddings,), order=1, modes=["rev"], rtol=1e-5, atol=1e-7
