@@ -90,7 +90,7 @@ def test_row_keywords_of_the_wrong_shape_or_dtype(case, keyword):
 @pytest.mark.parametrize("case", [c for c in CASES if c.has_anchors], ids=lambda case: case.id)
 @pytest.mark.parametrize("reduce_fn", [jnp.max, "mean", np.mean])
 def test_another_reduction(case, reduce_fn):
-    with pytest.raises(ValueError, match="reduce_fn must be jnp.mean, jnp.sum or None, got"):
+    with pytest.raises(ValueError, match=r"reduce_fn must be jnp\.mean, jnp\.sum or None, got"):
         call(case, reduce_fn=reduce_fn)
 
 

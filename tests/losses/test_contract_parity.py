@@ -110,8 +110,15 @@ def test_every_entry_is_accounted_for():
         assert entries == set(ENTRIES) | ELSEWHERE | WITHOUT_A_NAME
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("file", REFERENCE)
+@pytest.mark.parametrize(
+    ("file", "dtype"),
+    [
+        ("a", np.float32),
+        ("a", np.float64),
+        ("b", np.float64),
+        pytest.param("b", np.float32, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_value_and_gradients(entry, file, dtype):
     data = REFERENCE[file]
@@ -134,10 +141,11 @@ def test_collapse_at_temperature_1(dtype):
     with precision(dtype):
         ones = jnp.ones((7, 768), dtype)
         distinct = jnp.asarray(data["collapse_random"], dtype)
+        loss = jax.jit(losses.npairs_loss, compiler_options=QUICK)
         for got, entry, expected in [
-            (losses.npairs_loss(ones, ones), "collapse_all_equal", np.log(7)),
-            (losses.npairs_loss(ones, -ones), "collapse_all_opposite", np.log(7)),
-            (losses.npairs_loss(distinct, distinct), "collapse_distinct", 1.7334482),
+            (loss(ones, ones), "collapse_all_equal", np.log(7)),
+            (loss(ones, -ones), "collapse_all_opposite", np.log(7)),
+            (loss(distinct, distinct), "collapse_distinct", 1.7334482),
         ]:
             assert gap(data[entry], expected) < 1e-7
             assert gap(got, data[entry]) < (1e-6 if dtype is np.float64 else 1e-5)
@@ -150,9 +158,8 @@ def test_cosine_regression_is_twice_lightlys_negative_cosine_but_for_the_targets
     data = REFERENCE[file]
     with precision(dtype):
         z1, z2 = (jnp.asarray(data[name], dtype) for name in ("z1", "z2"))
-        value, (grad, targets) = jax.value_and_grad(losses.cosine_regression_loss, argnums=(0, 1))(
-            z1, z2
-        )
+        step = jax.value_and_grad(losses.cosine_regression_loss, argnums=(0, 1))
+        value, (grad, targets) = jax.jit(step, compiler_options=QUICK)(z1, z2)
     entry = "lightly/negative_cosine"
     assert gap(value, 2 + 2 * data[entry]) < TOLERANCE[dtype]
     assert gap(grad, 2 * data[f"{entry}/grad_z1"]) < TOLERANCE[dtype]

@@ -21,7 +21,7 @@ from tests.losses.calls import (
     objective,
     precision,
 )
-from tests.losses.cases import CASES, KEYWORDS, N, Case
+from tests.losses.cases import CASES, KEYWORDS, Case, N
 
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 anchored = pytest.mark.parametrize(
