@@ -90,7 +90,7 @@ def digits_transform(
     shear: float = 0.3,
     translation: float = 0.12,
     gain: float = 0.3,
-    noise: float = 0.05,
+    noise: float = 0.1,
 ) -> Array:
     """A view of a small grey drawing: affine warp, intensity, noise. No flip: 2 is not its mirror.
 
