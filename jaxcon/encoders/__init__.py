@@ -6,7 +6,7 @@ float32, features come out in float32.
 
     >>> import jax, jax.numpy as jnp
     >>> images = jnp.ones((2, 8, 8, 1))
-    >>> encoder = ConvNet(widths=(8, 16))
+    >>> encoder = MLP(widths=(8, 16))
     >>> variables = encoder.init(jax.random.key(0), images, train=False)
     >>> features, updates = encoder.apply(variables, images, train=True, mutable=["batch_stats"])
     >>> features.shape, features.dtype

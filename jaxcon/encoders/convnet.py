@@ -1,4 +1,4 @@
-"""A residual network for images of a few pixels: the digits' default."""
+"""A residual network for images of a few pixels."""
 
 from collections.abc import Sequence
 from typing import Any
