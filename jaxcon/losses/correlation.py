@@ -70,8 +70,10 @@ def barlow_twins_loss(
     diagonal = jnp.diagonal(c)
     off_diagonal = jnp.sum(_without_diagonal(c) ** 2)
     weight = setting(off_diagonal_weight, "off_diagonal_weight", rows.dtype)
-    value = jnp.sum((diagonal - 1) ** 2) + weight * off_diagonal
-    return setting(scale, "scale", rows.dtype) * value
+    value = setting(scale, "scale", rows.dtype) * (
+        jnp.sum((diagonal - 1) ** 2) + weight * off_diagonal
+    )
+    return jnp.where(_any_row(rows, axis_name), value, 0)
 
 
 def vicreg_loss(
@@ -126,11 +128,12 @@ def vicreg_loss(
         return jnp.mean(hinge), jnp.sum(_without_diagonal(cov) ** 2) / dim
 
     (std1, cov1), (std2, cov2) = spread(z1), spread(z2)
-    return (
+    value = (
         setting(invariance, "invariance", rows.dtype) * distance
         + setting(variance, "variance", rows.dtype) * (std1 + std2) / 2
         + setting(covariance, "covariance", rows.dtype) * (cov1 + cov2)
     )
+    return jnp.where(_any_row(rows, axis_name), value, 0)
 
 
 def sample_correlation_loss(
@@ -196,6 +199,11 @@ def _count(rows: Rows, axis_name: AxisName) -> Array:
     """The number of valid rows on all devices, at least 1."""
     count = collectives.sum(jnp.sum(rows.valid.astype(rows.dtype)), axis_name)
     return jnp.maximum(count, 1)
+
+
+def _any_row(rows: Rows, axis_name: AxisName) -> Array:
+    """Whether any device has a valid row; without one there is nothing to correlate, nor to collapse."""
+    return collectives.sum(jnp.any(rows.valid).astype(rows.dtype), axis_name) > 0
 
 
 def _center(z: Array, valid: Array, count: Array, axis_name: AxisName) -> Array:

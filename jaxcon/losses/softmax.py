@@ -133,13 +133,14 @@ def npairs_loss(
       https://papers.nips.cc/paper/6200-improved-deep-metric-learning-with-multi-class-n-pair-loss-objective
     """
     rows = prepare({"z1": z1, "z2": z2}, axis_name=axis_name, where=where, weights=weights, ids=ids)
-    l2_weight = setting(l2_weight, "l2_weight", rows.dtype)
+    weight = setting(l2_weight, "l2_weight", rows.dtype)
     raw1, raw2 = rows.z
     x, y = (l2_normalize(raw1), l2_normalize(raw2)) if normalize else rows.z
     x = x / positive(temperature, "temperature", rows.dtype)
     (neg,) = cross_channels(rows, x, y, axis_name, [Channel(1, pairs=other_ids)])
-    norms = jnp.sum(raw1 * raw1 + raw2 * raw2, axis=1)
-    values = positive_and_rest(jnp.sum(x * y, axis=1), neg) + l2_weight * norms / 4
+    values = positive_and_rest(jnp.sum(x * y, axis=1), neg)
+    if not (isinstance(l2_weight, int | float) and l2_weight == 0):  # 0 * inf at rows of 1e20
+        values = values + weight * jnp.sum(raw1 * raw1 + raw2 * raw2, axis=1) / 4
     return reduce_rows(values, rows, reduce_fn, axis_name)
 
 
@@ -354,7 +355,7 @@ def _extra_negatives(
     extra = as_float(replicate(negatives), "negatives").astype(rows.dtype)
     shared = extra.ndim == rank
     lead = extra.shape[:1] if shared else extra.shape[:2]
-    if extra.shape not in (lead + shape[1:], shape[:1] + lead[1:] + shape[1:]):
+    if extra.shape != (lead if shared else shape[:1] + lead[1:]) + shape[1:]:
         raise ValueError(
             f"negatives must be [m, *features], shared by all anchors, or [batch, k, *features] for "
             f"each; z1 is {shape}, got {extra.shape}"
