@@ -16,12 +16,10 @@ of an example as its id, this one rule leaves out the diagonal of CLIP, and self
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxcon.streaming.channels import (
     PRECISION,
@@ -63,8 +61,9 @@ def reduce_pairs(
     """Reduces ``s_ij = x_i . y_j`` over the pairs that each channel keeps.
 
     Args:
-      x: ``[n, dim]``, the rows; y: ``[m, dim]``, the columns. If y *is* x, the same array, each
-        unordered pair is visited once: half the work. bfloat16 is multiplied as such.
+      x: ``[n, dim]``, the rows; y: ``[m, dim]``, the columns. If y, its ids and its validity *are*
+        those of x, the same arrays, each unordered pair is visited once: half the work. bfloat16 is
+        multiplied as such.
       channels: what to compute.
       row_ids: int ``[n]`` or a tuple of them, handed to ``channel.pairs``; col_ids: ``[m]`` likewise.
       row_valid: bool ``[n]``, col_valid: bool ``[m]``: False takes a row or column out of all pairs.
@@ -96,12 +95,12 @@ def reduce_pairs(
         return reduce_dense(tile, channels, row, col)
     plan = Plan(
         channels=tuple(channels),
-        symmetric=x is y,
+        symmetric=_same((x, row_ids, row_valid), (y, col_ids, col_valid)),
         bounded=bound is not None and bound <= _NO_SHIFT,
         keep=block_size is None and entries <= _KEPT_ENTRIES,
         precision=precision,
     )
-    row, col, x, y = vary_together((row, col, x, y))
+    x, y, row, col = vary_together((x, y, row, col))
     if plan.symmetric:
         sides = _side(x, row, col, block_size), None
     else:
@@ -111,6 +110,12 @@ def reduce_pairs(
     return tuple(
         v.reshape(-1)[: lengths[c.axis]] for c, v in zip(plan.channels, values, strict=True)
     )
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two pytrees hold the very same arrays."""
+    a, b = jax.tree.leaves(a), jax.tree.leaves(b)
+    return len(a) == len(b) and all(p is q for p, q in zip(a, b, strict=True))
 
 
 _jit_sweep = jax.jit(sweep, static_argnums=0)  # eager calls compile once

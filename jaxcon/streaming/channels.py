@@ -27,7 +27,8 @@ class Channel(NamedTuple):
 
     Both functions must be pointwise: they see a tile of the matrix, or its transpose, and values of its
     rows and columns that broadcast against it. Functions of a module, rather than closures made anew
-    for every call, let eager calls reuse what was compiled.
+    for every call, let eager calls reuse what was compiled. ``pairs`` must not tell its arguments apart
+    (``f(a, b) == f(b, a)``): of two rows of one set, each is the other's candidate or neither is.
 
     Attributes:
       axis: 1 reduces over columns and gives a value a row; 0 gives a value a column.

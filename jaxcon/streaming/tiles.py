@@ -107,9 +107,10 @@ def all_parts(plan: Plan, row: Side, col: Side) -> list[Part]:
     """Every channel on the tile of a block of rows and one of columns, in one or both roles."""
     parts = []
     for c, channel in enumerate(plan.channels):
-        parts.append(Part(c, channel.axis, _kept(channel, row.as_row, col.as_col, 1)))
-        if plan.symmetric:
-            parts.append(Part(c, 1 - channel.axis, _kept(channel, col.as_row, row.as_col, 0)))
+        keep = _kept(channel, row.as_row, col.as_col)
+        parts.append(Part(c, channel.axis, keep))
+        if plan.symmetric:  # the same keep, so that XLA finds both roles' exponentials to be one
+            parts.append(Part(c, 1 - channel.axis, keep))
     return parts
 
 
@@ -133,9 +134,9 @@ def _spread(tree: Any, axis: int) -> Any:
     return jax.tree.map(lambda a: jnp.expand_dims(a, axis), tree)
 
 
-def _kept(channel: Channel, row: Any, col: Any, axis: int) -> Array:
-    """Which pairs count, with the channel's rows along the tile's rows (1) or its columns (0)."""
-    row, col = _spread(row, axis), _spread(col, 1 - axis)
+def _kept(channel: Channel, row: Any, col: Any) -> Array:
+    """Which pairs of a tile count."""
+    row, col = _spread(row, 1), _spread(col, 0)
     keep = channel.pairs(row.ids, col.ids)
     for valid in (row.valid, col.valid):
         keep = keep if valid is None else keep & valid
@@ -329,10 +330,14 @@ def backward_sweep(
 
 def gradient_of(side: Side, store: Any) -> Side:
     """A side's cotangent from its store of gradients; what is not differentiable gets None."""
-    z, (row_aux, col_aux) = jax.tree.map(lambda a, g: g.astype(a.dtype), (side.z, aux_of(side)), store)
+    z, (row_aux, col_aux) = jax.tree.map(
+        lambda a, g: g.astype(a.dtype), (side.z, aux_of(side)), store
+    )
 
     def known(primal: Known | None, aux: Any) -> Known | None:
-        return None if primal is None else Known(jax.tree.map(lambda _: None, primal.ids), aux, None)
+        return (
+            None if primal is None else Known(jax.tree.map(lambda _: None, primal.ids), aux, None)
+        )
 
     return Side(z, known(side.as_row, row_aux), known(side.as_col, col_aux))
 
