@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxcon import streaming
-from jaxcon.streaming import Channel, nothing, reduce_pairs
+from jaxcon import collectives, streaming
+from jaxcon.streaming import Channel, nothing, reduce_pairs, reduce_ring
 
 
 def scaled(tile, row_aux, col_aux):
@@ -342,3 +343,106 @@ def test_on_globally_sharded_arrays():
     f = jax.jit(jax.value_and_grad(partial(lse_sum, block_size=8), argnums=(0, 1)))
     across = jax.device_put((x, y), NamedSharding(mesh, P("batch")))
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), f(*across), f(x, y))
+
+
+def ring_loss(exchange, block_size, same, x, y, axis="batch"):
+    """Local part of a loss with rows and columns of all devices, by gather or by ring."""
+    n = len(x)
+    ids = jax.lax.axis_index(axis) * n + jnp.arange(n)
+    aux = jnp.sum(x, axis=1), jnp.sum(y, axis=1)
+    channels = [Channel(1), Channel(1, scaled)] + [Channel(0)] * (not same)
+    y, names = (x, ids) if same else (y, ids)
+    if exchange == "ring":
+        outputs = reduce_ring(
+            x,
+            y,
+            channels,
+            axis_name=axis,
+            row_ids=ids,
+            col_ids=names,
+            row_aux=aux[0],
+            col_aux=aux[1],
+            block_size=block_size,
+        )
+    else:
+        y, names, col_aux = collectives.gather((y, names, aux[1]), axis)
+        outputs = list(
+            reduce_pairs(
+                x, y, channels, row_ids=ids, col_ids=names, row_aux=aux[0], col_aux=col_aux
+            )
+        )
+        outputs[2:] = [
+            collectives.own_rows(collectives.logsumexp(o, axis), axis) for o in outputs[2:]
+        ]
+    return collectives.mean(sum(jnp.mean(o * jnp.cos(k + o)) for k, o in enumerate(outputs)), axis)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 5, 8])
+@pytest.mark.parametrize("same", [False, True])
+def test_ring_is_exact(devices, same):
+    x, y = jax.random.normal(jax.random.key(0), (2, devices, 3, 4))
+
+    def run(exchange):
+        f = partial(ring_loss, exchange, 2, same)
+        return jax.jit(jax.vmap(jax.value_and_grad(f, argnums=(0, 1)), axis_name="batch"))(x, y)
+
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-4, atol=2e-6), run("ring"), run("gather")
+    )
+
+
+@pytest.mark.parametrize("mode", [m for m in MAPPED if m != "vmap"])
+@pytest.mark.parametrize("same", [False, True])
+def test_ring_inside_mapped_functions(mode, same):
+    x, y = jax.random.normal(jax.random.key(0), (2, 4, 3, 4))
+
+    def run(exchange):
+        f = partial(ring_loss, exchange, 2, same)
+        return MAPPED[mode](jax.value_and_grad(f, argnums=(0, 1)))(x, y)
+
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-4, atol=2e-6), run("ring"), run("gather")
+    )
+
+
+def moved_rows(same, devices, n=64, dim=32):
+    """Rows of dim floats that a device sends in value and gradient, counted while tracing."""
+    mesh = Mesh(np.array(jax.devices()[:devices]), ("batch",))
+
+    def f(x, y):
+        ids = jax.lax.axis_index("batch") * n + jnp.arange(n)
+        y = x if same else y
+        (lse,) = reduce_ring(x, y, [Channel(1)], axis_name="batch", row_ids=ids, col_ids=ids)
+        return jax.lax.pmean(jnp.mean(lse), "batch")
+
+    step = jax.shard_map(
+        jax.value_and_grad(f, argnums=(0, 1)),
+        mesh=mesh,
+        in_specs=P("batch"),
+        out_specs=(P(), P("batch")),
+    )
+    x = jnp.ones((devices * n, dim))
+    jaxpr = jax.make_jaxpr(step)(x, x + 1)
+
+    def count(jaxpr):
+        found = 0
+        for eqn in jaxpr.eqns:
+            if eqn.primitive.name == "ppermute":
+                found += sum(v.aval.size for v in eqn.invars if v.aval.size >= n * dim)
+            times = eqn.params["length"] if eqn.primitive.name == "scan" else 1
+            found += times * sum(map(count, jaxprs_in_params(eqn.params)))
+        return found
+
+    compiled = jax.jit(step).lower(x, x).compile().as_text()
+    assert "all-gather" not in compiled
+    assert f"f32[{devices * n},{devices * n}]" not in compiled
+    return count(jaxpr.jaxpr) / (n * dim)
+
+
+@pytest.mark.parametrize("devices", [4, 5, 8])
+def test_ring_moves_as_many_rows_as_derived(devices):
+    # All round: P - 1 hops of the columns forward; backward P - 1 again, and P of their gradient.
+    assert moved_rows(same=False, devices=devices) == 3 * (devices - 1) + 1
+    # Half round: P // 2 hops forward and backward, and the gradient there and straight home.
+    stops = (devices - 1) // 2
+    assert moved_rows(same=True, devices=devices) == 2 * (devices // 2) + stops + 1

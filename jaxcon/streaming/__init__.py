@@ -30,8 +30,9 @@ from jaxcon.streaming.channels import (
     reduce_dense,
     similarity_logits,
 )
+from jaxcon.streaming.ring import ring_sweep
 from jaxcon.streaming.tiles import Known, Plan, Side, sweep, vary_together
-from jaxcon.typing import Array
+from jaxcon.typing import Array, AxisName
 
 # Logits within +-50 need no shift: e^50 times 10^12 terms is far below the largest float32, and
 # e^-50 / 10^12 far above the smallest.
@@ -86,8 +87,7 @@ def reduce_pairs(
     Raises:
       ValueError: for a block_size that is not a positive integer.
     """
-    if block_size is not None and (not isinstance(block_size, int) or block_size < 1):
-        raise ValueError(f"block_size must be a positive integer or None, got {block_size!r}")
+    _check_block_size(block_size)
     row, col = Known(row_ids, row_aux, row_valid), Known(col_ids, col_aux, col_valid)
     entries = x.shape[0] * y.shape[0]
     if block_size is None and entries <= _DENSE_ENTRIES:
@@ -100,16 +100,66 @@ def reduce_pairs(
         keep=block_size is None and entries <= _KEPT_ENTRIES,
         precision=precision,
     )
-    x, y, row, col = vary_together((x, y, row, col))
-    if plan.symmetric:
-        sides = _side(x, row, col, block_size), None
-    else:
-        sides = _side(x, row, None, block_size), _side(y, None, col, block_size)
-    values = _jit_sweep(plan, *sides)
-    lengths = (y.shape[0], x.shape[0])
-    return tuple(
-        v.reshape(-1)[: lengths[c.axis]] for c, v in zip(plan.channels, values, strict=True)
+    sides = _sides(plan, x, y, row, col, block_size)
+    return _uncut(plan, _jit_sweep(plan, *sides), (y.shape[0], x.shape[0]))
+
+
+def reduce_ring(
+    x: Array,
+    y: Array,
+    channels: Sequence[Channel],
+    *,
+    axis_name: AxisName,
+    row_ids: Any,
+    col_ids: Any,
+    row_valid: Array | None = None,
+    col_valid: Array | None = None,
+    row_aux: Any = (),
+    col_aux: Any = (),
+    block_size: int | None = None,
+    bound: float | None = None,
+    precision: Any = PRECISION,
+) -> tuple[Array, ...]:
+    """:func:`reduce_pairs` of all devices' rows with all devices' columns, without gathering them.
+
+    Blocks of columns travel round the devices by :func:`jaxcon.collectives.ring`, with the statistics
+    of those columns; a device holds its own rows and one block. Of P devices with n rows each, where
+    rows and columns are the same set, a block travels P // 2 hops and half the products are saved.
+
+    Args:
+      x: ``[n, dim]``, this device's rows; y: ``[m, dim]``, its columns. If y, its ids and its validity
+        *are* those of x, each unordered pair is visited once.
+      axis_name: the mapped axis.
+      block_size: edge of the tiles; None: 512.
+
+    The other arguments are those of :func:`reduce_pairs`.
+
+    Returns:
+      For each channel ``[n]`` (axis 1) or ``[m]`` (axis 0): this device's rows reduced over all
+      devices' columns, and its columns over all devices' rows.
+
+    Raises:
+      ValueError: for a block_size that is not a positive integer.
+    """
+    _check_block_size(block_size)
+    plan = Plan(
+        channels=tuple(channels),
+        symmetric=_same((x, row_ids, row_valid), (y, col_ids, col_valid)),
+        bounded=bound is not None and bound <= _NO_SHIFT,
+        keep=False,
+        precision=precision,
     )
+    row, col = Known(row_ids, row_aux, row_valid), Known(col_ids, col_aux, col_valid)
+    sides = _sides(plan, x, y, row, col, block_size)
+    return _uncut(plan, ring_sweep(plan, axis_name, *sides), (y.shape[0], x.shape[0]))
+
+
+_jit_sweep = jax.jit(sweep, static_argnums=0)  # eager calls compile once
+
+
+def _check_block_size(block_size: Any) -> None:
+    if block_size is not None and (not isinstance(block_size, int) or block_size < 1):
+        raise ValueError(f"block_size must be a positive integer or None, got {block_size!r}")
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -118,7 +168,19 @@ def _same(a: Any, b: Any) -> bool:
     return len(a) == len(b) and all(p is q for p, q in zip(a, b, strict=True))
 
 
-_jit_sweep = jax.jit(sweep, static_argnums=0)  # eager calls compile once
+def _sides(
+    plan: Plan, x: Array, y: Array, row: Known, col: Known, block_size: int | None
+) -> tuple[Side, Side | None]:
+    """Both sides of a sweep, cut into blocks; one where they are the same."""
+    if plan.symmetric:
+        return vary_together((_side(x, row, col, block_size), None))
+    return vary_together((_side(x, row, None, block_size), _side(y, None, col, block_size)))
+
+
+def _uncut(plan: Plan, values: tuple[Array, ...], lengths: tuple[int, int]) -> tuple[Array, ...]:
+    """The channels' values without the rows that filled the last block."""
+    pairs = zip(plan.channels, values, strict=True)
+    return tuple(v.reshape(-1)[: lengths[channel.axis]] for channel, v in pairs)
 
 
 def _side(z: Array, as_row: Known | None, as_col: Known | None, block_size: int | None) -> Side:
@@ -148,5 +210,6 @@ __all__ = [
     "masked_logsumexp",
     "nothing",
     "reduce_pairs",
+    "reduce_ring",
     "similarity_logits",
 ]

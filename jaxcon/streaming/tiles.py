@@ -96,7 +96,7 @@ def product(plan: Plan, a: Array, b: Array, contract: tuple[int, int]) -> Array:
 
 
 def schedule(plan: Plan, rows: Side, cols: Side | None) -> np.ndarray:
-    """The tiles to visit, row block by row block: int [tiles, 2]; cols None: on and above the diagonal."""
+    """The tiles to visit, int [tiles, 2], by rows; cols None: those on and above the diagonal."""
     n = rows.z.shape[0]
     m = n if cols is None else cols.z.shape[0]
     order = [(i, j) for i in range(n) for j in range(0 if cols is not None else i, m)]
@@ -198,6 +198,18 @@ def _add_tile(plan: Plan, part: Part, state: Any, logits: Array) -> Any:
     return new, total * jnp.exp(old - new) + jnp.sum(terms, part.axis)
 
 
+def merge(one: tuple[Any, ...], other: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The state after two sweeps over different tiles, from the state of each."""
+
+    def both(a: Any, b: Any) -> Any:
+        if len(a) == 1:
+            return (a[0] + b[0],)
+        top = jnp.maximum(a[0], b[0])
+        return top, a[1] * jnp.exp(a[0] - top) + b[1] * jnp.exp(b[0] - top)
+
+    return tuple(map(both, one, other))
+
+
 def results(plan: Plan, state: tuple[Any, ...]) -> tuple[Any, ...]:
     """A side's values at the end of a forward sweep."""
 
@@ -229,17 +241,17 @@ def forward_sweep(
         tile = product(plan, row.z, col.z, (1, 1))  # (b, d) . (d, c) -> (b, c)
         parts = all_parts(plan, row, col)
         logits = all_logits(plan, tile, aux_of(row), aux_of(col))
-        stores = list(stores)
+        updated = list(stores)
         for axis, where, k in ((1, 0, i), (0, -1, j)):
-            entry = list(take(stores[where], k))
+            before = take(updated[where], k)
+            entry = list(before)
             for part, l in zip(parts, logits, strict=True):
                 if part.axis == axis:
                     entry[part.channel] = _add_tile(plan, part, entry[part.channel], l)
-            entry = tuple(entry)
             if cols is None and axis == 0:  # a diagonal tile has served its rows already
-                entry = jax.tree.map(partial(jnp.where, i != j), entry, take(stores[where], k))
-            stores[where] = put(stores[where], k, entry)
-        return tuple(stores), tile if plan.keep else None
+                entry = jax.tree.map(partial(jnp.where, i != j), entry, list(before))
+            updated[where] = put(updated[where], k, tuple(entry))
+        return tuple(updated), tile if plan.keep else None
 
     return scan_tiles(visit, stores, jnp.asarray(schedule(plan, rows, cols)))
 
@@ -252,9 +264,9 @@ def scan_tiles(visit: Any, carry: Any, xs: Any) -> tuple[Any, Any]:
     return carry, jax.tree.map(lambda a: a[None], y)
 
 
-# Backward. A side's store of residuals holds (scale, shift) per channel, such that the cotangent of a
-# logit is scale e^{logit - shift}, or scale alone for a plain sum. Its store of gradients holds those of
-# z and of the auxiliaries.
+# Backward. A side's store of residuals holds (scale, shift) per channel, such that the cotangent of
+# a logit is scale e^{logit - shift}, or scale alone for a plain sum. Its store of gradients holds
+# those of z and of the auxiliaries.
 
 
 def residuals(plan: Plan, values: tuple[Array, ...], cotangents: tuple[Array, ...]) -> Any:
@@ -318,11 +330,11 @@ def backward_sweep(
         ds = ds.astype(row.z.dtype)
         dx = product(plan, ds, col.z, (1, 0))  # (b, c) . (c, d) -> (b, d)
         dy = product(plan, ds, row.z, (0, 0))  # (c, b) . (b, d) -> (c, d)
-        stores = list(stores)
-        for where, k, entry in ((0, i, (dx, row_aux)), (-1, j, (dy, col_aux))):
-            entry = jax.tree.map(jnp.add, take(stores[where], k), entry)
-            stores[where] = put(stores[where], k, entry)
-        return tuple(stores), None
+        updated = list(stores)
+        for where, k, gradient in ((0, i, (dx, row_aux)), (-1, j, (dy, col_aux))):
+            entry = jax.tree.map(jnp.add, take(updated[where], k), gradient)
+            updated[where] = put(updated[where], k, entry)
+        return tuple(updated), None
 
     order = jnp.asarray(schedule(plan, rows, cols))
     return scan_tiles(visit, stores, ((order[:, 0], order[:, 1]), tiles))[0]
@@ -350,7 +362,7 @@ def sweep(plan: Plan, rows: Side, cols: Side | None) -> tuple[Array, ...]:
 
 def _forward(plan: Plan, rows: Side, cols: Side | None) -> tuple[tuple[Array, ...], Array | None]:
     sides = (rows,) if cols is None else (rows, cols)
-    stores = tuple(empty_state(plan, s, axis) for s, axis in zip(sides, (1, 0)))
+    stores = tuple(empty_state(plan, side, 1 - k) for k, side in enumerate(sides))
     stores, tiles = forward_sweep(plan, rows, cols, stores)
     per_side = [results(plan, store) for store in stores]
     values = tuple(per_side[c.axis - 1][k] for k, c in enumerate(plan.channels))
