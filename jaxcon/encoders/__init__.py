@@ -1,1 +1,22 @@
-"""Filled in by the modules beside it."""
+"""Encoders as flax linen modules: from a batch of inputs to features ``[batch, dim]``.
+
+All image encoders are called alike and take the same last two settings: ``axis_name``, the mapped
+axis over which batch statistics are averaged, and ``dtype`` of the computation. Parameters are
+float32, features come out in float32.
+
+    >>> import jax, jax.numpy as jnp
+    >>> images = jnp.ones((2, 8, 8, 1))
+    >>> encoder = ConvNet(widths=(8, 16))
+    >>> variables = encoder.init(jax.random.key(0), images, train=False)
+    >>> features, updates = encoder.apply(variables, images, train=True, mutable=["batch_stats"])
+    >>> features.shape, features.dtype
+    ((2, 16), dtype('float32'))
+"""
+
+from jaxcon.encoders.convnet import ConvNet
+from jaxcon.encoders.heads import ProjectionHead
+from jaxcon.encoders.resnet import ResNet, resnet18, resnet50
+from jaxcon.encoders.temperature import Temperature
+from jaxcon.encoders.vit import ViT
+
+__all__ = ["ConvNet", "ProjectionHead", "ResNet", "Temperature", "ViT", "resnet18", "resnet50"]
