@@ -54,7 +54,7 @@ def digest(array: Any) -> str:
     """Return the SHA-256 of an array's dtype, shape and bytes.
 
     >>> digest(np.zeros(2, np.float32))[:12]
-    '22bff8a3d6ff'
+    '24e76ceeb262'
 
     Args:
         array: whole on this host.
@@ -252,7 +252,7 @@ def open_workdir(path: str | Path, config: Mapping[str, Any]) -> Workdir:
                 "run; choose a new or empty --workdir"
             )
         if jax.process_index() == 0:
-            _write_atomically(config_file, json.dumps(config, indent=2) + "\n")
+            write_text(config_file, json.dumps(config, indent=2) + "\n")
         return workdir
     _check_same(path, config, _read_config(config_file))
     trained = workdir.metrics.exists() or workdir.results.exists()
@@ -264,22 +264,18 @@ def open_workdir(path: str | Path, config: Mapping[str, Any]) -> Workdir:
     return workdir
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a kill leaves the old file or the new one, never half of one.
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a kill leaves the old one or the new one, never half of one.
 
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_json(Path(folder) / "results.json", {"knn": 0.99})
+    ...     write_text(Path(folder) / "results.json", "{}")
     ...     print(os.listdir(folder))
     ['results.json']
 
     Args:
         path: in an existing folder.
-        value: of JSON types.
+        text: all of it.
     """
-    _write_atomically(path, json.dumps(value, indent=2) + "\n")
-
-
-def _write_atomically(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text)
     partial.replace(path)

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 BATCH_AXIS = "batch"
 
+Device = Any  # jax.Device is a variable, not a type, to type checkers
 Accelerator = Literal["auto", "cpu", "gpu", "tpu"]
 
 # "gpu" is cuda alone: jax's own alias also tries rocm and oneapi, and fails on those first.
@@ -59,7 +60,7 @@ def cluster_arguments(environ: Mapping[str, str] = os.environ) -> dict[str, Any]
 
 def select_accelerator(
     name: Accelerator = "auto", *, num_devices: int | None = None
-) -> list[jax.Device]:
+) -> list[Device]:
     """Return the devices to train on: those of one platform, in jax's order.
 
     On CPU, `num_devices` virtual devices are made; that is possible only before jax is first used.
@@ -98,7 +99,7 @@ def select_accelerator(
     return devices[:num_devices]
 
 
-def make_mesh(devices: Sequence[jax.Device]) -> Mesh:
+def make_mesh(devices: Sequence[Device]) -> Mesh:
     """Return the one-dimensional mesh whose axis is called "batch".
 
     Not `jax.make_mesh`: its axes are explicit by default, and there `z @ z.T` raises.
@@ -183,7 +184,7 @@ def _processes(cluster: dict[str, Any] | None) -> int:
     return 1 if cluster is None else cluster.get("num_processes", _tasks(os.environ))
 
 
-def _devices(name: Accelerator) -> list[jax.Device]:
+def _devices(name: Accelerator) -> list[Device]:
     try:
         devices = jax.devices()
     except (RuntimeError, AssertionError) as error:  # jax asserts where the plugin is missing

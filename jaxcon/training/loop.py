@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 from tqdm import tqdm
 
-from jaxcon.training.checkpoint import Checkpoints
+from jaxcon.training.checkpoint import Checkpoints, write_text
 from jaxcon.training.state import TrainState
 
 
@@ -44,8 +44,8 @@ class MetricsLog:
 
         path = Path(folder) / "metrics.jsonl"
         before = [row for row in read_metrics(path) if row["step"] < start]
-        self._file = path.open("w", buffering=1)
-        self._file.writelines(json.dumps(row) + "\n" for row in before)
+        write_text(path, "".join(json.dumps(row) + "\n" for row in before))
+        self._file = path.open("a", buffering=1)
         self._events = SummaryWriter(str(Path(folder) / "events"), purge_step=start)
 
     def __enter__(self) -> "MetricsLog":
@@ -143,11 +143,12 @@ def fit(
     Raises:
         FloatingPointError: not one of the last 50 updates was finite.
     """
-    start = int(state.step)
+    start = done = int(state.step)
     if start >= steps:
         return Fit(state, True)
     if start == 0:
         checkpoints.save(0, state)
+        checkpoints.wait()
     main = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
         asked = stack.enter_context(stop_requested())
@@ -187,8 +188,8 @@ class _Reader:
         self._pending.append((step, metrics))
 
     def flush(self) -> None:
-        rows = jax.device_get(self._pending)
-        self._pending = []
+        rows, self._pending = jax.device_get(self._pending), []
+        values: dict[str, float] = {}
         for step, metrics in rows:
             values = {name: float(value) for name, value in metrics.items()}
             values["loss_over_chance"] = values["loss"] / self._chance

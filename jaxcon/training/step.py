@@ -65,7 +65,7 @@ def make_train_step(
         outputs, gradients = gradient_fn(state.params, state.batch_stats, batch, key)
         loss, (batch_stats, metrics) = outputs
         gradients = collectives.mean(gradients, axis_name)
-        norm = optax.global_norm(gradients)
+        norm = optax.tree.norm(gradients)
         chex.assert_rank([loss, norm], 0)
 
         updated = state.apply_gradients(grads=gradients, batch_stats=batch_stats)
