@@ -61,7 +61,8 @@ def cosine_similarity(x: ArrayLike, y: ArrayLike) -> Array:
     Raises:
       ValueError: if the arguments are not matrices of equal width and of a float dtype.
 
-    >>> print(cosine_similarity(jnp.array([[1.0, 1.0]]), jnp.array([[2.0, 2.0], [-3.0, -3.0]])))
+    >>> x, y = jnp.array([[1.0, 1.0]]), jnp.array([[2.0, 2.0], [-3.0, -3.0]])
+    >>> print(cosine_similarity(x, y).round(4))
     [[ 1. -1.]]
     """
     x, y = _matrices(x, y)

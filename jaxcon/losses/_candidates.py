@@ -1,0 +1,151 @@
+"""The candidates of an anchor: which rows they are, and what a loss needs to know of them.
+
+Every loss over pairs describes what it needs as channels of :func:`jaxcon.streaming.reduce_pairs`; the
+functions here pick the pairs, gather the other devices' rows and complete the columns.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxcon import collectives
+from jaxcon.losses._shared import Rows, positive, positive_and_rest, reduce_anchors
+from jaxcon.similarity import l2_normalize
+from jaxcon.streaming import Channel, reduce_pairs
+from jaxcon.typing import Array, ArrayLike, AxisName, ReduceFn
+
+# Which pairs count, as functions of (position, ids, labels) of a row and of a column.
+
+
+def other_ids(row: Any, col: Any) -> Array:
+    """Pairs of different ids: the negatives."""
+    return row[1] != col[1]
+
+
+def other_classes(row: Any, col: Any) -> Array:
+    """Pairs of different ids and labels: the negatives where labels are given."""
+    return (row[1] != col[1]) & (row[2] != col[2])
+
+
+def same_class(row: Any, col: Any) -> Array:
+    """Pairs of one label: the positives between two sets of rows."""
+    return row[2] == col[2]
+
+
+def peers(row: Any, col: Any) -> Array:
+    """Pairs of one label within one set of rows: all but the row itself."""
+    return (row[2] == col[2]) & (row[0] != col[0])
+
+
+def every(row: Any, col: Any) -> Array:
+    """All pairs."""
+    return jnp.ones((), bool)
+
+
+def ones(tile: Array, row_aux: Any, col_aux: Any) -> Array:
+    """Logits whose sum is the number of pairs."""
+    return jnp.ones_like(tile)
+
+
+def candidate_channels(labelled: bool, smooth: bool, same: Any = same_class) -> list[Channel]:
+    """Per row: the negatives' log-sum-exp; if labelled, log-sum-exp, sum and count of the positives;
+    if smooth, sum and count of the negatives."""
+    negatives = other_classes if labelled else other_ids
+    channels = [Channel(1, pairs=negatives)]
+    if labelled:
+        channels.append(Channel(1, pairs=same))
+        channels.append(Channel(1, pairs=same, log=False))
+        channels.append(Channel(1, ones, pairs=same, log=False))
+    if smooth:
+        channels.append(Channel(1, pairs=negatives, log=False))
+        channels.append(Channel(1, ones, pairs=negatives, log=False))
+    return channels
+
+
+def candidate_loss(
+    pair: Array, outputs: Any, labelled: bool, smoothing: Array | None = None
+) -> Array:
+    """Cross-entropy averaged over the positives, from the outputs of :func:`candidate_channels`.
+
+    ``mean_p (lse - s_p) = softplus(R_neg - R_pos) + (R_pos - mean_p s_p)``: both terms are exact where
+    the positives far outweigh the negatives, and the second is 0 for a single positive.
+    """
+    neg, *rest = outputs
+    if labelled:
+        pos, total, count = rest[:3]
+        mean = total / jnp.maximum(count, 1)
+        values = positive_and_rest(pos, neg) + (pos - mean)
+    else:
+        mean, total, count = pair, pair, 1
+        values = positive_and_rest(pair, neg)
+    if smoothing is None:
+        return values
+    neg_total, neg_count = rest[-2:]
+    return values + smoothing * (mean - (total + neg_total) / jnp.maximum(count + neg_count, 1))
+
+
+def cross_channels(
+    rows: Rows,
+    x: Array,
+    y: Array,
+    axis_name: AxisName,
+    channels: list[Channel],
+    row_aux: Any = (),
+) -> tuple[Array, ...]:
+    """Channels of own rows of x against all devices' rows of y, for this device's anchors.
+
+    What a column collects from this device's rows alone is completed over the devices, so that both
+    directions of a symmetric loss come from one product.
+    """
+    names = (rows.position, rows.ids, rows.labels)
+    all_y, all_names, all_valid = collectives.gather((y, names, rows.valid), axis_name)
+    outputs = reduce_pairs(
+        x,
+        all_y,
+        channels,
+        row_ids=names,
+        col_ids=all_names,
+        row_valid=rows.valid,
+        col_valid=all_valid,
+        row_aux=row_aux,
+    )
+
+    def complete(channel: Channel, output: Array) -> Array:
+        if channel.axis == 1:
+            return output
+        over_devices = collectives.logsumexp if channel.log else collectives.sum
+        return collectives.own_rows(over_devices(output, axis_name), axis_name)
+
+    return tuple(complete(c, o) for c, o in zip(channels, outputs, strict=True))
+
+
+def two_view_channels(
+    rows: Rows,
+    temperature: ArrayLike,
+    axis_name: AxisName,
+    channels: list[Channel],
+    row_aux: Any = (),
+) -> tuple[Array, tuple[Array, ...], Rows]:
+    """Positive logits, channels over the other examples' rows of both views, and the 2N anchors."""
+    scale = jnp.sqrt(positive(temperature, "temperature", rows.dtype))
+    u1, u2 = (l2_normalize(z) / scale for z in rows.z)
+    u = jnp.concatenate([u1, u2])
+    both = Rows((u,), *(jnp.tile(field, 2) for field in rows[1:]))
+    outputs = cross_channels(both, u, u, axis_name, channels, row_aux)
+    return jnp.tile(jnp.sum(u1 * u2, axis=1), 2), outputs, both
+
+
+def two_view_logits(
+    rows: Rows, temperature: ArrayLike, axis_name: AxisName
+) -> tuple[Array, Array, Rows]:
+    """Positive logit and log-sum-exp of the negatives of each of the 2N anchors."""
+    channels = [Channel(1, pairs=other_ids)]
+    pos, (neg,), both = two_view_channels(rows, temperature, axis_name, channels)
+    return pos, neg, both
+
+
+def reduce_rows(values: Array, rows: Rows, reduce_fn: ReduceFn, axis_name: AxisName) -> Array:
+    """Reduces a value per row as :func:`jaxcon.losses._shared.reduce_anchors`."""
+    return reduce_anchors(
+        values, rows.weights, rows.valid, reduce_fn=reduce_fn, axis_name=axis_name
+    )

@@ -1,0 +1,195 @@
+"""What every loss does around its formula: check, flatten, mask, and reduce over devices.
+
+A loss reads: prepare its rows, compute a value per anchor, reduce. Everything the keywords of
+:mod:`jaxcon.typing` promise, the formula aside, is kept here.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxcon import collectives
+from jaxcon.similarity import as_float
+from jaxcon.streaming import nothing
+from jaxcon.typing import Array, ArrayLike, AxisName, ReduceFn
+
+
+class Rows(NamedTuple):
+    """A batch of checked, flattened embeddings and what belongs to each row.
+
+    Attributes:
+      z: the embeddings, each ``[batch, dim]``, of one dtype, masked rows replaced by 0.
+      valid: bool ``[batch]``, the ``where`` of the call.
+      weights: ``[batch]``, 0 for masked rows.
+      position: int32 ``[batch]``, the global index of each row.
+      ids: int ``[batch]``, the ``ids`` of the call, or ``position``.
+      labels: int ``[batch]``, the ``labels`` of the call, or ``position``.
+    """
+
+    z: tuple[Array, ...]
+    valid: Array
+    weights: Array
+    position: Array
+    ids: Array
+    labels: Array
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype in which to compute."""
+        return self.z[0].dtype
+
+
+def prepare(
+    embeddings: dict[str, ArrayLike],
+    *,
+    axis_name: AxisName = None,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    ids: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
+) -> Rows:
+    """Checks the arguments that the losses share and brings them into one form.
+
+    Args:
+      embeddings: the embeddings by argument name, each ``[batch, *features]``.
+      axis_name, where, weights, ids, labels: as in :mod:`jaxcon.typing`.
+
+    Raises:
+      ValueError: naming the argument, what came and what was expected.
+    """
+    collectives.check_bound(axis_name)
+    z = {name: as_float(replicate(value), name) for name, value in embeddings.items()}
+    first = next(iter(z))
+    for name, value in z.items():
+        if value.ndim < 2:
+            raise ValueError(
+                f"{name} must be [batch, *features], got shape {value.shape}; "
+                f"a single embedding is {name}[None]"
+            )
+        if value.shape != z[first].shape:
+            raise ValueError(
+                f"{name} must have the shape of {first}, {z[first].shape}, got {value.shape}: "
+                "row i of both is a pair"
+            )
+    batch = z[first].shape[0]
+    dtype = jnp.result_type(*z.values())
+    valid = row_values(where, "where", batch, bool)
+    valid = jnp.ones(batch, bool) if valid is None else valid
+    weights = row_values(weights, "weights", batch, dtype)
+    weights = jnp.ones(batch, dtype) if weights is None else weights
+    position = collectives.row_index(batch, axis_name)
+    ids = row_values(ids, "ids", batch, int)
+    labels = row_values(labels, "labels", batch, int)
+    return Rows(
+        z=tuple(mask_rows(flatten(value.astype(dtype)), valid) for value in z.values()),
+        valid=valid,
+        weights=jnp.where(valid, weights, 0),
+        position=position,
+        ids=position if ids is None else ids,
+        labels=position if labels is None else labels,
+    )
+
+
+def flatten(z: Array) -> Array:
+    """[batch, *features] -> [batch, dim]."""
+    return z.reshape(z.shape[0], math.prod(z.shape[1:]))
+
+
+def mask_rows(z: Array, valid: Array) -> Array:
+    """Replaces masked rows by 0 before anything reads them, so that NaN cannot reach a gradient."""
+    return jnp.where(valid.reshape(-1, *(1,) * (z.ndim - 1)), z, 0)
+
+
+def row_values(value: ArrayLike | None, name: str, batch: int, dtype: Any) -> Array | None:
+    """``value`` as an array ``[batch]`` of ``dtype``; bool and int arguments are not cast."""
+    if value is None:
+        return None
+    value = jnp.asarray(replicate(value))
+    if value.shape != (batch,):
+        raise ValueError(
+            f"{name} must have shape ({batch},), one value a row of the embeddings, got {value.shape}"
+        )
+    kinds = {bool: (jnp.bool_, "bool"), int: (jnp.integer, "integer")}
+    if dtype not in kinds:
+        return value.astype(dtype)
+    kind, word = kinds[dtype]
+    if not jnp.issubdtype(value.dtype, kind):
+        raise ValueError(f"{name} must be of {word} dtype, got {value.dtype}")
+    return value
+
+
+def positive(value: ArrayLike, name: str, dtype: Any) -> Array:
+    """A positive scalar setting, such as the temperature, in ``dtype``; checked when concrete."""
+    return setting(value, name, dtype, lambda v: v > 0, "a positive number")
+
+
+def setting(
+    value: ArrayLike, name: str, dtype: Any, admissible: Any = np.isfinite, expected: str = "finite"
+) -> Array:
+    """A scalar setting in ``dtype``. A concrete one that is not admissible, or NaN, is refused."""
+    if not isinstance(value, Tracer):
+        concrete = np.asarray(value)
+        if concrete.size != 1 or not (np.isfinite(concrete) & admissible(concrete)).all():
+            raise ValueError(f"{name} must be {expected} (a finite scalar), got {value}")
+    return jnp.asarray(value, dtype).reshape(())
+
+
+def reduce_anchors(
+    values: Array,
+    weights: Array,
+    valid: Array,
+    *,
+    reduce_fn: ReduceFn,
+    axis_name: AxisName,
+) -> Array:
+    """Reduces values per anchor as ``reduce_fn`` says; see :mod:`jaxcon.typing`.
+
+    The sums are taken over all devices before they are divided: on devices with unequal numbers of
+    valid rows, the average of the devices' means is not the mean.
+    """
+    values = jnp.where(valid, values, 0)
+    if reduce_fn is None:
+        return values
+    weights = jnp.where(valid, weights, 0)
+    total = jnp.sum(weights * values)
+    if reduce_fn is jnp.sum:
+        return collectives.sum(total, axis_name)
+    if reduce_fn is not jnp.mean:
+        raise ValueError(
+            f"reduce_fn must be jnp.mean, jnp.sum or None, got {reduce_fn!r}; for another reduction "
+            "take reduce_fn=None and reduce the values per anchor yourself"
+        )
+    total, weight = collectives.sum((total, jnp.sum(weights)), axis_name)
+    return total / jnp.where(weight == 0, 1, weight)
+
+
+def positive_and_rest(positive: Array, rest: Array) -> Array:
+    """``-log(e^p / (e^p + e^r))`` of a positive's logit p and the others' log-sum-exp r.
+
+    As softplus(r - p): on a well-aligned pair the usual ``logsumexp(all) - p`` is the difference of
+    two equal numbers, its value may be negative, and its gradient is rounding noise.
+    """
+    return jax.nn.softplus(rest - positive)
+
+
+def has_any(lse: Array) -> Array:
+    """Whether a log-sum-exp of :mod:`jaxcon.streaming` had any pair."""
+    return lse > nothing(lse.dtype) / 2
+
+
+def replicate(value: ArrayLike) -> ArrayLike:
+    """Gathers an array that is sharded over Explicit mesh axes onto every device.
+
+    There a product of two sharded operands is refused by JAX, which leaves the choice to the caller;
+    this choice is correct but not parallel. For speed use ``axis_name`` under ``jax.shard_map``.
+    """
+    sharding = getattr(jax.typeof(value), "sharding", None)
+    mesh = getattr(sharding, "mesh", None)
+    if mesh is None or mesh.empty or AxisType.Explicit not in mesh.axis_types:
+        return value
+    return jax.sharding.reshard(value, NamedSharding(mesh, PartitionSpec()))

@@ -1,0 +1,157 @@
+"""NT-Xent with its terms reweighted: the positive left out of the denominator, hard negatives raised.
+
+>>> import jax
+>>> from jaxcon import losses
+>>> z1, z2 = jax.random.normal(jax.random.key(0), (2, 8, 4))
+>>> print(f"{losses.dcl_loss(z1, z2, temperature=0.5):.3f}")
+2.403
+
+The meaning of ``axis_name, where, weights, ids, reduce_fn``: :mod:`jaxcon.typing`.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxcon import collectives
+from jaxcon.losses._candidates import (
+    ones,
+    other_ids,
+    reduce_rows,
+    two_view_channels,
+    two_view_logits,
+)
+from jaxcon.losses._shared import has_any, positive, positive_and_rest, prepare, setting
+from jaxcon.streaming import Channel, masked_logsumexp, nothing
+from jaxcon.typing import Array, ArrayLike, AxisName, ReduceFn
+
+
+def dcl_loss(
+    z1: ArrayLike,
+    z2: ArrayLike,
+    *,
+    temperature: ArrayLike = 0.1,
+    sigma: ArrayLike | None = None,
+    axis_name: AxisName = None,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    ids: ArrayLike | None = None,
+    reduce_fn: ReduceFn = jnp.mean,
+) -> Array:
+    """Decoupled contrastive loss: NT-Xent without the positive in the denominator.
+
+    ::
+
+        mean_i [log sum_neg exp(s_ij) - w_i s_{i,p(i)}],   w_i = 1, or with sigma
+        w_i = 2 - N exp(cos_i / sigma) / sum_k exp(cos_k / sigma),  cos_i the pair's cosine
+
+    The gradient does not fade on easy pairs, which helps small batches. Unlike NT-Xent it has no lower
+    bound of 0. The weights ``w`` emphasize hard positives and carry no gradient.
+
+    >>> z = jnp.eye(4)
+    >>> print(f"{dcl_loss(z, z, temperature=0.1):.3f}")  # log 6 - 1 / 0.1
+    -8.208
+
+    Args:
+      z1, z2: ``[batch, *features]``, two views, any scale; normalized here.
+      temperature: positive scalar.
+      sigma: positive scalar, the width of the von Mises-Fisher weights (the paper: 0.5); None: w = 1.
+      axis_name, where, weights, ids, reduce_fn: see :mod:`jaxcon.typing`. ``reduce_fn=None`` returns
+        ``[2 * batch]``. An anchor without a negative is not valid.
+
+    Returns:
+      A scalar.
+
+    Raises:
+      ValueError: for arguments of another shape, dtype or range; the message says which.
+
+    Reference:
+      Yeh et al., Decoupled Contrastive Learning, 2021, https://arxiv.org/abs/2110.06848
+    """
+    rows = prepare({"z1": z1, "z2": z2}, axis_name=axis_name, where=where, weights=weights, ids=ids)
+    pos, neg, both = two_view_logits(rows, temperature, axis_name)
+    if sigma is not None:
+        cosine = pos[: len(rows.position)] * positive(temperature, "temperature", rows.dtype)
+        scores = jax.lax.stop_gradient(cosine) / positive(sigma, "sigma", rows.dtype)
+        normalizer = masked_logsumexp(*collectives.gather((scores, rows.valid), axis_name), axis=0)
+        count = collectives.sum(jnp.sum(rows.valid), axis_name)
+        pos = pos * jnp.tile(2 - count * jnp.exp(scores - normalizer), 2)
+    both = both._replace(valid=both.valid & has_any(neg))
+    return reduce_rows(neg - pos, both, reduce_fn, axis_name)
+
+
+def hard_negative_loss(
+    z1: ArrayLike,
+    z2: ArrayLike,
+    *,
+    temperature: ArrayLike = 0.5,
+    beta: ArrayLike = 1.0,
+    positive_prior: ArrayLike = 0.0,
+    axis_name: AxisName = None,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    ids: ArrayLike | None = None,
+    reduce_fn: ReduceFn = jnp.mean,
+) -> Array:
+    """NT-Xent whose negatives are weighted by hardness (HCL) and corrected for false ones (debiased).
+
+    With M negatives per anchor and tau+ the prior probability that a "negative" is in truth of the
+    anchor's class::
+
+        G_i = max( (sum_neg w_ij e^{s_ij} - tau+ M e^{s_i+}) / (1 - tau+),  M e^{-1/temperature} )
+        w_ij = e^{beta s_ij} / mean_neg e^{beta s_ij}
+        mean_i log(1 + G_i / e^{s_i+})
+
+    ``beta=0`` is the debiased loss of Chuang et al.; with ``positive_prior=0`` too it is NT-Xent.
+
+    >>> from jaxcon import losses
+    >>> z1, z2 = jax.random.normal(jax.random.key(0), (2, 8, 4))
+    >>> print(f"{hard_negative_loss(z1, z2, beta=0.0) - losses.ntxent_loss(z1, z2):.4f}")
+    0.0000
+
+    Args:
+      z1, z2: ``[batch, *features]``, two views, any scale; normalized here.
+      temperature: positive scalar.
+      beta: scalar >= 0, the concentration on hard negatives.
+      positive_prior: tau+, in [0, 1).
+      axis_name, where, weights, ids, reduce_fn: see :mod:`jaxcon.typing`. ``reduce_fn=None`` returns
+        ``[2 * batch]``.
+
+    Returns:
+      A scalar in [0, inf).
+
+    Raises:
+      ValueError: for arguments of another shape, dtype or range; the message says which.
+
+    References:
+      Robinson et al., Contrastive Learning with Hard Negative Samples, 2021,
+      https://arxiv.org/abs/2010.04592; Chuang et al., Debiased Contrastive Learning, 2020,
+      https://arxiv.org/abs/2007.00224
+    """
+    rows = prepare({"z1": z1, "z2": z2}, axis_name=axis_name, where=where, weights=weights, ids=ids)
+    beta = setting(beta, "beta", rows.dtype, lambda v: v >= 0, "a number >= 0")
+    prior = setting(
+        positive_prior, "positive_prior", rows.dtype, lambda v: (v >= 0) & (v < 1), "in [0, 1)"
+    )
+    temperature = positive(temperature, "temperature", rows.dtype)
+
+    def scaled_by(i: int) -> Channel:
+        return Channel(1, lambda tile, row_aux, col_aux: row_aux[i] * tile, other_ids)
+
+    twice = 2 * len(rows.position)
+    aux = (jnp.full(twice, 1 + beta), jnp.full(twice, beta))
+    channels = [scaled_by(0), scaled_by(1), Channel(1, ones, other_ids, log=False)]
+    pos, (hard, normalizer, count), both = two_view_channels(
+        rows, temperature, axis_name, channels, aux
+    )
+    some = count > 0
+    log_count = jnp.log(jnp.maximum(count, 1))
+    weighted = jnp.where(some, hard - normalizer + log_count, 0)
+    # log(e^a - e^b) = a + log(1 - e^{b - a}), where the difference is above the bound; the inner
+    # where keeps the logarithm's argument positive on the other branch, for the gradient's sake.
+    bound = log_count - 1 / temperature
+    share = prior * jnp.exp(jnp.minimum(log_count + pos - weighted, 80.0))
+    corrected = weighted + jnp.log1p(-jnp.where(share < 1, share, 0)) - jnp.log1p(-prior)
+    estimate = jnp.where(~(share >= 1), jnp.maximum(corrected, bound), bound)
+    estimate = jnp.where(prior > 0, estimate, weighted)
+    rest = jnp.where(some, estimate, nothing(rows.dtype))
+    return reduce_rows(positive_and_rest(pos, rest), both, reduce_fn, axis_name)

@@ -1,0 +1,384 @@
+"""Losses that classify an embedding's positive among its candidates by softmax.
+
+Of the logits ``s_ij = z1_i . z2_j / temperature``, each is a mean over anchors i of
+
+    -log(e^{s_i+} / (e^{s_i+} + sum_neg e^{s_ij}))  =  softplus(R_i - s_i+)
+
+with ``R_i`` the log-sum-exp over the negatives; they differ in what counts as a negative. The second
+form is the one computed: it keeps its digits when the pair is well aligned.
+
+>>> import jax
+>>> from jaxcon import losses
+>>> z1, z2 = jax.random.normal(jax.random.key(0), (2, 8, 4))
+>>> print(f"{losses.ntxent_loss(z1, z2, temperature=0.5):.3f}")
+2.545
+
+The meaning of ``axis_name, where, weights, ids, labels, reduce_fn``: :mod:`jaxcon.typing`.
+"""
+
+import jax.numpy as jnp
+
+from jaxcon.losses._candidates import (
+    candidate_channels,
+    candidate_loss,
+    cross_channels,
+    every,
+    other_ids,
+    peers,
+    reduce_rows,
+    two_view_logits,
+)
+from jaxcon.losses._shared import (
+    Rows,
+    flatten,
+    has_any,
+    mask_rows,
+    positive,
+    positive_and_rest,
+    prepare,
+    replicate,
+    setting,
+)
+from jaxcon.similarity import as_float, l2_normalize
+from jaxcon.streaming import PRECISION, Channel, masked_logsumexp, nothing, reduce_pairs
+from jaxcon.typing import Array, ArrayLike, AxisName, ReduceFn
+
+
+def ntxent_loss(
+    z1: ArrayLike,
+    z2: ArrayLike,
+    *,
+    temperature: ArrayLike = 0.5,
+    axis_name: AxisName = None,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    ids: ArrayLike | None = None,
+    reduce_fn: ReduceFn = jnp.mean,
+) -> Array:
+    """Normalized temperature-scaled cross-entropy of SimCLR (Chen et al. 2020, eq. 1).
+
+    Of the 2N rows ``u`` of both views, each anchor's positive is its other view and its negatives are
+    the 2N - 2 rows of the other examples::
+
+        mean_i -log(exp(s_{i,p(i)}) / sum_{j != i} exp(s_ij)),   s_ij = cos(u_i, u_j) / temperature
+
+    >>> z = jnp.eye(4)
+    >>> print(f"{ntxent_loss(z, z, temperature=0.1):.6f}")  # perfect: log(1 + 6 e^-10)
+    0.000272
+
+    Args:
+      z1, z2: ``[batch, *features]``, two views, any scale; normalized here.
+      temperature: positive scalar; SimCLR used 0.5 for CIFAR-10 and 0.1 for ImageNet.
+      axis_name, where, weights, ids, reduce_fn: see :mod:`jaxcon.typing`. ``reduce_fn=None`` returns
+        ``[2 * batch]``: z1's anchors, then z2's.
+
+    Returns:
+      A scalar in [0, inf), ``log(2 N - 1)`` when all embeddings are equal.
+
+    Raises:
+      ValueError: for arguments of another shape, dtype or range; the message says which.
+
+    Reference:
+      Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, 2020,
+      https://arxiv.org/abs/2002.05709
+    """
+    rows = prepare({"z1": z1, "z2": z2}, axis_name=axis_name, where=where, weights=weights, ids=ids)
+    pos, neg, both = two_view_logits(rows, temperature, axis_name)
+    return reduce_rows(positive_and_rest(pos, neg), both, reduce_fn, axis_name)
+
+
+def npairs_loss(
+    z1: ArrayLike,
+    z2: ArrayLike,
+    *,
+    temperature: ArrayLike = 1.0,
+    normalize: bool = True,
+    l2_weight: ArrayLike = 0.0,
+    axis_name: AxisName = None,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    ids: ArrayLike | None = None,
+    reduce_fn: ReduceFn = jnp.mean,
+) -> Array:
+    """N-pairs loss: each z1 classifies its z2 among the batch's, one way.
+
+    ::
+
+        mean_i [-log softmax_j(z1_i . z2_j / temperature)_i + l2_weight (|z1_i|^2 + |z2_i|^2) / 4]
+
+    with z1 and z2 normalized (cosine similarities) unless ``normalize=False``, the form of the paper.
+
+    At temperature 1 cosines can lower the loss very little: with 7 pairs from ln 7 = 1.946, when all
+    embeddings are equal, to 1.05 at best. See ``diagnostics.collapse_report``.
+
+    >>> print(f"{npairs_loss(jnp.ones((7, 5)), jnp.ones((7, 5))):.4f}")  # ln 7
+    1.9459
+
+    Args:
+      z1, z2: ``[batch, *features]``, any scale.
+      temperature: positive scalar.
+      normalize: whether to compare by cosine; if False, by the inner product of the rows as they are.
+      l2_weight: weight of the squared norms of the rows as they came (the paper regularizes them; the
+        factor 1/4 is that of TensorFlow's ``npairs_loss``).
+      axis_name, where, weights, ids, reduce_fn: see :mod:`jaxcon.typing`.
+
+    Returns:
+      A scalar in [0, inf), ``log N`` when all embeddings are equal (and l2_weight is 0).
+
+    Raises:
+      ValueError: for arguments of another shape, dtype or range; the message says which.
+
+    Reference:
+      Sohn, Improved Deep Metric Learning with Multi-class N-pair Loss Objective, 2016,
+      https://papers.nips.cc/paper/6200-improved-deep-metric-learning-with-multi-class-n-pair-loss-objective
+    """
+    rows = prepare({"z1": z1, "z2": z2}, axis_name=axis_name, where=where, weights=weights, ids=ids)
+    l2_weight = setting(l2_weight, "l2_weight", rows.dtype)
+    raw1, raw2 = rows.z
+    x, y = (l2_normalize(raw1), l2_normalize(raw2)) if normalize else rows.z
+    x = x / positive(temperature, "temperature", rows.dtype)
+    (neg,) = cross_channels(rows, x, y, axis_name, [Channel(1, pairs=other_ids)])
+    norms = jnp.sum(raw1 * raw1 + raw2 * raw2, axis=1)
+    values = positive_and_rest(jnp.sum(x * y, axis=1), neg) + l2_weight * norms / 4
+    return reduce_rows(values, rows, reduce_fn, axis_name)
+
+
+def clip_loss(
+    z1: ArrayLike,
+    z2: ArrayLike,
+    *,
+    temperature: ArrayLike = 0.07,
+    label_smoothing: ArrayLike = 0.0,
+    axis_name: AxisName = None,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    ids: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
+    reduce_fn: ReduceFn = jnp.mean,
+) -> Array:
+    """Symmetric InfoNCE of CLIP: each row of z1 finds its z2, and the reverse.
+
+    ::
+
+        mean_i [ce(s_i., i) + ce(s_.i, i)] / 2,   s_ij = cos(z1_i, z2_j) / temperature
+
+    with ``ce`` the cross-entropy of a row's softmax. Label smoothing moves a share of the target from
+    the positive to all candidates evenly.
+
+    >>> z = jnp.eye(4)
+    >>> print(f"{clip_loss(z, z, temperature=0.1):.6f}")  # log(1 + 3 e^-10)
+    0.000136
+
+    Args:
+      z1, z2: ``[batch, *features]``, paired embeddings, any scale; normalized here.
+      temperature: positive scalar, usually learned: ``encoders.Temperature``.
+      label_smoothing: in [0, 1).
+      axis_name, where, weights, ids, labels, reduce_fn: see :mod:`jaxcon.typing`.
+
+    Returns:
+      A scalar in [0, inf), ``log N`` when all embeddings are equal.
+
+    Raises:
+      ValueError: for arguments of another shape, dtype or range; the message says which.
+
+    Reference:
+      Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021,
+      https://arxiv.org/abs/2103.00020
+    """
+    rows = prepare(
+        {"z1": z1, "z2": z2},
+        axis_name=axis_name,
+        where=where,
+        weights=weights,
+        ids=ids,
+        labels=labels,
+    )
+    smoothing = setting(
+        label_smoothing, "label_smoothing", rows.dtype, lambda v: (v >= 0) & (v < 1), "in [0, 1)"
+    )
+    smooth = not (isinstance(label_smoothing, int | float) and label_smoothing == 0)
+    x = l2_normalize(rows.z[0]) / positive(temperature, "temperature", rows.dtype)
+    y = l2_normalize(rows.z[1])
+    one_way = candidate_channels(labels is not None, smooth)
+    channels = [c._replace(axis=axis) for axis in (1, 0) for c in one_way]
+    outputs = cross_channels(rows, x, y, axis_name, channels)
+    pair = jnp.sum(x * y, axis=1)
+    forward, backward = (
+        candidate_loss(pair, part, labels is not None, smoothing if smooth else None)
+        for part in (outputs[: len(one_way)], outputs[len(one_way) :])
+    )
+    return reduce_rows((forward + backward) / 2, rows, reduce_fn, axis_name)
+
+
+def info_nce_loss(
+    z1: ArrayLike,
+    z2: ArrayLike,
+    negatives: ArrayLike | None = None,
+    *,
+    temperature: ArrayLike = 0.07,
+    in_batch: bool = True,
+    negative_ids: ArrayLike | None = None,
+    axis_name: AxisName = None,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    ids: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
+    reduce_fn: ReduceFn = jnp.mean,
+) -> Array:
+    """InfoNCE from z1 to z2, with negatives from the batch, from a queue, or chosen per anchor.
+
+    ::
+
+        mean_i -log(e^{s_ii} / (e^{s_ii} + sum_{j != i} e^{s_ij} + sum_k e^{n_ik}))
+
+    with ``s_ij = cos(z1_i, z2_j) / temperature`` and ``n_ik`` the same towards the extra negatives.
+
+    >>> z, queue = jnp.eye(4), -jnp.eye(4)
+    >>> print(f"{info_nce_loss(z, z, queue, temperature=1.0, in_batch=False):.3f}")
+    0.806
+    >>> print(f"{jnp.log(1 + (3 + jnp.exp(-1.0)) / jnp.e):.3f}")  # cosines 1; 0, 0, 0, -1
+    0.806
+
+    Args:
+      z1: ``[batch, *features]``, anchors, any scale; all embeddings are normalized here.
+      z2: ``[batch, *features]``, row i the positive of anchor i.
+      negatives: ``[m, *features]``, shared by all anchors and never gathered over devices (MoCo's
+        queue, replicated); or ``[batch, k, *features]``, k for each anchor.
+      temperature: positive scalar.
+      in_batch: whether the other rows of z2 are negatives too.
+      negative_ids: int ``[m]`` or ``[batch, k]``; a negative whose id is the anchor's leaves.
+      axis_name, where, weights, ids, labels, reduce_fn: see :mod:`jaxcon.typing`.
+
+    Returns:
+      A scalar in [0, inf); ``log K`` when all embeddings are equal, K the number of candidates.
+
+    Raises:
+      ValueError: for arguments of another shape, dtype or range, or when there is no source of
+        negatives at all.
+
+    References:
+      van den Oord et al., Representation Learning with Contrastive Predictive Coding, 2018,
+      https://arxiv.org/abs/1807.03748; He et al., Momentum Contrast, 2019,
+      https://arxiv.org/abs/1911.05722
+    """
+    rows = prepare(
+        {"z1": z1, "z2": z2},
+        axis_name=axis_name,
+        where=where,
+        weights=weights,
+        ids=ids,
+        labels=labels,
+    )
+    if negatives is None and not in_batch:
+        raise ValueError("in_batch=False leaves no negatives: pass negatives, or in_batch=True")
+    if labels is not None and not in_batch:
+        raise ValueError("labels find positives among the rows of z2: they need in_batch=True")
+    if negative_ids is not None and (negatives is None or ids is None):
+        raise ValueError("negative_ids are compared with ids: pass negatives and ids as well")
+    x = l2_normalize(rows.z[0]) / positive(temperature, "temperature", rows.dtype)
+    y = l2_normalize(rows.z[1])
+    extra = jnp.full(len(x), nothing(rows.dtype))
+    if negatives is not None:
+        extra = _extra_negatives(rows, x, negatives, negative_ids, jnp.ndim(z1), jnp.shape(z1))
+    pair = jnp.sum(x * y, axis=1)
+    if not in_batch:
+        return reduce_rows(positive_and_rest(pair, extra), rows, reduce_fn, axis_name)
+    channels = candidate_channels(labels is not None, smooth=False)
+    neg, *others = cross_channels(rows, x, y, axis_name, channels)
+    neg = neg if negatives is None else jnp.logaddexp(neg, extra)
+    values = candidate_loss(pair, [neg, *others], labels is not None)
+    return reduce_rows(values, rows, reduce_fn, axis_name)
+
+
+def supcon_loss(
+    z: ArrayLike,
+    labels: ArrayLike,
+    *,
+    temperature: ArrayLike = 0.1,
+    axis_name: AxisName = None,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    ids: ArrayLike | None = None,
+    reduce_fn: ReduceFn = jnp.mean,
+) -> Array:
+    """Supervised contrastive loss: rows of one label are positives of each other.
+
+    ::
+
+        mean_i mean_{p in P(i)} -log(e^{s_ip} / sum_{j != i} e^{s_ij})
+
+    with ``s_ij = cos(z_i, z_j) / temperature`` and ``P(i)`` the other rows with the label of i: the
+    ``L_out`` of the paper. Anchors without a positive leave the mean. With the example's index as
+    label it is NT-Xent of any number of views:
+
+    >>> import jax
+    >>> z1, z2 = jax.random.normal(jax.random.key(0), (2, 8, 4))
+    >>> both, index = jnp.concatenate([z1, z2]), jnp.tile(jnp.arange(8), 2)
+    >>> print(f"{supcon_loss(both, index, temperature=0.5):.3f}")
+    2.545
+
+    Args:
+      z: ``[n, *features]``, any scale; normalized here.
+      labels: int ``[n]``.
+      temperature: positive scalar.
+      axis_name, where, weights, ids, reduce_fn: see :mod:`jaxcon.typing`.
+
+    Returns:
+      A scalar in [0, inf).
+
+    Raises:
+      ValueError: for arguments of another shape, dtype or range; the message says which.
+
+    Reference:
+      Khosla et al., Supervised Contrastive Learning, 2020, https://arxiv.org/abs/2004.11362
+    """
+    rows = prepare(
+        {"z": z}, axis_name=axis_name, where=where, weights=weights, ids=ids, labels=labels
+    )
+    x = l2_normalize(rows.z[0]) / jnp.sqrt(positive(temperature, "temperature", rows.dtype))
+    neg, *same = cross_channels(rows, x, x, axis_name, candidate_channels(True, False, peers))
+    pos = same[0]
+    rows = rows._replace(valid=rows.valid & has_any(pos))
+    return reduce_rows(candidate_loss(pos, [neg, *same], True), rows, reduce_fn, axis_name)
+
+
+def _extra_negatives(
+    rows: Rows,
+    x: Array,
+    negatives: ArrayLike,
+    negative_ids: ArrayLike | None,
+    rank: int,
+    shape: tuple[int, ...],
+) -> Array:
+    """Log-sum-exp of each anchor's extra negatives: [batch]. ``shape`` is that of z1, of ``rank``."""
+    extra = as_float(replicate(negatives), "negatives").astype(rows.dtype)
+    shared = extra.ndim == rank
+    lead = extra.shape[:1] if shared else extra.shape[:2]
+    if extra.shape not in (lead + shape[1:], shape[:1] + lead[1:] + shape[1:]):
+        raise ValueError(
+            f"negatives must be [m, *features], shared by all anchors, or [batch, k, *features] for "
+            f"each; z1 is {shape}, got {extra.shape}"
+        )
+    ids = None if negative_ids is None else jnp.asarray(replicate(negative_ids))
+    if ids is not None and (ids.shape != lead or not jnp.issubdtype(ids.dtype, jnp.integer)):
+        raise ValueError(f"negative_ids must be integers {lead}, got {ids.dtype} {ids.shape}")
+    if shared:
+        # An id of its own for every queue entry that has none: -1 is the id of no batch row only by
+        # luck, so without negative_ids nothing is compared at all.
+        pairs = every if ids is None else other_ids
+        names = (ids, ids, ids) if ids is not None else (jnp.zeros(lead, jnp.int32),) * 3
+        (lse,) = reduce_pairs(
+            x,
+            l2_normalize(flatten(extra)),
+            [Channel(1, pairs=pairs)],
+            row_ids=(rows.position, rows.ids, rows.labels),
+            col_ids=names,
+            row_valid=rows.valid,
+        )
+        return lse
+    extra = l2_normalize(mask_rows(extra.reshape(*lead, -1), rows.valid))
+    logits = jnp.einsum("nd,nkd->nk", x, extra, precision=PRECISION)
+    keep = jnp.broadcast_to(rows.valid[:, None], lead)
+    if ids is not None:
+        keep = keep & (ids != rows.ids[:, None])
+    return masked_logsumexp(logits, keep, axis=1)
