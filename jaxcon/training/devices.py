@@ -129,34 +129,28 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     Returns:
         Global arrays.
     """
-    return _place(tree, NamedSharding(mesh, PartitionSpec()))
+    sharding = NamedSharding(mesh, PartitionSpec())
 
-
-def split_batch(tree: Any, mesh: Mesh) -> Any:
-    """Return the tree with the rows of every leaf shared out over the devices of the mesh.
-
-    >>> mesh = make_mesh(jax.devices())
-    >>> rows = split_batch(np.arange(8 * mesh.size), mesh)
-    >>> rows.addressable_shards[0].data.shape
-    (8,)
-
-    Args:
-        tree: arrays `[batch, ...]`, batch divisible by the number of devices; in several
-            processes, the whole batch in each.
-        mesh: of `make_mesh`.
-
-    Returns:
-        Global arrays.
-    """
-    return _place(tree, NamedSharding(mesh, PartitionSpec(BATCH_AXIS)))
-
-
-def _place(tree: Any, sharding: NamedSharding) -> Any:
     def put(leaf: Any) -> jax.Array:
         leaf = np.asarray(leaf)
         return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
 
     return jax.tree.map(put, tree)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Return the sharding that shares the rows of a batch out over the devices of the mesh.
+
+    >>> batch_sharding(make_mesh(jax.devices())).spec
+    PartitionSpec('batch',)
+
+    Args:
+        mesh: of `make_mesh`.
+
+    Returns:
+        The sharding; it fits arrays `[batch, ...]` with batch divisible by the devices.
+    """
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXIS))
 
 
 def _configure(name: Accelerator, num_devices: int | None) -> None:

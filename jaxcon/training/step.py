@@ -35,7 +35,7 @@ Batch = Mapping[str, Any]
 Metrics = dict[str, jax.Array]
 # loss_fn(params, batch_stats, batch, key) -> (loss, (batch_stats, metrics))
 LossFn = Callable[[Any, Any, Batch, jax.Array], tuple[jax.Array, tuple[Any, Metrics]]]
-Step = Callable[..., tuple[TrainState, Metrics]]
+Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
 
 
 def make_train_step(
@@ -79,57 +79,22 @@ def make_train_step(
     return step
 
 
-def with_resident_data(step: Step) -> Step:
-    """Return `step(state, batch, key, data)`, where `batch["row"]` picks rows of `data`.
-
-    The dataset stays on the device; a batch is a list of row numbers.
-
-    >>> def show(state, batch, key):
-    ...     return state, batch
-    >>> images = {"image": jnp.arange(5)}
-    >>> _, batch = with_resident_data(show)(None, {"row": jnp.array([4, 1])}, None, images)
-    >>> batch["image"].tolist()
-    [4, 1]
-
-    Args:
-        step: of `make_train_step`.
-
-    Returns:
-        The step with one more argument, arrays `[n, ...]` by name.
-    """
-
-    def resident_step(
-        state: TrainState, batch: Batch, key: jax.Array, data: Batch
-    ) -> tuple[TrainState, Metrics]:
-        rows = {name: values[batch["row"]] for name, values in data.items()}
-        rest = {name: values for name, values in batch.items() if name != "row"}
-        return step(state, {**rest, **rows}, key)
-
-    return resident_step
-
-
 def shard_step(step: Step, mesh: Mesh, *, axis_name: str = BATCH_AXIS) -> Step:
     """Return the step under jit and `jax.shard_map`: state replicated, batch split by rows.
 
     The state is donated: the one passed in is used up.
 
     Args:
-        step: of `make_train_step`; arguments after the key are replicated.
+        step: of `make_train_step`.
         mesh: with the axis `axis_name`.
         axis_name: that of the step.
 
     Returns:
-        The compiled step, on global arrays.
+        The step, compiled at its first call, on global arrays.
     """
 
-    def sharded(
-        state: TrainState, batch: Batch, key: jax.Array, *resident: Any
-    ) -> tuple[TrainState, Metrics]:
-        specs = (P(), P(axis_name), P(), *(P() for _ in resident))
-        mapped = jax.shard_map(step, mesh=mesh, in_specs=specs, out_specs=P())
-        return mapped(state, batch, key, *resident)
-
-    return jax.jit(sharded, donate_argnums=0)
+    specs = (P(), P(axis_name), P())
+    return jax.jit(jax.shard_map(step, mesh=mesh, in_specs=specs, out_specs=P()), donate_argnums=0)
 
 
 def _average(state: TrainState, decay: float | None) -> Any:

@@ -11,8 +11,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcon.training.devices import make_mesh, replicate, split_batch
-from jaxcon.training.step import make_train_step, shard_step, with_resident_data
+from jaxcon.training.devices import batch_sharding, make_mesh, replicate
+from jaxcon.training.step import make_train_step, shard_step
 from tests.training.toy import BATCH, DATA, make_batch, make_loss, make_state
 
 KEY = jax.random.key(7)
@@ -23,7 +23,7 @@ def train(devices: int, steps: int = 20) -> tuple[list[float], dict]:
     step = shard_step(make_train_step(make_loss("batch")), mesh)
     state, key, losses = replicate(make_state(), mesh), KEY, []
     for number in range(steps):
-        state, metrics = step(state, split_batch(make_batch(number), mesh), key)
+        state, metrics = step(state, jax.device_put(make_batch(number), batch_sharding(mesh)), key)
         losses.append(float(metrics["loss"]))
     return losses, jax.device_get(state.variables())
 
@@ -72,7 +72,7 @@ def test_the_mapped_gradient_is_the_one_of_a_single_device():
     )
     mesh = make_mesh(jax.devices())
     sharded, _ = shard_step(make_train_step(make_loss("batch")), mesh)(
-        replicate(make_state(optimizer), mesh), split_batch(batch, mesh), KEY
+        replicate(make_state(optimizer), mesh), jax.device_put(batch, batch_sharding(mesh)), KEY
     )
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
@@ -91,7 +91,7 @@ def test_pmap_runs_the_same_step():
     right = jax.tree.map(lambda x: jnp.stack([x] * 4), make_state())
     for number in range(3):
         batch = make_batch(number)
-        left, left_metrics = sharded(left, split_batch(batch, mesh), KEY)
+        left, left_metrics = sharded(left, jax.device_put(batch, batch_sharding(mesh)), KEY)
         stacked = jax.tree.map(lambda x: x.reshape(4, BATCH // 4, *x.shape[1:]), batch)
         right, right_metrics = mapped(right, stacked, KEY)
         np.testing.assert_allclose(right_metrics["loss"], float(left_metrics["loss"]), rtol=1e-6)
@@ -100,23 +100,6 @@ def test_pmap_runs_the_same_step():
         jax.device_get(left.variables()),
         jax.device_get(right.variables()),
     )
-
-
-def test_resident_data_gives_the_same_batch():
-    mesh = make_mesh(jax.devices()[:2])
-    step = make_train_step(make_loss("batch"))
-    rows = np.arange(BATCH, dtype=np.int32)[::-1].copy()
-    index = np.arange(BATCH, dtype=np.int32)
-    _, streamed = shard_step(step, mesh)(
-        replicate(make_state(), mesh), split_batch({"x": DATA[rows], "index": index}, mesh), KEY
-    )
-    _, resident = shard_step(with_resident_data(step), mesh)(
-        replicate(make_state(), mesh),
-        split_batch({"row": rows, "index": index}, mesh),
-        KEY,
-        replicate({"x": DATA}, mesh),
-    )
-    assert float(resident["loss"]) == float(streamed["loss"])
 
 
 def test_an_update_that_is_not_finite_changes_nothing_but_the_counts():
@@ -176,6 +159,6 @@ def test_the_state_is_donated():
     state = replicate(make_state(), mesh)
     leaf = state.params["Dense_0"]["kernel"]
     shard_step(make_train_step(make_loss("batch")), mesh)(
-        state, split_batch(make_batch(0), mesh), KEY
+        state, jax.device_put(make_batch(0), batch_sharding(mesh)), KEY
     )
     assert leaf.is_deleted()
