@@ -1,12 +1,14 @@
 """What every experiment does around its loss: set up, resume, train, stop.
 
-An experiment hands over `init` (how its variables begin), `loss_fn` and its data; it gets a `Fit`.
+An experiment hands over `init` (how its variables begin), `loss_fn` and batches; it gets a `Run`.
 """
 
 import dataclasses
 import logging
+import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 
@@ -14,8 +16,8 @@ from experiments._options import Machine, Training, usage_errors
 from jaxcon.training import optimizers
 from jaxcon.training.checkpoint import Checkpoints, Workdir
 from jaxcon.training.devices import batch_sharding, make_mesh, replicate, select_accelerator
-from jaxcon.training.loop import Fit, fit
-from jaxcon.training.state import TrainState, create_state
+from jaxcon.training.loop import fit
+from jaxcon.training.state import create_state
 from jaxcon.training.step import LossFn, make_train_step, shard_step
 
 
@@ -41,10 +43,28 @@ class Plan:
         return min(round(self.warmup_epochs * self.steps_per_epoch), self.steps - 1)
 
 
+class Run(NamedTuple):
+    """What training made: variables for `apply_fn` before and after, on the host."""
+
+    before: dict[str, Any]
+    after: dict[str, Any]
+    finished: bool
+
+
 def say(text: str) -> None:
     """Print a line of the main process, now."""
     if jax.process_index() == 0:
         print(text, flush=True)
+
+
+def workdir_path(machine: Machine, experiment: str, dataset: str) -> Path:
+    """Return the folder asked for, or `runs/EXPERIMENT-DATASET`.
+
+    >>> print(workdir_path(Machine(), "simclr", "folder:/data/my birds/"))
+    runs/simclr-folder-data-my-birds
+    """
+    name = "-".join(re.findall(r"[\w.]+", f"{experiment}-{dataset}"))
+    return machine.workdir or Path("runs") / name
 
 
 def quiet_libraries() -> None:
@@ -101,7 +121,7 @@ def pretrain(
     loss_fn: LossFn,
     batches: Callable[[int, Any], Iterator[Any]],
     chance: float,
-) -> tuple[TrainState, Fit]:
+) -> Run:
     """Train to the end, from the newest intact checkpoint where there is one.
 
     Args:
@@ -117,16 +137,14 @@ def pretrain(
         chance: loss at chance level.
 
     Returns:
-        The state before the first step, on the host, and what came of the training.
+        The variables before and after; with a moving average, `after` is the average.
     """
     mesh = make_mesh(devices)
     keys = jax.random.split(jax.random.key(training.seed))
     variables = jax.device_get(jax.jit(init)(keys[0]))
     optimizer = make_optimizer(training, plan)
-    untrained = create_state(
-        variables, optimizer, apply_fn=apply_fn, average=training.ema is not None
-    )
-    state = replicate(untrained, mesh)
+    state = create_state(variables, optimizer, apply_fn=apply_fn, average=training.ema is not None)
+    state = replicate(state, mesh)
     step = shard_step(make_train_step(loss_fn, ema_decay=training.ema), mesh)
     with Checkpoints(workdir.checkpoints, say=say) as checkpoints:
         with usage_errors():
@@ -149,4 +167,5 @@ def pretrain(
         say(
             f"stopped after step {int(result.state.step)} of {plan.steps}; the same command goes on"
         )
-    return untrained, result
+    after = jax.device_get(result.state.variables(average=True))
+    return Run(variables, after, result.finished)

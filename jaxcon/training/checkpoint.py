@@ -241,7 +241,7 @@ def open_workdir(path: str | Path, config: Mapping[str, Any]) -> Workdir:
             a run that was begun and has no checkpoint left.
     """
     path = Path(path).expanduser().absolute()
-    _check_writable(path)
+    check_writable(path)
     config = json.loads(json.dumps(config))
     config_file = path / "config.json"
     workdir = Workdir(path, resumed=config_file.exists())
@@ -262,6 +262,39 @@ def open_workdir(path: str | Path, config: Mapping[str, Any]) -> Workdir:
             "copy, or choose another --workdir to start anew"
         )
     return workdir
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise a ValueError where no run can be written; a missing folder is made.
+
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     check_writable(file.name)
+    Traceback (most recent call last):
+    ValueError: --workdir=...: expected a folder, found a file; ...
+
+    Args:
+        path: of the working directory.
+
+    Raises:
+        ValueError: a file, not writable, or a full disk.
+    """
+    path = Path(path).expanduser().absolute()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path) as probe:
+            probe.write(b"0")
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(f"--workdir={path}: expected a folder, found a file; choose another") from None
+    except OSError as error:
+        raise ValueError(
+            f"--workdir={path}: cannot be written to ({error.strerror}); choose another"
+        ) from None
+    free = shutil.disk_usage(path).free
+    if free < _FREE_BYTES:
+        raise ValueError(
+            f"--workdir={path}: {free / 2**20:.0f} MiB free, a run needs at least "
+            f"{_FREE_BYTES / 2**20:.0f}; free some, or choose another disk"
+        )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -297,23 +330,6 @@ def _check_same(path: Path, config: Mapping[str, Any], before: Mapping[str, Any]
         raise ValueError(
             f"{path}: made with another configuration: {differences}; go on with the former "
             "values, or choose another --workdir"
-        )
-
-
-def _check_writable(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path) as probe:
-            probe.write(b"0")
-    except (FileExistsError, NotADirectoryError):
-        raise ValueError(f"--workdir={path}: expected a folder, found a file") from None
-    except OSError as error:
-        raise ValueError(f"--workdir={path}: cannot be written to ({error.strerror})") from None
-    free = shutil.disk_usage(path).free
-    if free < _FREE_BYTES:
-        raise ValueError(
-            f"--workdir={path}: {free / 2**20:.0f} MiB free, a run needs at least "
-            f"{_FREE_BYTES / 2**20:.0f}; free some, or choose another disk"
         )
 
 

@@ -1,0 +1,166 @@
+"""What experiments on images share: data, encoders, the evaluation table, figures and the page."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcon import encoders, report
+from jaxcon.augment import Transform, digits_transform, simclr_transform, to_float, two_views
+from jaxcon.data.splits import Dataset, Split
+from jaxcon.evaluation import few_label_probe, knn_accuracy, linear_probe_accuracy
+
+Encoder = Literal["convnet", "resnet18", "resnet50", "vit"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """What is learned from, and what learns."""
+
+    dataset: str = "digits"
+    """digits (bundled with scikit-learn), folder:PATH (your images; nested folders are classes), or
+    any image dataset of TensorFlow Datasets, such as cifar10."""
+    data_dir: Path | None = None
+    """Where datasets are prepared. Default: the user's cache folder."""
+    image_size: int | None = None
+    """Side that images are resized to. Default: their own, at most 64."""
+    encoder: Encoder | None = None
+    projection_dim: int = 128
+    """Width of the embeddings that the loss sees; the evaluation sees the features before."""
+
+
+class Recipe(NamedTuple):
+    """Settings that fit a kind of dataset; every one of them is a flag too."""
+
+    transform: Transform
+    encoder: Encoder
+    batch_size: int
+    epochs: int
+    warmup_epochs: float
+    optimizer: Literal["adamw", "lars", "sgd"]
+    temperature: float
+
+
+# Of the paper's appendix on CIFAR-10; lars with a learning rate of 1.0 at 512 images.
+PHOTOS = Recipe(simclr_transform, "resnet18", 512, 200, 10, "lars", 0.5)
+FEW_PHOTOS = Recipe(simclr_transform, "convnet", 128, 60, 4, "adamw", 0.2)
+DIGITS = Recipe(digits_transform, "convnet", 256, 150, 10, "adamw", 0.2)
+
+# Peak at 256 images, and weight decay; the former grows with the batch except for adamw.
+_RATES = {"adamw": (2e-3, 1e-4), "lars": (0.5, 1e-6), "sgd": (0.3, 1e-4)}
+
+
+def recipe_for(dataset: str, examples: int) -> Recipe:
+    """Return the recipe for a dataset by its name and its number of training images."""
+    if dataset == "digits":
+        return DIGITS
+    return PHOTOS if examples >= 5000 else FEW_PHOTOS
+
+
+def default_rates(optimizer: str, batch_size: int) -> dict[str, float]:
+    """Return the default learning rate and weight decay of an optimizer.
+
+    >>> default_rates("lars", 512)
+    {'learning_rate': 1.0, 'weight_decay': 1e-06}
+    """
+    rate, decay = _RATES[optimizer]
+    rate = rate if optimizer == "adamw" else rate * batch_size / 256
+    return {"learning_rate": rate, "weight_decay": decay}
+
+
+def default_batch(largest: int, examples: int) -> int:
+    """Return the recipe's batch, halved until the dataset fills two.
+
+    >>> default_batch(512, 300)
+    128
+    """
+    while largest > 2 and 2 * largest > examples:
+        largest //= 2
+    return largest
+
+
+def make_encoder(name: Encoder, **settings: Any) -> Any:
+    """Return the encoder that the flag names."""
+    constructors = {
+        "convnet": encoders.ConvNet,
+        "resnet18": encoders.resnet18,
+        "resnet50": encoders.resnet50,
+        "vit": encoders.ViT,
+    }
+    return constructors[name](**settings)
+
+
+def map_images(apply: Callable[[Any], Any], split: Split, *, batch: int = 256) -> np.ndarray:
+    """Return `apply` of every image, as one array: batches of one size, so one compilation."""
+    outputs = []
+    for start in range(0, len(split), batch):
+        rows = range(start, min(start + batch, len(split)))
+        images = np.stack([split.images[i] for i in rows])
+        padding = [(0, batch - len(rows)), *[(0, 0)] * (images.ndim - 1)]
+        outputs.append(np.asarray(apply(np.pad(images, padding)))[: len(rows)])
+    return np.concatenate(outputs)
+
+
+def test_views(
+    split: Split, transform: Transform, *, seed: int, rows: int = 32
+) -> tuple[jax.Array, jax.Array]:
+    """Return two views of the first images, for the similarity heat-maps before and after."""
+    images = np.stack([split.images[i] for i in range(min(rows, len(split)))])
+    views = jax.jit(functools.partial(two_views, transform=transform))
+    return views(jax.random.key(seed), images)
+
+
+class Features(NamedTuple):
+    """Frozen features of the training and of the test images."""
+
+    train: np.ndarray
+    test: np.ndarray
+
+
+def raw_pixels(dataset: Dataset) -> Features:
+    """Return the pixels themselves as features: what has to be beaten."""
+
+    def flatten(images: np.ndarray) -> np.ndarray:
+        return images.reshape(len(images), -1).astype(np.float32) / 255
+
+    return Features(map_images(flatten, dataset.train), map_images(flatten, dataset.test))
+
+
+def encode(encode_fn: Callable[..., jax.Array], variables: Any, dataset: Dataset) -> Features:
+    """Return the features of both splits. `encode_fn(variables, images)` should be jitted."""
+    apply = functools.partial(_encode_batch, encode_fn, variables)
+    return Features(map_images(apply, dataset.train), map_images(apply, dataset.test))
+
+
+def _encode_batch(encode_fn: Callable[..., jax.Array], variables: Any, images: Any) -> jax.Array:
+    return encode_fn(variables, to_float(jnp.asarray(images)))
+
+
+def evaluate(features: Features, train_labels: np.ndarray, test_labels: np.ndarray) -> dict:
+    """Return the scores of one row of the table: shares of test images named rightly."""
+    arrays = (features.train, train_labels, features.test, test_labels)
+    return {
+        "linear": linear_probe_accuracy(*arrays),
+        "5 labels": few_label_probe(*arrays, labels_per_class=5),
+        "1 label": few_label_probe(*arrays, labels_per_class=1),
+        "kNN": knn_accuracy(*arrays, k=5),
+    }
+
+
+def evaluation_table(scores: Mapping[str, Mapping[str, Any]]) -> report.Table:
+    """Return the table: a row for each kind of features, a column for each evaluation."""
+    columns = list(next(iter(scores.values())))
+    names = {"5 labels": "5 labels a class", "1 label": "1 label a class"}
+    rows: Sequence[Sequence[Any]] = [
+        (name, *(_cell(row[c]) for c in columns)) for name, row in scores.items()
+    ]
+    return report.Table(("features", *(names.get(c, c) for c in columns)), rows)
+
+
+def _cell(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple) else value
