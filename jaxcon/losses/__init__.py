@@ -6,11 +6,19 @@
 >>> print(f"{losses.clip_loss(z1, z2, temperature=0.5):.3f}")
 2.002
 
-Families: :mod:`~jaxcon.losses.softmax`, :mod:`~jaxcon.losses.correlation`,
+Families: :mod:`~jaxcon.losses.softmax` and :mod:`~jaxcon.losses.reweighted`,
+:mod:`~jaxcon.losses.sigmoid`, :mod:`~jaxcon.losses.correlation`,
 :mod:`~jaxcon.losses.probabilistic`. The keywords that all share: :mod:`jaxcon.typing`.
 """
 
+from jaxcon.losses.correlation import (
+    barlow_twins_loss,
+    sample_correlation_loss,
+    vicreg_loss,
+)
+from jaxcon.losses.probabilistic import csd_loss, gaussian_clip_loss
 from jaxcon.losses.reweighted import dcl_loss, hard_negative_loss
+from jaxcon.losses.sigmoid import siglip_loss
 from jaxcon.losses.softmax import (
     clip_loss,
     info_nce_loss,
@@ -20,11 +28,17 @@ from jaxcon.losses.softmax import (
 )
 
 __all__ = [
+    "barlow_twins_loss",
     "clip_loss",
+    "csd_loss",
     "dcl_loss",
+    "gaussian_clip_loss",
     "hard_negative_loss",
     "info_nce_loss",
     "npairs_loss",
     "ntxent_loss",
+    "sample_correlation_loss",
+    "siglip_loss",
     "supcon_loss",
+    "vicreg_loss",
 ]

@@ -91,6 +91,7 @@ def cross_channels(
     axis_name: AxisName,
     channels: list[Channel],
     row_aux: Any = (),
+    col_aux: Any = (),
 ) -> tuple[Array, ...]:
     """Channels of own rows of x against all devices' rows of y, for this device's anchors.
 
@@ -98,7 +99,8 @@ def cross_channels(
     directions of a symmetric loss come from one product.
     """
     names = (rows.position, rows.ids, rows.labels)
-    all_y, all_names, all_valid = collectives.gather((y, names, rows.valid), axis_name)
+    columns = (y, names, rows.valid, col_aux)
+    all_y, all_names, all_valid, all_aux = collectives.gather(columns, axis_name)
     outputs = reduce_pairs(
         x,
         all_y,
@@ -108,6 +110,7 @@ def cross_channels(
         row_valid=rows.valid,
         col_valid=all_valid,
         row_aux=row_aux,
+        col_aux=all_aux,
     )
 
     def complete(channel: Channel, output: Array) -> Array:

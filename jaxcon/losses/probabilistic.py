@@ -1,0 +1,198 @@
+"""Losses of embeddings that come with a learned log standard deviation: how sure is the encoder?
+
+>>> import jax, jax.numpy as jnp
+>>> from jaxcon import losses
+>>> z1, z2 = jax.random.normal(jax.random.key(0), (2, 8, 4))
+>>> sure = jnp.zeros(8)
+>>> print(f"{losses.gaussian_clip_loss(z1, z2, sure, sure):.3f}")
+4.268
+
+The meaning of ``axis_name, where, weights, ids, reduce_fn``: :mod:`jaxcon.typing`.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxcon.losses._candidates import cross_channels, ones, other_ids, reduce_rows
+from jaxcon.losses._shared import (
+    Rows,
+    flatten,
+    mask_rows,
+    positive,
+    positive_and_rest,
+    prepare,
+    replicate,
+    setting,
+)
+from jaxcon.similarity import as_float, l2_normalize
+from jaxcon.streaming import Channel
+from jaxcon.typing import Array, ArrayLike, AxisName, ReduceFn
+
+
+def gaussian_clip_loss(
+    z1: ArrayLike,
+    z2: ArrayLike,
+    log_std1: ArrayLike,
+    log_std2: ArrayLike,
+    *,
+    exact: bool = False,
+    axis_name: AxisName = None,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    ids: ArrayLike | None = None,
+    reduce_fn: ReduceFn = jnp.mean,
+) -> Array:
+    """CLIP on Gaussians: a sample also predicts how far its pair may lie.
+
+    With ``D_ab = |z1_a - z2_b|^2``, ``l = log_std2`` and ``k = log_std1``::
+
+        A_ab = -l_b - D_ab / exp(2 l_b)        (row a chooses among the columns)
+        B_ab = -k_a - D_ab / exp(2 k_a)        (column b chooses among the rows)
+        mean_i [ce(A_i., i) + ce(B_.i, i)] / 2
+
+    A is, up to a factor on D and ``dim`` on the log, the log-density of z1_a under the Gaussian around
+    z2_b; ``exact=True`` is that density: ``-dim l_b - D_ab / (2 exp(2 l_b))``. A general caption, which
+    fits many images, can afford a larger deviation.
+
+    >>> z, sure = jnp.eye(4), jnp.zeros(4)
+    >>> print(f"{gaussian_clip_loss(z, z, sure, sure):.4f}")  # log(1 + 3 e^-2)
+    0.3408
+
+    Args:
+      z1, z2: ``[batch, *features]``, paired embeddings, not normalized here. Start with norms about 1.
+      log_std1, log_std2: ``[batch]``, their log standard deviations. Start at 0. ``exp(-2 log_std)``
+        must not overflow: keep them above -40 in float32.
+      exact: whether to use the isotropic Gaussian log-density.
+      axis_name, where, weights, ids, reduce_fn: see :mod:`jaxcon.typing`.
+
+    Returns:
+      A scalar in [0, inf); ``log N`` when all embeddings and all deviations are equal.
+
+    Raises:
+      ValueError: for arguments of another shape or dtype; the message says which.
+
+    Reference:
+      A proposal on a forum for CLIP with a predicted variance; compare Chun, Improved Probabilistic
+      Image-Text Representations, 2023, https://arxiv.org/abs/2305.18171
+    """
+    rows = prepare({"z1": z1, "z2": z2}, axis_name=axis_name, where=where, weights=weights, ids=ids)
+    x, y = rows.z
+    k, l = (_log_std(v, n, rows) for v, n in ((log_std1, "log_std1"), (log_std2, "log_std2")))
+    if k.ndim != 1 or l.ndim != 1:
+        raise ValueError(
+            f"log_std1 and log_std2 must be [batch], one deviation a row, got {k.shape}, {l.shape}"
+        )
+    size, half = (x.shape[1], 0.5) if exact else (1, 1.0)
+
+    def log_density(distance: Array, log_std: Array) -> Array:
+        return -size * log_std - half * distance * jnp.exp(-2 * log_std)
+
+    def given_column(tile: Array, row: Any, col: Any) -> Array:
+        return log_density(row[0] + col[0] - 2 * tile, col[1])
+
+    def given_row(tile: Array, row: Any, col: Any) -> Array:
+        return log_density(row[0] + col[0] - 2 * tile, row[1])
+
+    rest1, rest2 = cross_channels(
+        rows,
+        x,
+        y,
+        axis_name,
+        [Channel(1, given_column, other_ids), Channel(0, given_row, other_ids)],
+        row_aux=(jnp.sum(x * x, axis=1), k),
+        col_aux=(jnp.sum(y * y, axis=1), l),
+    )
+    pair = jnp.sum((x - y) ** 2, axis=1)
+    forward = positive_and_rest(log_density(pair, l), rest1)
+    backward = positive_and_rest(log_density(pair, k), rest2)
+    return reduce_rows((forward + backward) / 2, rows, reduce_fn, axis_name)
+
+
+def csd_loss(
+    z1: ArrayLike,
+    z2: ArrayLike,
+    log_std1: ArrayLike,
+    log_std2: ArrayLike,
+    *,
+    scale: ArrayLike = 5.0,
+    shift: ArrayLike = 5.0,
+    axis_name: AxisName = None,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    ids: ArrayLike | None = None,
+    reduce_fn: ReduceFn = jnp.mean,
+) -> Array:
+    """Match probability from the closed-form sampled distance of PCME++.
+
+    The expected squared distance of samples of two diagonal Gaussians has a closed form; a logistic
+    function of it judges every pair::
+
+        D_ab = |m1_a - m2_b|^2 + sum sigma1_a^2 + sum sigma2_b^2,     m = z / |z|
+        mean over all pairs of the binary cross-entropy of  shift - scale D_ab
+
+    >>> z, sure = jnp.eye(4), jnp.full(4, -10.0)
+    >>> print(f"{csd_loss(z, z, sure, sure):.4f}")  # softplus(-5), both on and beside the diagonal
+    0.0067
+
+    Args:
+      z1, z2: ``[batch, *features]``, the means, any scale; normalized here.
+      log_std1, log_std2: log standard deviations, ``[batch]``, one for all features of a row, or
+        ``[batch, *features]``.
+      scale: positive scalar; shift: scalar. Usually learned from these initial values.
+      axis_name, where, weights, ids, reduce_fn: see :mod:`jaxcon.typing`.
+
+    Returns:
+      A scalar in [0, inf).
+
+    Raises:
+      ValueError: for arguments of another shape, dtype or range; the message says which.
+
+    Reference:
+      Chun, Improved Probabilistic Image-Text Representations, 2023, https://arxiv.org/abs/2305.18171
+    """
+    rows = prepare({"z1": z1, "z2": z2}, axis_name=axis_name, where=where, weights=weights, ids=ids)
+    x, y = (l2_normalize(z) for z in rows.z)
+    offset1 = _energy(x, _log_std(log_std1, "log_std1", rows))
+    offset2 = _energy(y, _log_std(log_std2, "log_std2", rows))
+    scale = positive(scale, "scale", rows.dtype)
+    shift = setting(shift, "shift", rows.dtype)
+
+    def mismatch(tile: Array, row: Any, col: Any) -> Array:
+        offset, scale, shift = row
+        return jax.nn.softplus(shift - scale * (offset + col - 2 * tile))
+
+    repelled, count = cross_channels(
+        rows,
+        x,
+        y,
+        axis_name,
+        [Channel(1, mismatch, other_ids, log=False), Channel(1, ones, other_ids, log=False)],
+        row_aux=(offset1, jnp.full(len(x), scale), jnp.full(len(x), shift)),
+        col_aux=offset2,
+    )
+    pair = offset1 + offset2 - 2 * jnp.sum(x * y, axis=1)
+    values = (jax.nn.softplus(scale * pair - shift) + repelled) / (1 + count)
+    return reduce_rows(values, rows, reduce_fn, axis_name)
+
+
+def _log_std(log_std: ArrayLike, name: str, rows: Rows) -> Array:
+    """Checks a log standard deviation: [batch] or [batch, dim], masked rows 0."""
+    value = as_float(replicate(log_std), name).astype(rows.dtype)
+    batch, dim = rows.z[0].shape
+    if value.ndim > 1 and value.shape[0] == batch:
+        value = flatten(value)
+    if value.shape not in ((batch,), (batch, dim)):
+        raise ValueError(
+            f"{name} must be [batch], ({batch},), or of the shape of the embeddings, "
+            f"got {jnp.shape(log_std)}"
+        )
+    return mask_rows(value, rows.valid)
+
+
+def _energy(mean: Array, log_std: Array) -> Array:
+    """``|m|^2 + sum sigma^2`` of each row."""
+    features = mean.shape[1] if log_std.ndim == 1 else 1
+    variance = jnp.exp(2 * log_std).reshape(len(mean), -1)
+    return jnp.sum(mean * mean, axis=1) + features * jnp.sum(variance, axis=1)

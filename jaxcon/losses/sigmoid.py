@@ -1,0 +1,110 @@
+"""Losses that judge every pair by itself: match or no match, by the logistic loss.
+
+>>> import jax
+>>> from jaxcon import losses
+>>> z1, z2 = jax.random.normal(jax.random.key(0), (2, 8, 4))
+>>> print(f"{losses.siglip_loss(z1, z2):.3f}, {losses.siglip_loss(z1, z1):.3f}")
+7.806, 0.804
+
+The meaning of ``axis_name, where, weights, ids, labels, reduce_fn``: :mod:`jaxcon.typing`.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxcon.losses._candidates import (
+    cross_channels,
+    ones,
+    other_classes,
+    other_ids,
+    reduce_rows,
+    same_class,
+)
+from jaxcon.losses._shared import positive, prepare, setting
+from jaxcon.similarity import l2_normalize
+from jaxcon.streaming import Channel
+from jaxcon.typing import Array, ArrayLike, AxisName, ReduceFn
+
+
+def siglip_loss(
+    z1: ArrayLike,
+    z2: ArrayLike,
+    *,
+    temperature: ArrayLike = 0.1,
+    bias: ArrayLike = -10.0,
+    axis_name: AxisName = None,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    ids: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
+    reduce_fn: ReduceFn = jnp.mean,
+) -> Array:
+    """The pairwise sigmoid loss of SigLIP.
+
+    ::
+
+        mean_i [softplus(-s_ii) + sum_{j != i} softplus(s_ij)],
+        s_ij = cos(z1_i, z2_j) / temperature + bias
+
+    No normalization over the candidates: an image may match no text, or several. Temperature and bias
+    are learned from these initial values; the bias starts near -log N, so that the many negatives do
+    not swamp the first steps.
+
+    >>> z = jnp.eye(4)
+    >>> print(f"{siglip_loss(z, z):.6f}")  # log 2 + 3 log(1 + e^-10)
+    0.693283
+
+    Args:
+      z1, z2: ``[batch, *features]``, paired embeddings, any scale; normalized here.
+      temperature: positive scalar.
+      bias: scalar, added to every logit.
+      axis_name, where, weights, ids, labels, reduce_fn: see :mod:`jaxcon.typing`. With labels the
+        first term is the average over an anchor's positives.
+
+    Returns:
+      A scalar in [0, inf).
+
+    Raises:
+      ValueError: for arguments of another shape, dtype or range; the message says which.
+
+    Reference:
+      Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023,
+      https://arxiv.org/abs/2303.15343
+    """
+    rows = prepare(
+        {"z1": z1, "z2": z2},
+        axis_name=axis_name,
+        where=where,
+        weights=weights,
+        ids=ids,
+        labels=labels,
+    )
+    bias = setting(bias, "bias", rows.dtype)
+    x = l2_normalize(rows.z[0]) / positive(temperature, "temperature", rows.dtype)
+    y = l2_normalize(rows.z[1])
+    if labels is None:
+        channels = [Channel(1, _repelled, other_ids, log=False)]
+    else:
+        channels = [
+            Channel(1, _repelled, other_classes, log=False),
+            Channel(1, _attracted, same_class, log=False),
+            Channel(1, ones, same_class, log=False),
+        ]
+    repelled, *attracted = cross_channels(
+        rows, x, y, axis_name, channels, row_aux=jnp.full(len(x), bias)
+    )
+    if labels is None:
+        positives = jax.nn.softplus(-(jnp.sum(x * y, axis=1) + bias))
+    else:
+        positives = attracted[0] / jnp.maximum(attracted[1], 1)
+    return reduce_rows(positives + repelled, rows, reduce_fn, axis_name)
+
+
+def _repelled(tile: Array, bias: Any, col_aux: Any) -> Array:
+    return jax.nn.softplus(tile + bias)
+
+
+def _attracted(tile: Array, bias: Any, col_aux: Any) -> Array:
+    return jax.nn.softplus(-(tile + bias))
