@@ -1,1 +1,6 @@
-"""Filled in by the modules beside it."""
+"""Datasets: what a split is, where images come from, in which order they are seen.
+
+jaxcon.data.sources    load(dataset): digits, folder:PATH or a TFDS name
+jaxcon.data.batching   batches(split, ...): their order is a pure function of (seed, step)
+jaxcon.data.digits     the TFDS builder we ship
+"""

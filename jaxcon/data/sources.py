@@ -1,0 +1,60 @@
+"""`load`: one call for the digits we ship, a folder of images, or a TFDS name.
+
+>>> digits = load("digits")
+>>> digits.train.images.shape, digits.train.images.dtype, len(digits.class_names or ())
+((1259, 8, 8, 1), dtype('uint8'), 10)
+"""
+
+from __future__ import annotations
+
+import os
+
+from jaxcon.data.splits import DataError, Dataset, ImageSource, Split
+
+__all__ = ["MEMORY_LIMIT", "DataError", "Dataset", "ImageSource", "Split", "load"]
+
+MEMORY_LIMIT = 2**30
+
+
+def load(
+    dataset: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    image_size: int | None = None,
+    memory_limit: int = MEMORY_LIMIT,
+) -> Dataset:
+    """Loads train, validation and test images, preparing the dataset first where that is needed.
+
+    Which images are test is a pure function of the data (`splits.split_indices`):
+
+    - `"digits"`: 1259 train, 179 validation, 359 test.
+    - `"folder:PATH"`: 70 % train, 10 % validation, 20 % test of every class.
+    - a TFDS name: its own test split; where it has none, or one without answers, its validation
+      split is the test and where it has neither, 20 % of train. Validation is its own or 10 % of
+      train.
+
+    Args:
+      dataset: `"digits"`, `"folder:PATH"`, or a name of TensorFlow Datasets such as `"cifar10"`.
+      data_dir: where TFDS prepares; by default `$XDG_CACHE_HOME/jaxcon` or `~/.cache/jaxcon`.
+      image_size: side of the square that images are resized and cropped to. By default images
+        whose size TFDS fixes keep it; others get the shorter side of the first, at most 64.
+      memory_limit: bytes; decoded splits that together need no more are uint8 arrays in memory,
+        larger ones are read from disk image by image.
+
+    Returns:
+      A `Dataset`.
+
+    Raises:
+      DataError: with one line that says what is wrong and how to mend it.
+    """
+    if image_size is not None and image_size < 1:
+        raise DataError(f"image_size must be at least 1, got {image_size}")
+    if dataset.startswith("folder:"):
+        from jaxcon.data.folder import load_folder
+
+        return load_folder(
+            dataset.removeprefix("folder:"), image_size=image_size, memory_limit=memory_limit
+        )
+    from jaxcon.data.catalogue import load_tfds
+
+    return load_tfds(dataset, data_dir=data_dir, image_size=image_size, memory_limit=memory_limit)

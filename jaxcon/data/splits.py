@@ -1,0 +1,123 @@
+"""What a dataset is here: three splits of uint8 images, each in memory or read one at a time.
+
+>>> import numpy as np
+>>> split = Split(np.zeros((4, 8, 8, 1), np.uint8), np.array([0, 1, 0, 1], np.int32))
+>>> len(split), split.image_shape, split.in_memory
+(4, (8, 8, 1), True)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+TEST_SHARE = 0.2
+VALIDATION_SHARE = 0.1
+
+
+class DataError(ValueError):
+    """The data cannot be used as asked; the message is one line that says how to mend it."""
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """Random access to images that stay on disk. Must survive pickling: Grain's workers get a copy.
+
+    `source[i]` is a uint8 array of `shape`.
+    """
+
+    shape: tuple[int, int, int]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> np.ndarray: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images with or without labels.
+
+    Args:
+      images: uint8 `[n, height, width, channels]`, or an `ImageSource` for what does not fit.
+      labels_or_reader: int32 `[n]`; None for images without classes; or a function that reads them,
+        called at most once and only when somebody asks (on disk the labels lie between the images).
+    """
+
+    images: np.ndarray | ImageSource
+    labels_or_reader: np.ndarray | Callable[[], np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """int32 `[n]`, or None."""
+        if callable(self.labels_or_reader):
+            object.__setattr__(self, "labels_or_reader", self.labels_or_reader())
+        return self.labels_or_reader  # pyright: ignore[reportReturnType]
+
+    @property
+    def in_memory(self) -> bool:
+        return isinstance(self.images, np.ndarray)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels), the same for every image."""
+        height, width, channels = self.images.shape[-3:]
+        return height, width, channels
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Three splits that share no image; `class_names` is None where there are no classes."""
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    class_names: tuple[str, ...] | None = None
+
+
+def split_indices(
+    keys: Sequence[str],
+    labels: np.ndarray | None = None,
+    *,
+    test_share: float = TEST_SHARE,
+    validation_share: float = VALIDATION_SHARE,
+) -> dict[str, np.ndarray]:
+    """Divides examples into train, validation and test: the same way on every machine, always.
+
+    Within each class (all examples are one class without `labels`) the examples are put in the
+    order of sha256(key). The first `round(test_share * n)` are test, the next
+    `round(validation_share * n)` validation, the others train. No generator is involved whose
+    stream might change between versions.
+
+    Example:
+      >>> parts = split_indices([f"{i}.png" for i in range(10)])
+      >>> {name: len(indices) for name, indices in parts.items()}
+      {'train': 7, 'validation': 1, 'test': 2}
+
+    Args:
+      keys: what identifies an example, for instance its path in the folder; distinct.
+      labels: int `[n]`, or None.
+      test_share: share of every class that is test, in [0, 1).
+      validation_share: share of every class that is validation, in [0, 1).
+
+    Returns:
+      Increasing int64 indices for each of "train", "validation" and "test".
+    """
+    digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+    groups = np.zeros(len(keys), np.int64) if labels is None else np.asarray(labels)
+    parts: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
+    for group in np.unique(groups):
+        members = sorted(np.flatnonzero(groups == group).tolist(), key=digests.__getitem__)
+        tests = round(test_share * len(members))
+        others = tests + round(validation_share * len(members))
+        parts["test"] += members[:tests]
+        parts["validation"] += members[tests:others]
+        parts["train"] += members[others:]
+    return {name: np.array(sorted(indices), np.int64) for name, indices in parts.items()}
