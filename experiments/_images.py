@@ -106,7 +106,7 @@ def map_images(apply: Callable[[Any], Any], split: Split, *, batch: int = 256) -
     return np.concatenate(outputs)
 
 
-def test_views(
+def held_out_views(
     split: Split, transform: Transform, *, seed: int, rows: int = 32
 ) -> tuple[jax.Array, jax.Array]:
     """Return two views of the first images, for the similarity heat-maps before and after."""

@@ -42,10 +42,10 @@ class SimCLR:
     says which. Running the same command again resumes, or shows the table of a finished run.
     """
 
-    images: _images.Images = _images.Images()
-    loss: Loss = Loss()
-    training: _options.Training = _options.Training()
-    machine: _options.Machine = _options.Machine()
+    images: _images.Images = dataclasses.field(default_factory=_images.Images)
+    loss: Loss = dataclasses.field(default_factory=Loss)
+    training: _options.Training = dataclasses.field(default_factory=_options.Training)
+    machine: _options.Machine = dataclasses.field(default_factory=_options.Machine)
 
 
 class Model(nn.Module):
@@ -129,9 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             image_size=config.images.image_size,
         )
         config, recipe = resolve(config, len(dataset.train))
-        plan = _common.make_plan(
-            config.training, examples=len(dataset.train), devices=len(devices)
-        )
+        plan = _common.make_plan(config.training, examples=len(dataset.train), devices=len(devices))
         workdir = open_workdir(path, _options.flat(config.images, config.loss, config.training))
     if _results.show_if_finished(workdir):
         return
@@ -167,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             title=f"SimCLR on {config.images.dataset}",
             features=lambda variables, x: model.apply(variables, x, method="features"),
             embed=lambda variables, x: model.apply(variables, x, train=False),
-            pairs=_images.test_views(dataset.test, recipe.transform, seed=config.training.seed),
+            pairs=_images.held_out_views(dataset.test, recipe.transform, seed=config.training.seed),
             temperature=temperature,
             settings=_options.flat(config.images, config.loss, config.training, config.machine),
             candidates=candidates,

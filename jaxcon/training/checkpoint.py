@@ -284,7 +284,9 @@ def check_writable(path: str | Path) -> None:
         with tempfile.TemporaryFile(dir=path) as probe:
             probe.write(b"0")
     except (FileExistsError, NotADirectoryError):
-        raise ValueError(f"--workdir={path}: expected a folder, found a file; choose another") from None
+        raise ValueError(
+            f"--workdir={path}: expected a folder, found a file; choose another"
+        ) from None
     except OSError as error:
         raise ValueError(
             f"--workdir={path}: cannot be written to ({error.strerror}); choose another"
