@@ -3,19 +3,28 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
 
+from experiments._options import Optimizer, OptionalInt, OptionalPath
 from jaxcon import encoders, report
 from jaxcon.augment import Transform, digits_transform, simclr_transform, to_float, two_views
 from jaxcon.data.splits import Dataset, Split
-from jaxcon.evaluation import few_label_probe, knn_accuracy, linear_probe_accuracy
+from jaxcon.evaluation.knn import knn_accuracy
+from jaxcon.evaluation.linear_probe import few_label_probe, linear_probe_accuracy
 
 Encoder = Literal["convnet", "resnet18", "resnet50", "vit"]
+EncoderOfRecipe = Annotated[
+    Encoder | None,
+    tyro.conf.arg(
+        metavar="{convnet,resnet18,resnet50,vit}",
+        help_behavior_hint="(default: what suits the dataset)",
+    ),
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +34,12 @@ class Images:
     dataset: str = "digits"
     """digits (bundled with scikit-learn), folder:PATH (your images; nested folders are classes), or
     any image dataset of TensorFlow Datasets, such as cifar10."""
-    data_dir: Path | None = None
+    data_dir: OptionalPath = None
     """Where datasets are prepared. Default: the user's cache folder."""
-    image_size: int | None = None
+    image_size: OptionalInt = None
     """Side that images are resized to. Default: their own, at most 64."""
-    encoder: Encoder | None = None
+    encoder: EncoderOfRecipe = None
+    """What is trained."""
     projection_dim: int = 128
     """Width of the embeddings that the loss sees; the evaluation sees the features before."""
 
@@ -42,7 +52,7 @@ class Recipe(NamedTuple):
     batch_size: int
     epochs: int
     warmup_epochs: float
-    optimizer: Literal["adamw", "lars", "sgd"]
+    optimizer: Optimizer
     temperature: float
 
 
@@ -95,7 +105,7 @@ def make_encoder(name: Encoder, **settings: Any) -> Any:
     return constructors[name](**settings)
 
 
-def map_images(apply: Callable[[Any], Any], split: Split, *, batch: int = 256) -> np.ndarray:
+def map_images(apply: Callable[[np.ndarray], Any], split: Split, *, batch: int = 256) -> np.ndarray:
     """Return `apply` of every image, as one array: batches of one size, so one compilation."""
     outputs = []
     for start in range(0, len(split), batch):
@@ -116,39 +126,47 @@ def held_out_views(
 
 
 class Features(NamedTuple):
-    """Frozen features of the training and of the test images."""
+    """Frozen features of the three splits."""
 
     train: np.ndarray
+    validation: np.ndarray
     test: np.ndarray
 
 
-def raw_pixels(dataset: Dataset) -> Features:
+def map_dataset(apply: Callable[[np.ndarray], Any], dataset: Dataset) -> Features:
+    """Return `apply` of every image of the three splits."""
+    return Features(*(map_images(apply, split) for split in splits(dataset)))
+
+
+def splits(dataset: Dataset) -> tuple[Split, Split, Split]:
+    """Return the training, validation and test images."""
+    return dataset.train, dataset.validation, dataset.test
+
+
+def raw_pixels(images: np.ndarray) -> np.ndarray:
     """Return the pixels themselves as features: what has to be beaten."""
-
-    def flatten(images: np.ndarray) -> np.ndarray:
-        return images.reshape(len(images), -1).astype(np.float32) / 255
-
-    return Features(map_images(flatten, dataset.train), map_images(flatten, dataset.test))
+    return images.reshape(len(images), -1).astype(np.float32) / 255
 
 
-def encode(encode_fn: Callable[..., jax.Array], variables: Any, dataset: Dataset) -> Features:
-    """Return the features of both splits. `encode_fn(variables, images)` should be jitted."""
-    apply = functools.partial(_encode_batch, encode_fn, variables)
-    return Features(map_images(apply, dataset.train), map_images(apply, dataset.test))
+def encoded(encode_fn: Callable[..., jax.Array], variables: Any) -> Callable[[np.ndarray], Any]:
+    """Return a function from uint8 images to features. `encode_fn` should be jitted."""
+    return lambda images: encode_fn(variables, to_float(jnp.asarray(images)))
 
 
-def _encode_batch(encode_fn: Callable[..., jax.Array], variables: Any, images: Any) -> jax.Array:
-    return encode_fn(variables, to_float(jnp.asarray(images)))
-
-
-def evaluate(features: Features, train_labels: np.ndarray, test_labels: np.ndarray) -> dict:
+def evaluate(features: Features, dataset: Dataset) -> dict[str, Any]:
     """Return the scores of one row of the table: shares of test images named rightly."""
-    arrays = (features.train, train_labels, features.test, test_labels)
+    train, validation, test = (split.labels for split in splits(dataset))
+    assert train is not None
+    assert validation is not None
+    assert test is not None
+    arrays = (features.train, train, features.test, test)
     return {
-        "linear": linear_probe_accuracy(*arrays),
+        "linear": linear_probe_accuracy(
+            *arrays, validation_x=features.validation, validation_y=validation
+        ),
         "5 labels": few_label_probe(*arrays, labels_per_class=5),
         "1 label": few_label_probe(*arrays, labels_per_class=1),
-        "kNN": knn_accuracy(*arrays, k=5),
+        "kNN": knn_accuracy(*arrays),
     }
 
 

@@ -17,6 +17,19 @@ import tyro
 
 Config = TypeVar("Config")
 
+# Optional flags, and what `--help` says of leaving them out.
+_Recipe = {"help_behavior_hint": "(default: what suits the dataset)"}
+_Unset = {"help_behavior_hint": "(default: none)"}
+IntOfRecipe = Annotated[int | None, tyro.conf.arg(metavar="INT", **_Recipe)]
+FloatOfRecipe = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", **_Recipe)]
+OptionalInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
+OptionalFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", **_Unset)]
+OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
+Optimizer = Literal["adamw", "lars", "sgd"]
+OptimizerOfRecipe = Annotated[
+    Optimizer | None, tyro.conf.arg(metavar="{adamw,lars,sgd}", **_Recipe)
+]
+
 
 @dataclasses.dataclass(frozen=True)
 class Training:
@@ -24,19 +37,21 @@ class Training:
 
     seed: int = 0
     """Decides the first weights, the order of the data and the views."""
-    epochs: int | None = None
+    epochs: IntOfRecipe = None
     """Passes over the training images."""
-    batch_size: int | None = None
+    batch_size: IntOfRecipe = None
     """Images a step, over all devices together."""
-    optimizer: Literal["adamw", "lars", "sgd"] | None = None
-    learning_rate: float | None = None
+    optimizer: OptimizerOfRecipe = None
+    """Update rule."""
+    learning_rate: FloatOfRecipe = None
     """Peak, reached after the warm-up; then a cosine down to 0."""
-    weight_decay: float | None = None
+    weight_decay: FloatOfRecipe = None
     """On kernels; biases and norms are left alone."""
-    warmup_epochs: float | None = None
-    clip_norm: float | None = None
+    warmup_epochs: FloatOfRecipe = None
+    """Epochs in which the learning rate rises."""
+    clip_norm: OptionalFloat = None
     """Shorten longer gradients to this norm."""
-    ema: float | None = None
+    ema: OptionalFloat = None
     """Decay of a moving average of the weights, which is then what is evaluated."""
     precision: Literal["f32", "bf16"] = "f32"
     """Of the encoder's computation; parameters and the loss stay float32."""
@@ -46,13 +61,13 @@ class Training:
 class Machine:
     """Where it runs; a run may be resumed with other values."""
 
-    workdir: Path | None = None
+    workdir: OptionalPath = None
     """Folder of the run; the same command resumes there. Default: runs/EXPERIMENT-DATASET."""
     accelerator: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """auto takes the best there is; the others mean that one, or an error."""
-    num_devices: int | None = None
-    """Default: all; on CPU 1, or as many virtual devices as asked for."""
-    checkpoint_every: int | None = None
+    num_devices: OptionalInt = None
+    """Devices that share the batch; a CPU is divided into as many. Default: all, and 1 CPU."""
+    checkpoint_every: OptionalInt = None
     """Steps between checkpoints. Default: a twentieth of the run."""
 
 

@@ -19,7 +19,7 @@ from jaxcon.training.loop import read_metrics
 
 _MAPPED = 1000  # test images in a map: t-SNE's time grows faster than its use
 
-Apply = Callable[[Any, jax.Array], jax.Array]
+Apply = Callable[[Any, jax.Array], Any]
 
 
 def show_if_finished(workdir: Workdir) -> bool:
@@ -60,16 +60,16 @@ def conclude(
         candidates: K of the chance level ln K.
     """
     encode = jax.jit(features)
-    kinds = {
-        "raw pixels": _images.raw_pixels(dataset),
-        "untrained encoder": _images.encode(encode, run.before, dataset),
-        "trained encoder": _images.encode(encode, run.after, dataset),
+    apply = {
+        "raw pixels": _images.raw_pixels,
+        "untrained encoder": _images.encoded(encode, run.before),
+        "trained encoder": _images.encoded(encode, run.after),
     }
-    labels = dataset.train.labels, dataset.test.labels
+    kinds = {kind: _images.map_dataset(function, dataset) for kind, function in apply.items()}
     scores: dict[str, Any] = {}
-    if labels[0] is not None and labels[1] is not None:
+    if dataset.class_names is not None:
         say("evaluating frozen features")
-        scores = {k: _images.evaluate(v, labels[0], labels[1]) for k, v in kinds.items()}
+        scores = {kind: _images.evaluate(value, dataset) for kind, value in kinds.items()}
     say("drawing figures")
     z1, z2 = (_both(run, embed, views) for views in pairs)
     page = report.Page(

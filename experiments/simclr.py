@@ -30,7 +30,7 @@ from jaxcon.training.step import LossFn
 class Loss:
     """What is minimized: NT-Xent over the views of the global batch."""
 
-    temperature: float | None = None
+    temperature: _options.FloatOfRecipe = None
     """Similarities are divided by it."""
 
 
