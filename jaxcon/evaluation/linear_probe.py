@@ -65,7 +65,8 @@ def linear_probe_accuracy(
     _require_two_classes(train_y)
     mean, deviation = train_x.mean(axis=0), train_x.std(axis=0)
     # A feature that never changes would only have its rounding error amplified.
-    deviation = np.where(deviation > 1e-6 * (1e-30 + deviation.max()), deviation, np.inf)
+    changes = deviation > 1e-6 * np.abs(train_x).max(axis=0)
+    deviation = np.where(changes, deviation, np.inf)
     train_x, validation_x, test_x = (
         (rows - mean) / deviation for rows in (train_x, validation_x, test_x)
     )
