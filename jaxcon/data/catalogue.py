@@ -97,18 +97,25 @@ def _prepare(builder: Any, name: str, root: Path) -> None:
                 stack.enter_context(contextlib.redirect_stdout(sink))
                 stack.enter_context(contextlib.redirect_stderr(sink))
             builder.download_and_prepare(download_config=config, file_format="array_record")
-    except ImportError as error:
-        missing = [pip for module, pip in _TO_PREPARE.items() if not _installed(module)]
-        raise DataError(
-            f"{name} has to be prepared once, and TensorFlow Datasets cannot do it here: {error}. "
-            f"Run: pip install {' '.join(missing or list(_TO_PREPARE.values()))} "
-            "(once it is prepared, reading it needs no TensorFlow)"
-        ) from error
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        if (cause := _import_error(error)) is not None:
+            missing = [pip for module, pip in _TO_PREPARE.items() if not _installed(module)]
+            raise DataError(
+                f"{name} has to be prepared once, and TensorFlow Datasets cannot do it here: "
+                f"{cause}. Run: pip install {' '.join(missing or list(_TO_PREPARE.values()))} "
+                "(once it is prepared, reading it needs no TensorFlow)"
+            ) from error
+        reason = " ".join(str(error).split())[:300]
         raise DataError(
             f"{name} could not be prepared under {root}: {type(error).__name__}: {reason}"
         ) from error
+
+
+def _import_error(error: BaseException | None) -> ImportError | None:
+    """The import that failed: TFDS reports one while unpacking an archive as a broken archive."""
+    while error is not None and not isinstance(error, ImportError):
+        error = error.__cause__
+    return error
 
 
 def _installed(module: str) -> bool:

@@ -152,7 +152,7 @@ def _parts(
         part: np.flatnonzero([home == part for home in homes]) for part in ("validation", "test")
     }
     carved = split_indices(
-        [files[i].as_posix() for i in train],
+        [files[i].as_posix() for i in train.tolist()],
         None if labels is None else labels[train],
         test_share=0.0 if len(parts["test"]) else TEST_SHARE,
         validation_share=0.0 if len(parts["validation"]) else VALIDATION_SHARE,

@@ -1,1 +1,6 @@
-"""Filled in by the modules beside it."""
+"""What frozen features are worth: arrays in, floats out, no jax.
+
+jaxcon.evaluation.knn            knn_accuracy: the labels of the nearest training images
+jaxcon.evaluation.linear_probe   linear_probe_accuracy: logistic regression on all labels;
+                                 few_label_probe: a ridge classifier on n labels a class
+"""

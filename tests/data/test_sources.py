@@ -1,0 +1,25 @@
+import pytest
+
+from jaxcon.data.sources import DataError, load
+
+
+def test_unknown_names_get_the_nearest_ones(data_dir):
+    with pytest.raises(DataError, match="unknown dataset 'cifar1O'; did you mean cifar10") as error:
+        load("cifar1O", data_dir=data_dir)
+    assert len(str(error.value)) < 200
+
+
+def test_names_like_no_other_get_no_hint(data_dir):
+    with pytest.raises(DataError, match=r"unknown dataset 'zzzzqqqq' \(digits, folder:PATH or"):
+        load("zzzzqqqq", data_dir=data_dir)
+
+
+def test_datasets_without_images_are_refused_before_any_download(data_dir):
+    with pytest.raises(DataError, match="imdb_reviews has no images: its features are"):
+        load("imdb_reviews", data_dir=data_dir)
+
+
+def test_a_data_folder_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"cannot write to the data folder .*/file"):
+        load("digits", data_dir=tmp_path / "file")

@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+
+from jaxcon.evaluation import linear_probe
+from jaxcon.evaluation.linear_probe import (
+    few_label_draws,
+    few_label_probe,
+    linear_probe_accuracy,
+)
+
+
+@pytest.fixture
+def blobs():
+    """Three overlapping classes in 6 dimensions: 120 train and 90 test rows."""
+    rng = np.random.default_rng(0)
+    y = np.arange(210) % 3
+    x = rng.normal(size=(210, 6)) + 1.5 * rng.normal(size=(3, 6))[y]
+    return x[:120], y[:120], x[120:], y[120:]
+
+
+def _probe(blobs, **changes):
+    train_x, train_y, test_x, test_y = blobs
+    validation = {"validation_x": train_x[:30], "validation_y": train_y[:30]}
+    return linear_probe_accuracy(
+        train_x[30:], train_y[30:], test_x, test_y, **(validation | changes)
+    )
+
+
+def test_linear_probe_finds_a_linear_rule_at_any_scale():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(600, 4))
+    y = (x[:, 0] + x[:, 1] > 0).astype(int)
+    x = x * [1e-4, 1e-4, 1e4, 1.0] + [0, 5, 0, 0]
+    found = linear_probe_accuracy(
+        x[:300], y[:300], x[400:], y[400:], validation_x=x[300:400], validation_y=y[300:400]
+    )
+    assert found > 0.97
+
+
+def test_strength_is_chosen_on_validation(blobs, monkeypatch):
+    train_x, train_y, test_x, test_y = blobs
+    fits = []
+    real = linear_probe._logistic
+
+    def recorded(x, y, c):
+        fits.append((len(x), c, real(x, y, c)))
+        return fits[-1][2]
+
+    monkeypatch.setattr(linear_probe, "_logistic", recorded)
+    found = _probe(blobs, strengths=[1e-4, 1e-3, 1e-2, 1.0])
+    rows = (train_x - train_x[30:].mean(axis=0)) / train_x[30:].std(axis=0)
+    scores = [model.score(rows[:30], train_y[:30]) for _, _, model in fits[:4]]
+    assert [(size, c) for size, c, _ in fits[:4]] == [(90, c) for c in (1e-4, 1e-3, 1e-2, 1.0)]
+    assert fits[4][:2] == (120, fits[int(np.argmax(scores))][1])
+    rows = (test_x - train_x[30:].mean(axis=0)) / train_x[30:].std(axis=0)
+    assert found == pytest.approx(fits[4][2].score(rows, test_y))
+
+
+def test_test_rows_do_not_take_part_in_the_choice(blobs):
+    train_x, train_y, test_x, test_y = blobs
+    halves = [
+        _probe((train_x, train_y, test_x[rows], test_y[rows]))
+        for rows in (slice(45), slice(45, 90))
+    ]
+    assert np.mean(halves) == pytest.approx(_probe(blobs))
+
+
+def test_constant_features_change_nothing(blobs):
+    train_x, train_y, test_x, test_y = blobs
+    wider = [np.concatenate([x, np.full((len(x), 1), 0.1)], axis=1) for x in (train_x, test_x)]
+    found = _probe((wider[0], train_y, wider[1], test_y))
+    assert found == _probe(blobs)
+
+
+def test_few_label_probe_equals_ridge_of_scikit_learn(blobs):
+    train_x, train_y, test_x, test_y = blobs
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (train_x, test_x)]
+    accuracies = []
+    for rows in few_label_draws(train_y, 4, num_draws=10, seed=7):
+        x, targets = unit[0][rows], np.eye(3)[train_y[rows]]
+        alpha = 0.5 * np.sum((x - x.mean(axis=0)) ** 2) / len(x)
+        scores = Ridge(alpha=alpha).fit(x, targets).predict(unit[1])
+        accuracies.append(np.mean(scores.argmax(axis=1) == test_y))
+    mean, deviation = few_label_probe(*blobs, labels_per_class=4, num_draws=10, seed=7, penalty=0.5)
+    assert mean == pytest.approx(np.mean(accuracies))
+    assert deviation == pytest.approx(np.std(accuracies))
+    assert deviation > 0
+
+
+def test_draws_take_n_of_every_class_and_grow_by_prefix():
+    labels = np.random.default_rng(0).permutation(np.repeat([3, 5, 9], [10, 20, 2]))
+    ones = list(few_label_draws(labels, 1, num_draws=30))
+    fives = list(few_label_draws(labels, 5, num_draws=30))
+    for one, five in zip(ones, fives, strict=True):
+        assert sorted(labels[one]) == [3, 5, 9]
+        assert sorted(labels[five]) == [3] * 5 + [5] * 5 + [9] * 2
+        assert set(one) <= set(five)
+        assert len(set(five)) == len(five)
+    assert len({tuple(one) for one in ones}) > 20
+    assert np.array_equal(ones[3], list(few_label_draws(labels, 1, num_draws=30))[3])
+    assert any(
+        not np.array_equal(a, b)
+        for a, b in zip(ones, few_label_draws(labels, 1, num_draws=30, seed=1), strict=True)
+    )
+
+
+def test_more_labels_help(blobs):
+    means = [few_label_probe(*blobs, labels_per_class=n, num_draws=30)[0] for n in (1, 5, 30)]
+    assert means == sorted(means)
+    assert means[0] < means[2]
+
+
+def test_identical_features_give_chance_not_nan():
+    x, y = np.ones((12, 4)), np.arange(12) % 3
+    found = few_label_probe(x, y, x, y, labels_per_class=2)
+    assert found == (pytest.approx(1 / 3), pytest.approx(0))
+
+
+def test_settings_and_shapes_are_refused(blobs):
+    with pytest.raises(ValueError, match="labels_per_class must be at least 1, got 0"):
+        few_label_probe(*blobs, labels_per_class=0)
+    with pytest.raises(ValueError, match="num_draws must be at least 1, got 0"):
+        few_label_probe(*blobs, labels_per_class=1, num_draws=0)
+    with pytest.raises(ValueError, match="penalty must be above 0, got -1"):
+        few_label_probe(*blobs, labels_per_class=1, penalty=-1)
+    one_class = (blobs[0], np.zeros(120), *blobs[2:])
+    with pytest.raises(ValueError, match="at least two classes, got one"):
+        few_label_probe(*one_class, labels_per_class=1)
