@@ -15,8 +15,18 @@ float32, features come out in float32.
 
 from jaxcon.encoders.convnet import ConvNet
 from jaxcon.encoders.heads import ProjectionHead
+from jaxcon.encoders.mlp import MLP
 from jaxcon.encoders.resnet import ResNet, resnet18, resnet50
 from jaxcon.encoders.temperature import Temperature
 from jaxcon.encoders.vit import ViT
 
-__all__ = ["ConvNet", "ProjectionHead", "ResNet", "Temperature", "ViT", "resnet18", "resnet50"]
+__all__ = [
+    "MLP",
+    "ConvNet",
+    "ProjectionHead",
+    "ResNet",
+    "Temperature",
+    "ViT",
+    "resnet18",
+    "resnet50",
+]

@@ -11,12 +11,29 @@ Families: :mod:`~jaxcon.losses.softmax` and :mod:`~jaxcon.losses.reweighted`,
 :mod:`~jaxcon.losses.probabilistic`. The keywords that all share: :mod:`jaxcon.typing`.
 """
 
+from jaxcon.losses import queue
 from jaxcon.losses.correlation import (
     barlow_twins_loss,
     sample_correlation_loss,
     vicreg_loss,
 )
+from jaxcon.losses.margin import (
+    all_triplets,
+    circle_loss,
+    hardest,
+    multi_similarity_loss,
+    semi_hard,
+    spectral_contrastive_loss,
+    triplet_loss,
+)
+from jaxcon.losses.predictive import cosine_regression_loss
 from jaxcon.losses.probabilistic import csd_loss, gaussian_clip_loss
+from jaxcon.losses.regularizers import (
+    alignment_loss,
+    koleo_loss,
+    uniformity_loss,
+    variance_loss,
+)
 from jaxcon.losses.reweighted import dcl_loss, hard_negative_loss
 from jaxcon.losses.sigmoid import siglip_loss
 from jaxcon.losses.softmax import (
@@ -28,17 +45,30 @@ from jaxcon.losses.softmax import (
 )
 
 __all__ = [
+    "alignment_loss",
+    "all_triplets",
     "barlow_twins_loss",
+    "circle_loss",
     "clip_loss",
+    "cosine_regression_loss",
     "csd_loss",
     "dcl_loss",
     "gaussian_clip_loss",
     "hard_negative_loss",
+    "hardest",
     "info_nce_loss",
+    "koleo_loss",
+    "multi_similarity_loss",
     "npairs_loss",
     "ntxent_loss",
+    "queue",
     "sample_correlation_loss",
+    "semi_hard",
     "siglip_loss",
+    "spectral_contrastive_loss",
     "supcon_loss",
+    "triplet_loss",
+    "uniformity_loss",
+    "variance_loss",
     "vicreg_loss",
 ]

@@ -6,6 +6,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxcon.data.batching import _local_rows, batch_indices, batches
+from jaxcon.data.folder import FolderImages
 from jaxcon.data.sources import DataError, load
 from jaxcon.data.splits import Split
 
@@ -97,11 +98,9 @@ def test_a_host_reads_only_its_own_rows(over_all_devices):
     assert _local_rows(32, None) == range(32)
 
 
-def test_a_bad_image_is_named_through_a_worker(tmp_path):
+def test_a_bad_image_is_named_while_streaming(tmp_path):
     for i in range(8):
         (tmp_path / f"{i}.png").write_bytes(b"no image")
-    from jaxcon.data.folder import FolderImages
-
     split = Split(FolderImages([str(tmp_path / f"{i}.png") for i in range(8)], (8, 8, 3)))
     with pytest.raises(DataError, match=r"cannot read the image .*\.png"):
         next(batches(split, seed=0, batch_size=4, num_steps=1))

@@ -74,7 +74,10 @@ def without_tensorflow(monkeypatch):
     The rest is TFDS as users run it. The slow test below does without this.
     """
 
-    files = SimpleNamespace(io=SimpleNamespace(gfile=SimpleNamespace(GFile=open)))
+    files = SimpleNamespace(
+        io=SimpleNamespace(gfile=SimpleNamespace(GFile=open)),
+        compat=SimpleNamespace(as_text=str),
+    )
 
     def encode(self, pixels):
         buffer = io.BytesIO()

@@ -1,0 +1,215 @@
+"""Terms that keep embeddings spread out, or views together; to add to a loss, or to watch.
+
+>>> import jax
+>>> from jaxcon import losses
+>>> z1, z2 = jax.random.normal(jax.random.key(0), (2, 8, 4))
+>>> print(f"{losses.alignment_loss(z1, z2) + losses.uniformity_loss(z1):.3f}")
+-1.328
+
+The meaning of ``axis_name, where, weights, reduce_fn``: :mod:`jaxcon.typing`.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from jaxcon import collectives
+from jaxcon.losses._candidates import reduce_rows
+from jaxcon.losses._shared import positive, prepare
+from jaxcon.similarity import dot_product, l2_normalize
+from jaxcon.streaming import Channel, masked_logsumexp, reduce_pairs
+from jaxcon.typing import Array, ArrayLike, AxisName, ReduceFn
+
+
+def alignment_loss(
+    z1: ArrayLike,
+    z2: ArrayLike,
+    *,
+    alpha: ArrayLike = 2.0,
+    axis_name: AxisName = None,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduce_fn: ReduceFn = jnp.mean,
+) -> Array:
+    """How far apart the two views of an example lie on the sphere.
+
+    ::
+
+        mean_i |u_i - v_i|^alpha,   u = z1 / |z1|,  v = z2 / |z2|
+
+    >>> print(f"{alignment_loss(jnp.eye(2), -jnp.eye(2)):.1f}")
+    4.0
+
+    Args:
+      z1, z2: ``[batch, *features]``, two views, any scale; normalized here.
+      alpha: positive scalar.
+      axis_name, where, weights, reduce_fn: see :mod:`jaxcon.typing`.
+
+    Returns:
+      A scalar in [0, 2^alpha]. The gradient of a pair that coincides is 0, also for alpha < 2.
+
+    Raises:
+      ValueError: for arguments of another shape, dtype or range; the message says which.
+
+    Reference:
+      Wang and Isola, Understanding Contrastive Representation Learning through Alignment and Uniformity
+      on the Hypersphere, 2020, https://arxiv.org/abs/2005.10242
+    """
+    rows = prepare({"z1": z1, "z2": z2}, axis_name=axis_name, where=where, weights=weights)
+    alpha = positive(alpha, "alpha", rows.dtype)
+    u, v = (l2_normalize(z) for z in rows.z)
+    square = jnp.sum((u - v) ** 2, axis=1)
+    zero = square == 0
+    values = jnp.where(zero, 0, jnp.where(zero, 1, square) ** (alpha / 2))
+    return reduce_rows(values, rows, reduce_fn, axis_name)
+
+
+def uniformity_loss(
+    z: ArrayLike,
+    *,
+    t: ArrayLike = 2.0,
+    axis_name: AxisName = None,
+    where: ArrayLike | None = None,
+) -> Array:
+    """Log of the mean Gaussian potential between the rows on the sphere.
+
+    ::
+
+        log mean_{i < j} exp(-t |u_i - u_j|^2),   u = z / |z|
+
+    over the pairs of all devices' rows. Low when the rows cover the sphere evenly; 0 when they are all
+    equal, and where there is no pair.
+
+    >>> print(f"{uniformity_loss(jnp.array([[1.0, 0.0], [-3.0, 0.0]])):.3f}")  # |u_1 - u_2|^2 = 4
+    -8.000
+
+    Args:
+      z: ``[n, *features]``, any scale; normalized here.
+      t: positive scalar.
+      axis_name, where: see :mod:`jaxcon.typing`.
+
+    Returns:
+      A scalar in [-4 t, 0].
+
+    Raises:
+      ValueError: for arguments of another shape, dtype or range; the message says which.
+
+    Reference:
+      Wang and Isola, 2020, as for :func:`alignment_loss`.
+    """
+    rows = prepare({"z": z}, axis_name=axis_name, where=where)
+    t = positive(t, "t", rows.dtype)
+    u = l2_normalize(rows.z[0])
+    halves = t * jnp.sum(u * u, axis=1)  # -t |u_i - u_j|^2 = 2 t u_i . u_j - halves_i - halves_j
+    all_u, all_halves, position, valid = collectives.gather(
+        (u, halves, rows.position, rows.valid), axis_name
+    )
+    (lse,) = reduce_pairs(
+        2 * t * u,
+        all_u,
+        [Channel(1, _less_aux)],
+        row_ids=rows.position,
+        col_ids=position,
+        row_valid=rows.valid,
+        col_valid=valid,
+        row_aux=halves,
+        col_aux=all_halves,
+    )
+    total = collectives.logsumexp(masked_logsumexp(lse, rows.valid, axis=0), axis_name)
+    n = collectives.sum(jnp.sum(rows.valid.astype(rows.dtype)), axis_name)
+    return jnp.where(n > 1, total - jnp.log(jnp.where(n > 1, n * (n - 1), 1)), 0)
+
+
+def koleo_loss(
+    z: ArrayLike,
+    *,
+    axis_name: AxisName = None,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    reduce_fn: ReduceFn = jnp.mean,
+) -> Array:
+    """Kozachenko-Leonenko estimate of the (negative) entropy: drives nearest neighbours apart.
+
+    ::
+
+        mean_i -log(min_{j != i} |u_i - u_j| + 1e-8),   u = z / |z|
+
+    The neighbour is the nearest of all devices' rows; both ends of the distance get its gradient. The
+    1e-8, not of the paper, keeps the value finite where rows coincide; their gradient is 0.
+
+    >>> print(f"{koleo_loss(jnp.array([[1.0, 0.0], [-3.0, 0.0]])):.4f}")  # -log 2
+    -0.6931
+
+    Args:
+      z: ``[n, *features]``, any scale; normalized here.
+      axis_name, where, weights, reduce_fn: see :mod:`jaxcon.typing`. A lone row is not valid.
+
+    Returns:
+      A scalar in [-log 2, 18.5].
+
+    Raises:
+      ValueError: for arguments of another shape, dtype or range; the message says which.
+
+    Reference:
+      Sablayrolles et al., Spreading Vectors for Similarity Search, 2019,
+      https://arxiv.org/abs/1806.03198
+    """
+    rows = prepare({"z": z}, axis_name=axis_name, where=where, weights=weights)
+    u = l2_normalize(rows.z[0])
+    all_u, position, valid = collectives.gather((u, rows.position, rows.valid), axis_name)
+    norms = jnp.sum(
+        all_u * all_u, axis=1
+    )  # 0 for a row of 0, whose cosine is 0 but not its distance
+    nearness = lax.stop_gradient(2 * dot_product(u, all_u) - norms)
+    others = valid & (rows.position[:, None] != position)
+    neighbour = jnp.argmax(jnp.where(others, nearness, -jnp.inf), axis=1)
+    square = jnp.sum((u - all_u[neighbour]) ** 2, axis=1)
+    zero = square == 0
+    distance = jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))
+    rows = rows._replace(valid=rows.valid & jnp.any(others, axis=1))
+    return reduce_rows(-jnp.log(distance + 1e-8), rows, reduce_fn, axis_name)
+
+
+def variance_loss(
+    z: ArrayLike,
+    *,
+    axis_name: AxisName = None,
+    where: ArrayLike | None = None,
+) -> Array:
+    """VICReg's hinge on the standard deviation of every dimension, which forbids collapse.
+
+    ::
+
+        mean_d max(0, 1 - sqrt(Var(z_d) + 1e-4))
+
+    with the unbiased variance over the rows of all devices, as they are; 0 where there are fewer than
+    two rows, and no variance.
+
+    >>> print(f"{variance_loss(jnp.ones((4, 3))):.2f}")  # 1 - sqrt(1e-4)
+    0.99
+
+    Args:
+      z: ``[n, *features]``, not normalized.
+      axis_name, where: see :mod:`jaxcon.typing`.
+
+    Returns:
+      A scalar in [0, 1).
+
+    Raises:
+      ValueError: for arguments of another shape, dtype or range; the message says which.
+
+    Reference:
+      Bardes et al., VICReg, 2021, https://arxiv.org/abs/2105.04906
+    """
+    rows = prepare({"z": z}, axis_name=axis_name, where=where)
+    (z,) = rows.z
+    n, total = collectives.sum((jnp.sum(rows.valid.astype(z.dtype)), jnp.sum(z, axis=0)), axis_name)
+    centred = jnp.where(rows.valid[:, None], z - total / jnp.maximum(n, 1), 0)
+    square = collectives.sum(jnp.sum(centred**2, axis=0), axis_name)
+    std = jnp.sqrt(square / jnp.maximum(n - 1, 1) + 1e-4)
+    return jnp.where(n > 1, jnp.mean(jnp.maximum(1 - std, 0)), 0)
+
+
+def _less_aux(tile: Array, row_aux: Any, col_aux: Any) -> Array:
+    return tile - row_aux - col_aux

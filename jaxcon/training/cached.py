@@ -1,0 +1,135 @@
+"""Large contrastive batches through an encoder that only fits small ones: the gradient cache.
+
+A contrastive loss needs all embeddings of a batch at once, but not all of the encoder's activations.
+So: embed chunk by chunk, keeping the embeddings alone; take the loss and its gradient with respect to
+them; then embed each chunk once more and pull its share of that gradient back. Two forward passes for
+one, and the activations of one chunk in memory instead of the batch's. The gradients are exact.
+
+>>> import jax, jax.numpy as jnp
+>>> from jaxcon import losses
+>>> from jaxcon.training.cached import cached_value_and_grad
+>>> def encode(params, images, key):
+...     return jnp.tanh(images @ params)
+>>> def loss_fn(params, z):
+...     return losses.npairs_loss(z, z)
+>>> params, images = jnp.eye(3), jax.random.normal(jax.random.key(0), (8, 3))
+>>> value, gradient = cached_value_and_grad(encode, loss_fn, chunk_size=2)(params, images)
+>>> direct = jax.grad(lambda p: loss_fn(p, encode(p, images, None)))(params)
+>>> print(bool(jnp.allclose(gradient, direct, atol=1e-6)))
+True
+
+Reference: Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup, 2021,
+https://arxiv.org/abs/2101.06983
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+# encode(params, chunk, key) -> embeddings, or with statistics
+# encode(params, batch_stats, chunk, key) -> (embeddings, batch_stats)
+Encode = Callable[..., Any]
+
+
+def cached_value_and_grad(
+    encode: Encode,
+    loss_fn: Callable[[Any, Any], jax.Array],
+    *,
+    chunk_size: int,
+    per_chunk_statistics: bool = False,
+) -> Callable[..., Any]:
+    """``jax.value_and_grad`` of ``loss_fn(params, encode(params, batch))`` in chunks of the batch.
+
+    Args:
+      encode: ``(params, chunk, key) -> embeddings``, where chunk is a pytree of arrays ``[chunk_size,
+        ...]`` and embeddings any pytree of arrays whose leading axis is the chunk's (two towers, a
+        log standard deviation beside). Rows must not influence each other. With batch statistics:
+        ``(params, batch_stats, chunk, key) -> (embeddings, batch_stats)``.
+      loss_fn: ``(params, embeddings) -> scalar`` over the whole batch; params for a learned
+        temperature. Under a mapped axis it may gather: the rule for gradients is that of any loss.
+      chunk_size: rows per chunk; must divide the (device's) batch.
+      per_chunk_statistics: consent to batch statistics, see below.
+
+    Returns:
+      A function ``f(params, batch, key=None, *, batch_stats=None)`` that returns ``(value,
+      gradient)``, or with batch_stats ``(value, gradient, batch_stats)``. Chunk c sees
+      ``fold_in(key, c)`` in both passes, so that dropout draws the same masks in both.
+
+    Raises:
+      ValueError: if chunk_size does not divide the batch; or for batch_stats that are not empty
+        without ``per_chunk_statistics=True``. Batch normalization lets rows influence each other: in
+        chunks it normalizes by the statistics of a chunk, which is another model than the one of the
+        whole batch, although its gradients are exact for what it computes. Running averages then
+        move once per chunk. Group or layer normalization has no such limit.
+    """
+
+    def run(params: Any, batch: Any, key: Any = None, *, batch_stats: Any = None) -> Any:
+        _check_statistics(batch_stats, per_chunk_statistics)
+        chunks = _split(batch, chunk_size)
+        count = jax.tree.leaves(chunks)[0].shape[0]
+
+        def embed(params: Any, stats: Any, chunk: Any, number: jax.Array) -> tuple[Any, Any]:
+            chunk_key = None if key is None else jax.random.fold_in(key, number)
+            if batch_stats is None:
+                return encode(params, chunk, chunk_key), None
+            return encode(params, stats, chunk, chunk_key)
+
+        def first_pass(stats: Any, numbered: tuple[jax.Array, Any]) -> tuple[Any, Any]:
+            number, chunk = numbered
+            embeddings, updated = embed(params, stats, chunk, number)
+            return updated, (embeddings, stats)
+
+        numbered = (jnp.arange(count), chunks)
+        updated, (embeddings, stats) = _scan(first_pass, batch_stats, numbered)
+        value, (own, cotangents) = jax.value_and_grad(
+            lambda params, chunked: loss_fn(params, _join(chunked)), argnums=(0, 1)
+        )(params, embeddings)
+
+        def second_pass(gradient: Any, entry: tuple[Any, Any, Any]) -> tuple[Any, None]:
+            (number, chunk), stats, cotangent = entry
+            _, pullback = jax.vjp(lambda p: embed(p, stats, chunk, number)[0], params)
+            return jax.tree.map(jnp.add, gradient, pullback(cotangent)[0]), None
+
+        gradient, _ = _scan(second_pass, own, (numbered, stats, cotangents))
+        return (value, gradient) if batch_stats is None else (value, gradient, updated)
+
+    return run
+
+
+def _scan(step: Callable[..., Any], carry: Any, xs: Any) -> tuple[Any, Any]:
+    """``lax.scan`` whose first step stands outside, so that the carry has the type that steps return.
+
+    Inside ``jax.shard_map`` a carry that starts out equal on all devices, such as running averages,
+    and becomes different on each would otherwise be refused.
+    """
+    carry, first = step(carry, jax.tree.map(lambda x: x[0], xs))
+    carry, rest = lax.scan(step, carry, jax.tree.map(lambda x: x[1:], xs))
+    return carry, jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
+
+
+def _split(batch: Any, chunk_size: int) -> Any:
+    sizes = {x.shape[0] for x in jax.tree.leaves(batch)}
+    if len(sizes) != 1:
+        raise ValueError(f"all arrays of the batch need one leading size, got {sorted(sizes)}")
+    (rows,) = sizes
+    if chunk_size < 1 or rows % chunk_size:
+        raise ValueError(
+            f"chunk_size must divide the batch of {rows} rows on this device, got {chunk_size}"
+        )
+    return jax.tree.map(lambda x: x.reshape(rows // chunk_size, chunk_size, *x.shape[1:]), batch)
+
+
+def _join(chunks: Any) -> Any:
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), chunks)
+
+
+def _check_statistics(batch_stats: Any, consent: bool) -> None:
+    if jax.tree.leaves(batch_stats) and not consent:
+        raise ValueError(
+            "batch normalization in chunks is not exact: each chunk would be normalized by its own "
+            "mean and variance, not by those of the batch. Use group or layer normalization, or "
+            "accept statistics per chunk with per_chunk_statistics=True"
+        )

@@ -1,0 +1,136 @@
+"""What every image encoder and the head promise: shapes, dtypes, global batch statistics."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from jax.sharding import PartitionSpec as P
+
+from jaxcon import encoders
+from jaxcon.encoders.layers import PatchConv
+from jaxcon.encoders.resnet import BasicBlock, BottleneckBlock, ResNet
+
+IMAGES = np.random.default_rng(0).uniform(size=(8, 8, 8, 3)).astype(np.float32)
+
+SMALL = {
+    "mlp": partial(encoders.MLP, widths=(8, 8)),
+    "convnet": partial(encoders.ConvNet, widths=(4, 8)),
+    "resnet basic": partial(ResNet, stages=(1, 1), block=BasicBlock, width=4),
+    "resnet bottleneck": partial(ResNet, stages=(1,), block=BottleneckBlock, width=4),
+    "vit": partial(encoders.ViT, patch=4, dim=8, depth=1, heads=2),
+    "head": partial(encoders.ProjectionHead, hidden=8, dim=4),
+}
+each = pytest.mark.parametrize("name", SMALL)
+
+
+def inputs(name):
+    return IMAGES.reshape(8, -1)[:, :16] if name == "head" else IMAGES
+
+
+def start(module, x):
+    return jax.jit(partial(module.init, train=False))(jax.random.key(0), x)
+
+
+def train(module, variables, x):
+    return module.apply(variables, x, train=True, mutable=["batch_stats"])
+
+
+@each
+def test_bf16_computes_in_bf16_and_keeps_float32_outside(name):
+    x = inputs(name)
+    variables = start(SMALL[name](dtype=jnp.bfloat16), x)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+    full, _ = jax.jit(partial(train, SMALL[name]()))(variables, x)
+    half, updates = jax.jit(partial(train, SMALL[name](dtype=jnp.bfloat16)))(variables, x)
+    assert half.dtype == full.dtype == jnp.float32
+    assert {leaf.dtype for leaf in jax.tree.leaves(updates)} <= {jnp.dtype(jnp.float32)}
+    error = np.abs(half - full).max() / np.abs(full).max()
+    assert 1e-5 < error < 0.1
+
+
+@each
+def test_four_devices_give_the_features_and_statistics_of_one(name):
+    x = inputs(name)
+    variables = start(SMALL[name](), x)
+    features, updates = jax.jit(partial(train, SMALL[name]()))(variables, x)
+
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), ("batch",))
+    specs = {"in_specs": (P(), P("batch")), "out_specs": (P("batch"), P())}
+    shard = jax.shard_map(partial(train, SMALL[name](axis_name="batch")), mesh=mesh, **specs)
+    sharded, sharded_updates = jax.jit(shard)(variables, x)
+    np.testing.assert_allclose(sharded, features, rtol=1e-4, atol=1e-5)
+    for got, expected in zip(
+        jax.tree.leaves(sharded_updates), jax.tree.leaves(updates), strict=True
+    ):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
+
+
+@each
+def test_evaluation_rows_do_not_see_each_other(name):
+    x = inputs(name)
+    module = SMALL[name]()
+    variables = start(module, x)
+    apply = jax.jit(partial(module.apply, train=False))
+    np.testing.assert_allclose(apply(variables, x)[:3], apply(variables, x[:3]), atol=1e-5)
+
+
+@each
+def test_double_precision_flows_through(name):
+    x = inputs(name)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), start(SMALL[name](), x))
+        features, _ = jax.jit(partial(train, SMALL[name]()))(wide, jnp.asarray(x, jnp.float64))
+        assert features.dtype == jnp.float64
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_patch_conv_is_nn_conv(size):
+    reference = nn.Conv(6, (size, size), use_bias=False)
+    ours = PatchConv(6, size=size)
+    variables = ours.init(jax.random.key(0), IMAGES)
+    expected = reference.apply(variables, IMAGES)
+    np.testing.assert_allclose(ours.apply(variables, IMAGES), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("build", "dim", "millions"), [(encoders.resnet18, 512, 11.17), (encoders.resnet50, 2048, 23.5)]
+)
+@pytest.mark.parametrize(("side", "kernel"), [(64, 3), (65, 7)])
+def test_resnets_have_the_published_size_and_the_stem_for_the_image(
+    build, dim, millions, side, kernel
+):
+    net = build()
+    images = jnp.zeros((2, side, side, 3))
+    shapes = jax.eval_shape(partial(net.init, train=False), jax.random.key(0), images)
+    count = sum(p.size for p in jax.tree.leaves(shapes["params"]))
+    assert count == pytest.approx(millions * 1e6, rel=0.002)
+    assert shapes["params"]["Conv_0"]["kernel"].shape == (kernel, kernel, 3, 64)
+    features = jax.eval_shape(partial(net.apply, train=False), shapes, images)
+    assert features.shape == (2, dim)
+
+
+@pytest.mark.parametrize("block", [BasicBlock, BottleneckBlock])
+def test_a_residual_block_starts_as_its_shortcut(block):
+    module = block(2)
+    width = 2 if block is BasicBlock else 8
+    x = np.abs(np.random.default_rng(1).normal(size=(4, 4, 4, width))).astype(np.float32)
+    variables = module.init(jax.random.key(0), x, train=False)
+    np.testing.assert_allclose(module.apply(variables, x, train=False), x)
+
+
+def test_vit_knows_where_its_patches_are():
+    net = encoders.ViT(patch=4, dim=8, depth=1, heads=2)
+    variables = start(net, IMAGES)
+    swapped = np.concatenate([IMAGES[:, 4:], IMAGES[:, :4]], axis=1)
+    apply = partial(net.apply, variables, train=False)
+    assert np.abs(apply(IMAGES) - apply(swapped)).max() > 1e-3
+
+
+def test_vit_says_which_patches_would_fit():
+    with pytest.raises(ValueError, match=r"8x8 pixels cannot be cut into patches of 3"):
+        encoders.ViT(patch=3).init(jax.random.key(0), IMAGES, train=False)
+    with pytest.raises(ValueError, match="4 divides"):
+        encoders.ViT(dim=10, heads=2).init(jax.random.key(0), IMAGES, train=False)
