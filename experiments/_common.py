@@ -51,6 +51,11 @@ class Run(NamedTuple):
     finished: bool
 
 
+def jit_once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function compiled in a hurry: for what is called once, not for what is fast."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+
+
 def say(text: str) -> None:
     """Print a line of the main process, now."""
     if jax.process_index() == 0:
@@ -116,7 +121,7 @@ def pretrain(
     plan: Plan,
     *,
     devices: list[Any],
-    init: Callable[[jax.Array], dict[str, Any]],
+    init: Callable[[jax.Array], Any],
     apply_fn: Callable[..., Any],
     loss_fn: LossFn,
     batches: Callable[[int, Any], Iterator[Any]],
@@ -141,7 +146,7 @@ def pretrain(
     """
     mesh = make_mesh(devices)
     keys = jax.random.split(jax.random.key(training.seed))
-    variables = jax.device_get(jax.jit(init)(keys[0]))
+    variables = jax.device_get(jit_once(init)(keys[0]))
     optimizer = make_optimizer(training, plan)
     state = create_state(variables, optimizer, apply_fn=apply_fn, average=training.ema is not None)
     state = replicate(state, mesh)

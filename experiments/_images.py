@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import tyro
 
+from experiments._common import jit_once
 from experiments._options import Optimizer, OptionalInt, OptionalPath
 from jaxcon import encoders, report
-from jaxcon.augment import Transform, digits_transform, simclr_transform, to_float, two_views
+from jaxcon.augment import Transform, digits_transform, simclr_transform, two_views
 from jaxcon.data.splits import Dataset, Split
 from jaxcon.evaluation.knn import knn_accuracy
 from jaxcon.evaluation.linear_probe import few_label_probe, linear_probe_accuracy
@@ -20,10 +19,7 @@ from jaxcon.evaluation.linear_probe import few_label_probe, linear_probe_accurac
 Encoder = Literal["convnet", "resnet18", "resnet50", "vit"]
 EncoderOfRecipe = Annotated[
     Encoder | None,
-    tyro.conf.arg(
-        metavar="{convnet,resnet18,resnet50,vit}",
-        help_behavior_hint="(default: what suits the dataset)",
-    ),
+    of_recipe(metavar="{convnet,resnet18,resnet50,vit}"),
 ]
 
 
@@ -105,24 +101,33 @@ def make_encoder(name: Encoder, **settings: Any) -> Any:
     return constructors[name](**settings)
 
 
-def map_images(apply: Callable[[np.ndarray], Any], split: Split, *, batch: int = 256) -> np.ndarray:
-    """Return `apply` of every image, as one array: batches of one size, so one compilation."""
+def map_rows(apply: Callable[[np.ndarray], Any], images: Any, *, batch: int = 256) -> np.ndarray:
+    """Return `apply` of every row as one array: batches of one size, so one compilation.
+
+    >>> map_rows(lambda x: x + 1, np.arange(5), batch=2).tolist()
+    [1, 2, 3, 4, 5]
+    """
     outputs = []
-    for start in range(0, len(split), batch):
-        rows = range(start, min(start + batch, len(split)))
-        images = np.stack([split.images[i] for i in rows])
-        padding = [(0, batch - len(rows)), *[(0, 0)] * (images.ndim - 1)]
-        outputs.append(np.asarray(apply(np.pad(images, padding)))[: len(rows)])
+    for start in range(0, len(images), batch):
+        rows = np.stack([images[i] for i in range(start, min(start + batch, len(images)))])
+        padding = [(0, batch - len(rows)), *[(0, 0)] * (rows.ndim - 1)]
+        outputs.append(np.asarray(apply(np.pad(rows, padding)))[: len(rows)])
     return np.concatenate(outputs)
+
+
+def take(split: Split, rows: np.ndarray) -> np.ndarray:
+    """Return the images of an array of row numbers: `[*rows.shape, height, width, channels]`."""
+    images = np.stack([split.images[int(i)] for i in rows.flat])
+    return images.reshape(*rows.shape, *images.shape[1:])
 
 
 def held_out_views(
     split: Split, transform: Transform, *, seed: int, rows: int = 32
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Return two views of the first images, for the similarity heat-maps before and after."""
-    images = np.stack([split.images[i] for i in range(min(rows, len(split)))])
-    views = jax.jit(functools.partial(two_views, transform=transform))
-    return views(jax.random.key(seed), images)
+    images = take(split, np.arange(min(rows, len(split))))
+    views = jit_once(functools.partial(two_views, transform=transform))
+    return jax.device_get(views(jax.random.key(seed), images))
 
 
 class Features(NamedTuple):
@@ -135,7 +140,7 @@ class Features(NamedTuple):
 
 def map_dataset(apply: Callable[[np.ndarray], Any], dataset: Dataset) -> Features:
     """Return `apply` of every image of the three splits."""
-    return Features(*(map_images(apply, split) for split in splits(dataset)))
+    return Features(*(map_rows(apply, split.images) for split in splits(dataset)))
 
 
 def splits(dataset: Dataset) -> tuple[Split, Split, Split]:
@@ -146,11 +151,6 @@ def splits(dataset: Dataset) -> tuple[Split, Split, Split]:
 def raw_pixels(images: np.ndarray) -> np.ndarray:
     """Return the pixels themselves as features: what has to be beaten."""
     return images.reshape(len(images), -1).astype(np.float32) / 255
-
-
-def encoded(encode_fn: Callable[..., jax.Array], variables: Any) -> Callable[[np.ndarray], Any]:
-    """Return a function from uint8 images to features. `encode_fn` should be jitted."""
-    return lambda images: encode_fn(variables, to_float(jnp.asarray(images)))
 
 
 def evaluate(features: Features, dataset: Dataset) -> dict[str, Any]:

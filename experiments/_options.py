@@ -6,7 +6,7 @@ value of None stands for the recipe of the dataset and is filled in before anyth
 
 import contextlib
 import dataclasses
-import difflib
+import functools
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,17 +18,15 @@ import tyro
 Config = TypeVar("Config")
 
 # Optional flags, and what `--help` says of leaving them out.
-_Recipe = {"help_behavior_hint": "(default: what suits the dataset)"}
-_Unset = {"help_behavior_hint": "(default: none)"}
-IntOfRecipe = Annotated[int | None, tyro.conf.arg(metavar="INT", **_Recipe)]
-FloatOfRecipe = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", **_Recipe)]
+of_recipe = functools.partial(tyro.conf.arg, help_behavior_hint="(default: what suits the dataset)")
+_unset = functools.partial(tyro.conf.arg, help_behavior_hint="(default: none)")
+IntOfRecipe = Annotated[int | None, of_recipe(metavar="INT")]
+FloatOfRecipe = Annotated[float | None, of_recipe(metavar="FLOAT")]
 OptionalInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
-OptionalFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", **_Unset)]
+OptionalFloat = Annotated[float | None, _unset(metavar="FLOAT")]
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
 Optimizer = Literal["adamw", "lars", "sgd"]
-OptimizerOfRecipe = Annotated[
-    Optimizer | None, tyro.conf.arg(metavar="{adamw,lars,sgd}", **_Recipe)
-]
+OptimizerOfRecipe = Annotated[Optimizer | None, of_recipe(metavar="{adamw,lars,sgd}")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +72,10 @@ class Machine:
 def parse(config: type[Config], *, program: str, arguments: Sequence[str] | None) -> Config:
     """Return the configuration of a command line; `--help` and unknown flags end the process."""
     return tyro.cli(
-        Annotated[config, tyro.conf.OmitArgPrefixes],  # pyright: ignore[reportArgumentType]
+        config,
         prog=f"python -m experiments.{program}",
         args=arguments,
+        config=(tyro.conf.OmitArgPrefixes,),
     )
 
 
@@ -136,20 +135,6 @@ def check_training(training: Training, machine: Machine) -> None:
     check_range(training, "weight_decay", "warmup_epochs", low=0, open_low=False)
     check_range(training, "ema", low=0, high=1)
     check_range(machine, "num_devices", "checkpoint_every", low=0)
-
-
-def choose(name: str, choices: Sequence[str], option: str) -> str:
-    """Return `name` if it is a choice, else raise a ValueError with the nearest ones.
-
-    >>> choose("resnet81", ["convnet", "resnet18"], "encoder")
-    Traceback (most recent call last):
-    ValueError: --encoder=resnet81: did you mean resnet18? There are convnet, resnet18
-    """
-    if name in choices:
-        return name
-    near = difflib.get_close_matches(name, choices, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise ValueError(f"{flag(option)}={name}: {hint}There are {', '.join(choices)}")
 
 
 def flat(*groups: Any) -> dict[str, Any]:

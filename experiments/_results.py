@@ -1,25 +1,27 @@
 """The end of a run on images: its table on the console, its figures and its page in the workdir."""
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments import _images
 from experiments._common import Run, say
 from jaxcon import plots, report
+from jaxcon.augment import to_float
 from jaxcon.data.splits import Dataset
 from jaxcon.diagnostics import collapse_report
 from jaxcon.similarity import cosine_similarity
 from jaxcon.training.checkpoint import Workdir, write_text
 from jaxcon.training.loop import read_metrics
 
+Pairs = tuple[np.ndarray, np.ndarray]
 _MAPPED = 1000  # test images in a map: t-SNE's time grows faster than its use
-
-Apply = Callable[[Any, jax.Array], Any]
 
 
 def show_if_finished(workdir: Workdir) -> bool:
@@ -38,9 +40,8 @@ def conclude(
     dataset: Dataset,
     *,
     title: str,
-    features: Apply,
-    embed: Apply,
-    pairs: tuple[jax.Array, jax.Array],
+    encode: Callable[[Any, jax.Array], tuple[Any, Any]],
+    pairs: Pairs,
     temperature: float,
     settings: Mapping[str, Any],
     candidates: int,
@@ -52,51 +53,52 @@ def conclude(
         run: what training made.
         dataset: labels may be missing: then the page shows neighbours in place of the table.
         title: of the page.
-        features: from variables and images in [0, 1] to the features that are evaluated.
-        embed: from variables and images to what the loss sees.
+        encode: from variables and images in [0, 1] to the features that are evaluated, and to the
+            embeddings that the loss sees.
         pairs: two views of some test images.
         temperature: of the loss, for the collapse report.
         settings: to list on the page.
         candidates: K of the chance level ln K.
     """
-    encode = jax.jit(features)
-    apply = {
-        "raw pixels": _images.raw_pixels,
-        "untrained encoder": _images.encoded(encode, run.before),
-        "trained encoder": _images.encoded(encode, run.after),
+    jitted = jax.jit(encode)  # one program for all that follows: the same batch, float images
+
+    def outputs(variables: Any, images: np.ndarray) -> tuple[Any, Any]:
+        return jitted(variables, to_float(jnp.asarray(images)))
+
+    before, after = functools.partial(outputs, run.before), functools.partial(outputs, run.after)
+    kinds = {
+        "raw pixels": _images.map_dataset(_images.raw_pixels, dataset),
+        "untrained encoder": _images.map_dataset(lambda x: before(x)[0], dataset),
+        "trained encoder": _images.map_dataset(lambda x: after(x)[0], dataset),
     }
-    kinds = {kind: _images.map_dataset(function, dataset) for kind, function in apply.items()}
     scores: dict[str, Any] = {}
     if dataset.class_names is not None:
         say("evaluating frozen features")
         scores = {kind: _images.evaluate(value, dataset) for kind, value in kinds.items()}
     say("drawing figures")
-    z1, z2 = (_both(run, embed, views) for views in pairs)
+    embeddings = {"before": _embed(before, pairs), "after": _embed(after, pairs)}
     page = report.Page(
         title=title,
         summary=_summary(scores, dataset),
         table=_images.evaluation_table(scores) if scores else None,
         figures=[
             _loss_curve(workdir, candidates),
-            _heatmaps(workdir.figures, z1, z2),
+            _heatmaps(workdir.figures, embeddings),
             _embedding(workdir.figures, kinds, dataset),
         ],
         settings=settings,
-        notes=[f"Embeddings of test images: {_verdict(z1.after, z2.after, temperature)}."],
+        notes=[f"Embeddings of test images: {_verdict(*embeddings['after'], temperature)}."],
     )
     report.write_page(workdir.path / "report.html", page)
     write_text(workdir.results, json.dumps({"scores": scores}, indent=2) + "\n")
     _show(workdir, scores)
 
 
-class _Both(NamedTuple):
-    before: np.ndarray
-    after: np.ndarray
+def _embed(apply: Callable[[Any], tuple[Any, Any]], pairs: Pairs) -> Pairs:
+    def embeddings(views: np.ndarray) -> np.ndarray:
+        return _images.map_rows(lambda images: apply(images)[1], views)
 
-
-def _both(run: Run, embed: Apply, views: jax.Array) -> _Both:
-    apply = jax.jit(embed)
-    return _Both(np.asarray(apply(run.before, views)), np.asarray(apply(run.after, views)))
+    return embeddings(pairs[0]), embeddings(pairs[1])
 
 
 def _verdict(z1: np.ndarray, z2: np.ndarray, temperature: float) -> str:
@@ -105,7 +107,8 @@ def _verdict(z1: np.ndarray, z2: np.ndarray, temperature: float) -> str:
 
 def _loss_curve(workdir: Workdir, candidates: int) -> report.Figure:
     rows = [row for row in read_metrics(workdir.metrics) if row["loss"] is not None]
-    steps, losses = [row["step"] for row in rows], [row["loss"] for row in rows]
+    steps = np.array([row["step"] for row in rows])
+    losses = np.array([row["loss"] for row in rows])
     path = workdir.figures / "loss.png"
     report.draw(
         path,
@@ -114,22 +117,17 @@ def _loss_curve(workdir: Workdir, candidates: int) -> report.Figure:
     return report.Figure(path, "Loss by step. The dashed line is what a collapsed encoder scores.")
 
 
-def _heatmaps(folder: Path, z1: _Both, z2: _Both) -> report.Figure:
-    def panel(title: str, left: np.ndarray, right: np.ndarray) -> Callable[[Any], object]:
-        similarities = np.asarray(cosine_similarity(left, right))
+def _heatmaps(folder: Path, embeddings: Mapping[str, Pairs]) -> report.Figure:
+    def panel(title: str) -> Callable[[Any], object]:
+        similarities = np.asarray(cosine_similarity(*embeddings[title]))
         return lambda ax: plots.similarity_heatmap(similarities, title=title, ax=ax)
 
     path = folder / "similarity.png"
-    report.draw(
-        path,
-        panel("before", z1.before, z2.before),
-        panel("after", z1.after, z2.after),
-        width=4.6,
-    )
+    report.draw(path, *(panel(title) for title in embeddings), width=4.6)
     return report.Figure(
         path,
-        f"Cosine similarities between two views of {len(z1.after)} test images, none of them seen "
-        "in training: pairs lie on the diagonal.",
+        f"Cosine similarities between two views of {len(embeddings['after'][0])} test images, "
+        "none of them seen in training: pairs lie on the diagonal.",
     )
 
 
@@ -141,7 +139,7 @@ def _embedding(
     if labels is None:
         path, queries = folder / "neighbours.png", range(min(8, len(trained)))
         nearest = report.nearest_neighbours(trained, queries, k=min(6, len(trained) - 1))
-        report.draw_neighbours(path, dataset.test.images, nearest)
+        report.draw_neighbours(path, _images.take(dataset.test, nearest))
         return report.Figure(
             path, "Test images and their nearest neighbours among the others, by trained features."
         )

@@ -57,8 +57,10 @@ class Model(nn.Module):
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         return self.head(self.encoder(images, train=train), train=train)
 
-    def features(self, images: jax.Array) -> jax.Array:
-        return self.encoder(images, train=False)
+    def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return the features that are of use, and the embeddings that the loss sees."""
+        features = self.encoder(images, train=False)
+        return features, self.head(features, train=False)
 
 
 def make_model(images: _images.Images, precision: str) -> Model:
@@ -163,8 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             run,
             dataset,
             title=f"SimCLR on {config.images.dataset}",
-            features=lambda variables, x: model.apply(variables, x, method="features"),
-            embed=lambda variables, x: model.apply(variables, x, train=False),
+            encode=lambda variables, images: model.apply(variables, images, method="encode"),
             pairs=_images.held_out_views(dataset.test, recipe.transform, seed=config.training.seed),
             temperature=temperature,
             settings=_options.flat(config.images, config.loss, config.training, config.machine),

@@ -129,18 +129,16 @@ def draw(path: Path, *panels: Callable[[Any], object], width: float = 6.4) -> No
     _save(figure, path)
 
 
-def draw_neighbours(path: Path, images: np.ndarray, neighbours: np.ndarray) -> None:
-    """Draw rows of images: a query, then its nearest neighbours from left to right.
+def draw_neighbours(path: Path, images: np.ndarray) -> None:
+    """Draw a grid of images: in each row a query, then its nearest neighbours.
 
     Args:
         path: of the PNG.
-        images: uint8 `[n, height, width, channels]`.
-        neighbours: int `[queries, 1 + k]`, the query's own number first.
+        images: uint8 `[queries, 1 + k, height, width, channels]`, k at least 1.
     """
-    queries, columns = neighbours.shape
-    figure, axes = _figure((0.9 * columns, 0.95 * queries), neighbours.shape)
-    for ax, number in zip(axes.flat, neighbours.flat, strict=True):
-        image = images[number]
+    queries, columns = images.shape[:2]
+    figure, axes = _figure((0.9 * columns, 0.95 * queries), (queries, columns))
+    for ax, image in zip(axes.flat, images.reshape(-1, *images.shape[2:]), strict=True):
         ax.imshow(image.squeeze(), cmap="gray" if image.shape[-1] == 1 else None)
         ax.set_axis_off()
     axes[0, 0].set_title("query", fontsize=9)
@@ -185,11 +183,14 @@ def to_plane(features: np.ndarray) -> np.ndarray:
         van der Maaten and Hinton, Visualizing Data using t-SNE, 2008.
     """
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     values = np.asarray(features, np.float32)
     values = (values - values.mean(0)) / max(float(values.std()), 1e-12)
     perplexity = min(30.0, (len(values) - 1) / 3)
-    return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(values)
+    # On busy cores, threads that wait for each other took 50 s where one takes 1.
+    with threadpool_limits(1):
+        return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(values)
 
 
 def _figure(size: tuple[float, float], grid: tuple[int, int]) -> tuple[Any, np.ndarray]:
