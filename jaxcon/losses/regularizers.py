@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcon import collectives
-from jaxcon.losses._candidates import reduce_rows
+from jaxcon.losses._candidates import cross_channels, other_ids, reduce_rows
 from jaxcon.losses._shared import positive, prepare
 from jaxcon.similarity import dot_product, l2_normalize
-from jaxcon.streaming import Channel, masked_logsumexp, reduce_pairs
+from jaxcon.streaming import Channel, masked_logsumexp
 from jaxcon.typing import Array, ArrayLike, AxisName, ReduceFn
 
 
@@ -102,20 +102,8 @@ def uniformity_loss(
     t = positive(t, "t", rows.dtype)
     u = l2_normalize(rows.z[0])
     halves = t * jnp.sum(u * u, axis=1)  # -t |u_i - u_j|^2 = 2 t u_i . u_j - halves_i - halves_j
-    all_u, all_halves, position, valid = collectives.gather(
-        (u, halves, rows.position, rows.valid), axis_name
-    )
-    (lse,) = reduce_pairs(
-        2 * t * u,
-        all_u,
-        [Channel(1, _less_aux)],
-        row_ids=rows.position,
-        col_ids=position,
-        row_valid=rows.valid,
-        col_valid=valid,
-        row_aux=halves,
-        col_aux=all_halves,
-    )
+    channels = [Channel(1, _less_aux, other_ids)]
+    (lse,) = cross_channels(rows, 2 * t * u, u, axis_name, channels, halves, halves)
     total = collectives.logsumexp(masked_logsumexp(lse, rows.valid, axis=0), axis_name)
     n = collectives.sum(jnp.sum(rows.valid.astype(rows.dtype)), axis_name)
     return jnp.where(n > 1, total - jnp.log(jnp.where(n > 1, n * (n - 1), 1)), 0)
