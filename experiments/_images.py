@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from experiments._common import jit_once
-from experiments._options import Optimizer, OptionalInt, OptionalPath
+from experiments._options import Optimizer, OptionalInt, OptionalPath, of_recipe
 from jaxcon import encoders, report
 from jaxcon.augment import Transform, digits_transform, simclr_transform, two_views
 from jaxcon.data.splits import Dataset, Split

@@ -87,7 +87,7 @@ def conclude(
             _embedding(workdir.figures, kinds, dataset),
         ],
         settings=settings,
-        notes=[f"Embeddings of test images: {_verdict(*embeddings['after'], temperature)}."],
+        notes=[f"Collapse check on test images. {_verdict(*embeddings['after'], temperature)}."],
     )
     report.write_page(workdir.path / "report.html", page)
     write_text(workdir.results, json.dumps({"scores": scores}, indent=2) + "\n")
@@ -102,7 +102,8 @@ def _embed(apply: Callable[[Any], tuple[Any, Any]], pairs: Pairs) -> Pairs:
 
 
 def _verdict(z1: np.ndarray, z2: np.ndarray, temperature: float) -> str:
-    return collapse_report(z1, z2, temperature=temperature).verdict
+    verdict = collapse_report(z1, z2, temperature=temperature).verdict
+    return verdict[0].upper() + verdict[1:]
 
 
 def _loss_curve(workdir: Workdir, candidates: int) -> report.Figure:
@@ -151,7 +152,7 @@ def _embedding(
         )
 
     path = folder / "embedding.png"
-    report.draw(path, panel("untrained encoder"), panel("trained encoder"))
+    report.draw(path, panel("untrained encoder"), panel("trained encoder"), width=4.8)
     return report.Figure(path, "t-SNE maps of the features of test images, coloured by class.")
 
 

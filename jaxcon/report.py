@@ -102,7 +102,7 @@ def write_page(path: Path, page: Page) -> None:
         f'<p class="summary">{html.escape(page.summary)}</p>',
         _table_html(page.table) if page.table else "",
         *(f"<p>{html.escape(note)}</p>" for note in page.notes),
-        '<section class="figures">',
+        "<section>",
         *(_figure_html(figure) for figure in page.figures),
         "</section>",
         "<h2>Settings</h2>",
@@ -197,7 +197,7 @@ def _figure(size: tuple[float, float], grid: tuple[int, int]) -> tuple[Any, np.n
     """A figure without pyplot: no window system, no state left behind."""
     from matplotlib.figure import Figure as Canvas
 
-    figure = Canvas(figsize=size, layout="constrained", dpi=144)
+    figure = Canvas(figsize=size, layout="constrained", dpi=110)
     return figure, figure.subplots(*grid, squeeze=False)
 
 
@@ -257,10 +257,8 @@ th, td {{ padding: .45rem .9rem; text-align: right; white-space: nowrap;
 th:first-child, td:first-child {{ text-align: left; padding-left: 0; }}
 th {{ font-weight: 600; color: #4b5563; }}
 tbody tr:last-child {{ font-weight: 600; }}
-.figures {{ display: grid; gap: 1.5rem; margin-top: 1.5rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }}
-figure {{ margin: 0; }}
-img {{ display: block; width: 100%; height: auto; }}
+figure {{ margin: 1.75rem 0 0; }}
+img {{ display: block; max-width: 100%; height: auto; }}
 figcaption {{ color: #4b5563; font-size: .92rem; margin-top: .4rem; }}
 dl {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: .4rem 1rem;
   margin: 0; font-size: .92rem; }}
