@@ -157,17 +157,20 @@ def pretrain(
         if restored is not None:
             state = restored[1]
             say(f"resumed at step {restored[0]} of {plan.steps}")
-        result = fit(
-            state,
-            lambda state, batch: step(state, batch, keys[1]),
-            lambda start: batches(start, batch_sharding(mesh)),
-            steps=plan.steps,
-            batch_size=plan.batch_size,
-            chance=chance,
-            folder=workdir.path,
-            checkpoints=checkpoints,
-            checkpoint_every=machine.checkpoint_every or max(1, plan.steps // 20),
-        )
+        try:
+            result = fit(
+                state,
+                lambda state, batch: step(state, batch, keys[1]),
+                lambda start: batches(start, batch_sharding(mesh)),
+                steps=plan.steps,
+                batch_size=plan.batch_size,
+                chance=chance,
+                folder=workdir.path,
+                checkpoints=checkpoints,
+                checkpoint_every=machine.checkpoint_every or max(1, plan.steps // 20),
+            )
+        except FloatingPointError as error:
+            raise SystemExit(f"error: {error}") from None
     if not result.finished:
         say(
             f"stopped after step {int(result.state.step)} of {plan.steps}; the same command goes on"

@@ -119,6 +119,7 @@ def check(config: SimCLR) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the experiment of a command line."""
+    _common.quiet_libraries()
     config = _options.parse(SimCLR, program="simclr", arguments=arguments)
     with _options.usage_errors():
         check(config)
