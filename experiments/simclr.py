@@ -100,7 +100,8 @@ def resolve(config: SimCLR, examples: int) -> tuple[SimCLR, _images.Recipe]:
         optimizer=recipe.optimizer,
     )
     assert training.batch_size is not None
-    rates = _images.default_rates(training.optimizer or "", training.batch_size)
+    assert training.optimizer is not None
+    rates = _images.default_rates(recipe, training.optimizer, training.batch_size)
     resolved = dataclasses.replace(
         config,
         images=_options.fill(config.images, encoder=recipe.encoder),

@@ -72,7 +72,7 @@ def test_a_recipe_fills_what_was_left_open():
     resolved, recipe = simclr.resolve(config, 1259)
     assert recipe is _images.DIGITS
     assert resolved.training.epochs == 3
-    assert resolved.training.learning_rate == _images.default_rates("sgd", 256)["learning_rate"]
+    assert resolved.training.learning_rate == 0.3
     open_fields = {"clip_norm", "ema", "data_dir", "image_size"}
     fields = _options.flat(resolved.images, resolved.loss, resolved.training)
     assert {name for name, value in fields.items() if value is None} == open_fields

@@ -36,7 +36,7 @@ def test_a_run_leaves_everything_in_its_folder(workdir):
     }
     figures = {path.name for path in (workdir / "figures").iterdir()}
     assert figures == {"loss.png", "similarity.png", "embedding.png"}
-    assert json.loads((workdir / "config.json").read_text())["temperature"] == 0.2
+    assert json.loads((workdir / "config.json").read_text())["temperature"] == 0.7
     rows = read_metrics(workdir / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(2 * (1259 // 128)))
     assert rows[-1]["loss"] < rows[0]["loss"]
@@ -63,7 +63,7 @@ def test_another_configuration_is_refused_with_the_fields(workdir, capsys):
     with pytest.raises(SystemExit) as ended:
         simclr.main([*SHORT, f"--workdir={workdir}", "--temperature=0.5"])
     assert ended.value.code == 2
-    assert "temperature was 0.2, is 0.5" in capsys.readouterr().err
+    assert "temperature was 0.7, is 0.5" in capsys.readouterr().err
 
 
 def command(folder) -> list[str]:
