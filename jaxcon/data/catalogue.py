@@ -71,11 +71,11 @@ def _prepared_builder(name: str, root: Path) -> Any:
 
 
 def _find_builder(name: str, root: Path) -> Any:
-    if name == "digits":
-        from jaxcon.data.digits import JaxconDigits
+    from jaxcon.data.digits import JaxconDigits
 
-        return JaxconDigits(data_dir=str(root), file_format="array_record")
     try:
+        if name == "digits":
+            return JaxconDigits(data_dir=str(root), file_format="array_record")
         return tfds.builder(name, data_dir=str(root), file_format="array_record")
     except tfds.core.DatasetNotFoundError:
         known = ["digits", *tfds.list_builders(with_community_datasets=False)]
@@ -84,6 +84,13 @@ def _find_builder(name: str, root: Path) -> Any:
         raise DataError(
             f"unknown dataset {name!r}{hint} (digits, folder:PATH or a name of TensorFlow Datasets)"
         ) from None
+    except ValueError as error:
+        if "File format is already set" not in str(error):
+            raise DataError(f"{name} cannot be opened: {' '.join(str(error).split())}") from error
+        raise DataError(
+            f"{name} is prepared under {root} in a format that cannot be read by position; name "
+            "another data_dir, where it will be prepared as array_record"
+        ) from error
 
 
 def _prepare(builder: Any, name: str, root: Path) -> None:
@@ -169,14 +176,7 @@ def _label_key(builder: Any) -> str | None:
 def _source(builder: Any, split: str, *, skip: str | None = None) -> Any:
     """Random access to the records of one TFDS split; the feature `skip` stays undecoded."""
     decoders = {skip: tfds.decode.SkipDecoding()} if skip else None
-    try:
-        return builder.as_data_source(split, decoders=decoders)
-    except NotImplementedError as error:
-        raise DataError(
-            f"{builder.info.full_name} is prepared under {builder.data_path} in the format "
-            f"{builder.info.file_format.value}, which cannot be read by position; "
-            "name another data_dir to prepare it as array_record"
-        ) from error
+    return builder.as_data_source(split, decoders=decoders)
 
 
 class TfdsImages:

@@ -7,8 +7,10 @@
 2.002
 
 Families: :mod:`~jaxcon.losses.softmax` and :mod:`~jaxcon.losses.reweighted`,
-:mod:`~jaxcon.losses.sigmoid`, :mod:`~jaxcon.losses.correlation`,
-:mod:`~jaxcon.losses.probabilistic`. The keywords that all share: :mod:`jaxcon.typing`.
+:mod:`~jaxcon.losses.sigmoid`, :mod:`~jaxcon.losses.margin`, :mod:`~jaxcon.losses.correlation`,
+:mod:`~jaxcon.losses.probabilistic`, :mod:`~jaxcon.losses.predictive`,
+:mod:`~jaxcon.losses.regularizers`; and :mod:`~jaxcon.losses.queue`, negatives of earlier batches.
+The keywords that all share: :mod:`jaxcon.typing`.
 """
 
 from jaxcon.losses import queue

@@ -9,7 +9,7 @@ afterwards, are another loss: its value changes with the number of devices.
 >>> print(f"{losses.barlow_twins_loss(z1, z2):.3f}, {losses.barlow_twins_loss(z1, z1):.3f}")
 4.180, 0.001
 
-The meaning of ``axis_name, where, weights, ids, reduce_fn``: :mod:`jaxcon.typing`.
+What the keywords from ``axis_name`` on mean: :mod:`jaxcon.typing`.
 """
 
 from typing import Any
@@ -20,9 +20,9 @@ from jax import lax
 
 from jaxcon import collectives
 from jaxcon.losses._candidates import cross_channels, other_ids, reduce_rows
-from jaxcon.losses._shared import Rows, prepare, setting
+from jaxcon.losses._shared import Evaluation, Rows, prepare, setting
 from jaxcon.streaming import PRECISION, Channel
-from jaxcon.typing import Array, ArrayLike, AxisName, ReduceFn
+from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
 
 def barlow_twins_loss(
@@ -146,6 +146,9 @@ def sample_correlation_loss(
     where: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     ids: ArrayLike | None = None,
+    block_size: int | None = None,
+    exchange: Exchange = collectives.gather,
+    precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """The correlation loss between samples: each row should correlate with its pair alone.
@@ -166,7 +169,7 @@ def sample_correlation_loss(
       z1, z2: ``[batch, *features]``, two views.
       off_diagonal_weight: weight of the entries beside the diagonal.
       scale: factor of the whole.
-      axis_name, where, weights, ids, reduce_fn: see :mod:`jaxcon.typing`. The value is N times the
+      axis_name to reduce_fn: see :mod:`jaxcon.typing`. The value is N times the
         mean over anchors of the bracket, N the number of valid rows on all devices; values per anchor
         carry that factor. Pairs that share an id leave the sum beside the diagonal.
 
@@ -180,7 +183,14 @@ def sample_correlation_loss(
       Zbontar et al., Barlow Twins, 2021, https://arxiv.org/abs/2103.03230, whose code this variant
       transposes.
     """
-    rows = prepare({"z1": z1, "z2": z2}, axis_name=axis_name, where=where, weights=weights, ids=ids)
+    rows = prepare(
+        {"z1": z1, "z2": z2},
+        axis_name=axis_name,
+        where=where,
+        weights=weights,
+        ids=ids,
+        evaluation=Evaluation(block_size, exchange, precision),
+    )
     count = _count(rows, axis_name)
     x, y = (_standardize_rows(z) for z in rows.z)
     x = x / count
@@ -202,7 +212,7 @@ def _count(rows: Rows, axis_name: AxisName) -> Array:
 
 
 def _any_row(rows: Rows, axis_name: AxisName) -> Array:
-    """Whether any device has a valid row; without one there is nothing to correlate, nor to collapse."""
+    """Whether any device has a valid row; without one there is nothing to correlate."""
     return collectives.sum(jnp.any(rows.valid).astype(rows.dtype), axis_name) > 0
 
 

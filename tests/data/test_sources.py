@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from jaxcon.data.sources import DataError, load
@@ -23,3 +25,13 @@ def test_a_data_folder_that_is_a_file_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"cannot write to the data folder .*/file"):
         load("digits", data_dir=tmp_path / "file")
+
+
+def test_data_prepared_in_another_format_is_refused(digits, data_dir, tmp_path):
+    folder = shutil.copytree(data_dir / "jaxcon_digits", tmp_path / "jaxcon_digits") / "1.0.0"
+    info = folder / "dataset_info.json"
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    for file in folder.glob("*.array_record*"):
+        file.rename(folder / file.name.replace("array_record", "tfrecord"))
+    with pytest.raises(DataError, match="in a format that cannot be read by position"):
+        load("digits", data_dir=tmp_path)

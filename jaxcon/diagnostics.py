@@ -1,0 +1,224 @@
+"""Is the encoder learning, or has it collapsed? What the loss alone does not tell.
+
+A loss has no scale until it is set against chance: a model that cannot tell K candidates apart scores
+ln K. Nor does a loss below chance mean that all is well: embeddings may use few of their dimensions.
+
+>>> import jax.numpy as jnp
+>>> from jaxcon import diagnostics
+>>> same = jnp.ones((7, 16))
+>>> print(diagnostics.collapse_report(same, same, temperature=1.0).verdict)
+complete collapse: all rows of z1 and of z2 point the same way; the loss is that of chance
+"""
+
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcon import losses
+from jaxcon.similarity import cosine_similarity, l2_normalize
+from jaxcon.typing import Array, ArrayLike
+
+# Rows whose mean cosine with each other exceeds this have collapsed for every practical purpose.
+_SAME_DIRECTION = 0.99
+# Healthy encoders were seen to use a fifth of their directions and more; a line or a plane uses 1 or 2.
+_FEW_DIRECTIONS = 0.1
+
+
+class CollapseReport(NamedTuple):
+    """What :func:`collapse_report` found.
+
+    Attributes:
+      loss: ``clip_loss`` at the given temperature, and chance: ``ln n``, what a collapsed model scores.
+      relative_loss: loss / chance; 1 is chance.
+      accuracy: share of rows whose pair is the nearest candidate; 1 / n is chance.
+      positive_similarity: mean cosine of the pairs.
+      negative_similarity: mean cosine of the other pairs, and negative_spread its standard deviation.
+      alignment, uniformity: of Wang & Isola, lower is better; uniformity averaged over both views.
+      effective_rank: the smaller of the views' (see :func:`effective_rank`), and
+      relative_rank: the same divided by min(n - 1, dim).
+      feature_std: ``[dim]``, standard deviation of each feature of the normalized rows, the mean of
+        both views; about 1 / sqrt(dim) when the directions are evenly used.
+      verdict: the same in words; it begins with "complete collapse", "dimensional collapse",
+        "unaligned" or "healthy".
+    """
+
+    loss: float
+    chance: float
+    relative_loss: float
+    accuracy: float
+    positive_similarity: float
+    negative_similarity: float
+    negative_spread: float
+    alignment: float
+    uniformity: float
+    effective_rank: float
+    relative_rank: float
+    feature_std: np.ndarray
+    verdict: str
+
+    def __str__(self) -> str:
+        """A table of the numbers, with the verdict first."""
+        numbers = {k: v for k, v in self._asdict().items() if k not in ("feature_std", "verdict")}
+        std = self.feature_std
+        numbers["feature_std"] = float(std.mean())
+        lines = [f"{name.replace('_', ' '):20} {value:10.4f}" for name, value in numbers.items()]
+        return "\n".join([self.verdict, *lines])
+
+
+def chance_loss(num_candidates: int) -> float:
+    """``ln K``: the cross-entropy of a model to which all K candidates look alike.
+
+    For ``clip_loss`` and ``npairs_loss`` K is the global batch N, for ``ntxent_loss`` 2 N - 1.
+
+    Raises:
+      ValueError: if ``num_candidates`` is not a whole number >= 1.
+
+    >>> print(f"{chance_loss(7):.4f}")
+    1.9459
+    """
+    if num_candidates != int(num_candidates) or num_candidates < 1:
+        raise ValueError(f"num_candidates must be a whole number >= 1, got {num_candidates}")
+    return math.log(num_candidates)
+
+
+def contrastive_accuracy(z1: ArrayLike, z2: ArrayLike) -> Array:
+    """Share of rows of z1 whose pair is the nearest, by cosine, among all rows of z2.
+
+    A row that shares the highest similarity with k - 1 others counts as 1 / k, so that collapsed
+    embeddings score chance.
+
+    Args:
+      z1, z2: ``[n, *features]``, paired embeddings, any scale.
+
+    Returns:
+      A scalar in [0, 1]; chance is 1 / n.
+
+    Raises:
+      ValueError: if the shapes differ, or for a dtype that is not float.
+
+    >>> print(contrastive_accuracy(jnp.eye(4), jnp.eye(4)), contrastive_accuracy(*jnp.ones((2, 4, 3))))
+    1.0 0.25
+    """
+    z1, z2 = _pairs(z1, z2)
+    similarities = cosine_similarity(z1, z2)
+    best = similarities == jnp.max(similarities, axis=1, keepdims=True)
+    return jnp.mean(jnp.diagonal(best) / jnp.maximum(jnp.sum(best, axis=1), 1))
+
+
+def effective_rank(z: ArrayLike) -> float:
+    """Number of directions that the centred rows use: ``exp`` of their singular values' entropy.
+
+    With ``p_i`` the i-th singular value over their sum, ``exp(-sum p_i ln p_i)``: k for rows spread
+    evenly over k directions. 0 if the centred rows hold less than 1e-6 of the rows' energy.
+
+    Args:
+      z: ``[n, *features]``. Rows are taken as they are; normalize them to count directions alone.
+
+    Returns:
+      A number in {0} or [1, min(n - 1, dim)].
+
+    References:
+      Roy & Vetterli, The effective rank, 2007; Garrido et al., RankMe, 2022,
+      https://arxiv.org/abs/2210.02885
+
+    >>> print(round(effective_rank(jnp.concatenate([jnp.eye(3), -jnp.eye(3)])), 4))
+    3.0
+    """
+    rows = np.asarray(z, np.float64)
+    rows = rows.reshape(len(rows), -1)
+    centred = rows - rows.mean(axis=0)
+    if not (centred**2).sum() >= 1e-6 * (rows**2).sum() > 0:
+        return 0.0
+    singular = np.linalg.svd(centred, compute_uv=False)
+    p = singular[singular > 0] / singular.sum()
+    return float(np.exp(-(p * np.log(p)).sum()))
+
+
+def collapse_report(z1: ArrayLike, z2: ArrayLike, *, temperature: float) -> CollapseReport:
+    """Sets the loss against chance and says whether, and how, the embeddings have collapsed.
+
+    Complete collapse: all rows point the same way. Dimensional collapse: they differ, but along fewer
+    than a tenth of the directions they could use, or along a single one. Unaligned: they spread, but
+    pairs are found no more often than by chance.
+
+    Args:
+      z1, z2: ``[n, *features]``, paired embeddings of a batch, n >= 2, any scale; normalized here.
+      temperature: that of the training loss; only ``loss`` depends on it.
+
+    Returns:
+      A :class:`CollapseReport`; printing it shows a table.
+
+    Raises:
+      ValueError: if there are fewer than two pairs, or for arguments of another shape or dtype.
+
+    >>> import jax
+    >>> z = jax.random.normal(jax.random.key(0), (32, 16))
+    >>> print(collapse_report(z, z, temperature=0.1).verdict)
+    healthy: rows spread over 14.8 of 16 directions; 100 % find their pair; the loss is 0.01 of chance
+    """
+    z1, z2 = _pairs(z1, z2)
+    n, dim = z1.shape
+    if n < 2:
+        raise ValueError(f"a collapse shows between rows: expected at least 2 pairs, got {n}")
+    u1, u2 = l2_normalize(z1), l2_normalize(z2)
+    similarities = np.asarray(cosine_similarity(z1, z2), np.float64)
+    negatives = similarities[~np.eye(n, dtype=bool)]
+    loss = float(losses.clip_loss(z1, z2, temperature=temperature))
+    rank = min(effective_rank(u1), effective_rank(u2))
+    numbers = {
+        "loss": loss,
+        "chance": chance_loss(n),
+        "relative_loss": loss / chance_loss(n),
+        "accuracy": float(contrastive_accuracy(z1, z2)),
+        "positive_similarity": float(np.diagonal(similarities).mean()),
+        "negative_similarity": float(negatives.mean()),
+        "negative_spread": float(negatives.std()),
+        "alignment": float(losses.alignment_loss(z1, z2)),
+        "uniformity": float(losses.uniformity_loss(z1) + losses.uniformity_loss(z2)) / 2,
+        "effective_rank": rank,
+        "relative_rank": rank / min(n - 1, dim),
+        "feature_std": np.asarray((jnp.std(u1, axis=0) + jnp.std(u2, axis=0)) / 2),
+    }
+    collapsed = [
+        name for name, u in (("z1", u1), ("z2", u2)) if _concentration(u) > _SAME_DIRECTION
+    ]
+    return CollapseReport(**numbers, verdict=_verdict(numbers, collapsed, n, dim))
+
+
+def _concentration(u: Array) -> float:
+    """Mean cosine of different rows: n |mean|^2 counts each row with itself, too."""
+    n = len(u)
+    square = float(jnp.sum(jnp.mean(u, axis=0) ** 2))
+    own = float(jnp.mean(jnp.sum(u * u, axis=1)))
+    return (n * square - own) / (n - 1)
+
+
+def _verdict(numbers: dict, collapsed: list[str], n: int, dim: int) -> str:
+    relative = numbers["relative_loss"]
+    loss = f"the loss is {relative:.2f} of chance"
+    if abs(relative - 1) < 5e-4:
+        loss = "the loss is that of chance"
+    rank, possible = numbers["effective_rank"], min(n - 1, dim)
+    spread = f"over {rank:.1f} of {possible} directions"
+    if collapsed:
+        which = " and of ".join(collapsed)
+        return f"complete collapse: all rows of {which} point the same way; {loss}"
+    if numbers["relative_rank"] < _FEW_DIRECTIONS or rank < 1.5 < possible:
+        return f"dimensional collapse: rows spread only {spread}; {loss}"
+    found = f"{100 * numbers['accuracy']:.0f} % find their pair"
+    # Three standard deviations of the number of rows that find their pair by luck.
+    if numbers["accuracy"] * n <= 1 + 3 * math.sqrt(1 - 1 / n):
+        return f"unaligned: rows spread {spread}, but only {found}; {loss}"
+    return f"healthy: rows spread {spread}; {found}; {loss}"
+
+
+def _pairs(z1: ArrayLike, z2: ArrayLike) -> tuple[Array, Array]:
+    z1, z2 = jnp.asarray(z1), jnp.asarray(z2)
+    if z1.shape != z2.shape or z1.ndim < 2:
+        raise ValueError(
+            f"z1 and z2 must be [n, *features] of one shape, row i of both a pair; "
+            f"got {z1.shape} and {z2.shape}"
+        )
+    return z1.reshape(len(z1), -1), z2.reshape(len(z2), -1)
