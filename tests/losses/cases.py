@@ -17,7 +17,9 @@ from tests.losses.formulas import Anchors
 N, DIM = 16, 8
 
 STATISTICS = {"axis_name", "where"}  # of the batch: no values per anchor to weigh and reduce
-PAIRWISE = STATISTICS | {"weights", "reduce_fn"}
+ANCHORED = STATISTICS | {"weights", "reduce_fn"}
+TILED = {"block_size", "exchange", "precision"}  # of the losses evaluated tile by tile
+PAIRWISE = ANCHORED | TILED
 # The vocabulary that each public loss accepts, and its own settings.
 KEYWORDS = {
     "ntxent_loss": PAIRWISE | {"ids", "temperature"},
@@ -29,7 +31,7 @@ KEYWORDS = {
     "dcl_loss": PAIRWISE | {"ids", "temperature", "sigma"},
     "hard_negative_loss": PAIRWISE | {"ids", "temperature", "beta", "positive_prior"},
     "siglip_loss": PAIRWISE | {"ids", "labels", "temperature", "bias"},
-    "triplet_loss": PAIRWISE | {"ids", "margin", "mining"},
+    "triplet_loss": ANCHORED | {"ids", "margin", "mining"},
     "multi_similarity_loss": PAIRWISE | {"ids", "alpha", "beta", "base"},
     "circle_loss": PAIRWISE | {"ids", "margin", "gamma"},
     "spectral_contrastive_loss": PAIRWISE | {"ids"},
@@ -38,10 +40,10 @@ KEYWORDS = {
     "sample_correlation_loss": PAIRWISE | {"ids", "off_diagonal_weight", "scale"},
     "gaussian_clip_loss": PAIRWISE | {"ids", "exact"},
     "csd_loss": PAIRWISE | {"ids", "scale", "shift"},
-    "cosine_regression_loss": PAIRWISE,
-    "alignment_loss": PAIRWISE | {"alpha"},
-    "uniformity_loss": STATISTICS | {"t"},
-    "koleo_loss": PAIRWISE,
+    "cosine_regression_loss": ANCHORED,
+    "alignment_loss": ANCHORED | {"alpha"},
+    "uniformity_loss": STATISTICS | TILED | {"t"},
+    "koleo_loss": ANCHORED,
     "variance_loss": STATISTICS,
 }
 

@@ -54,7 +54,7 @@ def directional(case: Case, inputs: dict, rows: dict, direction: dict) -> float:
         moved = {k: v + step * direction[k] if k in direction else v for k, v in inputs.items()}
         return case.expected(moved, rows, held=inputs)
 
-    h = 1e-5  # small, so that no kink of a hinge is met
+    h = 1e-6  # small, so that no kink of a hinge is met
     return (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
 
 
@@ -181,3 +181,18 @@ def test_value_of_further_seeds(case, seed):
     np.testing.assert_allclose(value, case.expected(inputs, rows), rtol=1e-10, atol=1e-12)
     value, _ = evaluate(case, inputs, rows, dtype=np.float32)
     np.testing.assert_allclose(value, case.expected(inputs, rows), rtol=3e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if "block_size" in case.keywords], ids=lambda case: case.id
+)
+@pytest.mark.parametrize("block_size", [5, 16])
+def test_tiles_of_any_size_give_the_same(case, block_size):
+    inputs, rows = case.inputs(seed=9), case.rows(seed=9)
+    with precision(np.float64):
+        step = jax.jit(
+            jax.value_and_grad(objective(case, block_size=block_size)), compiler_options=QUICK
+        )
+        got = step(*arguments(case, inputs, rows, np.float64, None))
+    assert gap(got, evaluate(case, inputs, rows)) < 1e-11
