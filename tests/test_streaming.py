@@ -331,7 +331,7 @@ def test_inside_mapped_functions(mode, block_size):
         everywhere = jnp.ones((7, 3))
         columns = jax.lax.all_gather(y, "batch", axis=0, tiled=True)
         ids = jax.lax.axis_index("batch") * 5 + jnp.arange(5)
-        call = partial(reduce_pairs, x, channels=[Channel(1)], row_ids=ids, block_size=block_size)
+        call = partial(reduce_pairs, x, channels=[Channel(1)], row_ids=ids, block_size=3)
         (a,), (b,) = (
             call(columns, col_ids=jnp.arange(20)),
             call(everywhere, col_ids=-jnp.ones(7, int)),
