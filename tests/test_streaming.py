@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxcon import collectives, streaming
 from jaxcon.streaming import Channel, nothing, reduce_pairs, reduce_ring
+from jaxcon.streaming.tiles import Side, tile_count, tile_index
 
 
 def scaled(tile, row_aux, col_aux):
@@ -234,6 +235,20 @@ def test_bfloat16_is_multiplied_as_such_and_accumulated_in_float32():
     assert all("bf16" in line and "-> tensor<16x16xf32>" in line for line in dots)
 
 
+@pytest.mark.parametrize("blocks", [1, 2, 3, 4, 7, 8])
+def test_the_schedule_visits_each_tile_once(blocks):
+    side = Side(jnp.zeros((blocks, 1, 1)), None, None)
+    other = Side(jnp.zeros((3, 1, 1)), None, None)
+    for cols, expected in (
+        (None, {(i, j) for i in range(blocks) for j in range(i, blocks)}),
+        (other, {(i, j) for i in range(blocks) for j in range(3)}),
+    ):
+        visited = tile_index(np.arange(tile_count(side, cols)), side, cols)
+        visited = [(int(i), int(j)) for i, j in zip(*visited, strict=True)]
+        assert set(visited) == expected
+        assert len(visited) == len(expected)
+
+
 def lse_sum(x, y, block_size):
     ids = jnp.arange(len(x))
     outputs = reduce_pairs(
@@ -316,7 +331,7 @@ def test_inside_mapped_functions(mode, block_size):
         everywhere = jnp.ones((7, 3))
         columns = jax.lax.all_gather(y, "batch", axis=0, tiled=True)
         ids = jax.lax.axis_index("batch") * 5 + jnp.arange(5)
-        call = partial(reduce_pairs, x, channels=[Channel(1)], row_ids=ids, block_size=block_size)
+        call = partial(reduce_pairs, x, channels=[Channel(1)], row_ids=ids, block_size=3)
         (a,), (b,) = (
             call(columns, col_ids=jnp.arange(20)),
             call(everywhere, col_ids=-jnp.ones(7, int)),

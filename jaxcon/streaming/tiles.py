@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from jaxcon.streaming.channels import Channel, nothing
@@ -95,12 +94,25 @@ def product(plan: Plan, a: Array, b: Array, contract: tuple[int, int]) -> Array:
     )
 
 
-def schedule(plan: Plan, rows: Side, cols: Side | None) -> np.ndarray:
-    """The tiles to visit, int [tiles, 2], by rows; cols None: those on and above the diagonal."""
+def tile_count(rows: Side, cols: Side | None) -> int:
+    """How many tiles a sweep visits; cols None: those on and above the diagonal."""
     n = rows.z.shape[0]
-    m = n if cols is None else cols.z.shape[0]
-    order = [(i, j) for i in range(n) for j in range(0 if cols is not None else i, m)]
-    return np.asarray(order, np.int32)
+    return n * (n + 1) // 2 if cols is None else n * cols.z.shape[0]
+
+
+def tile_index(k: Any, rows: Side, cols: Side | None) -> tuple[Any, Any]:
+    """Block row and block column of the k-th tile, row by row.
+
+    Above the diagonal of n blocks, row r is followed by the row that fills it up to a fixed width:
+    for odd n width n, row n - r; for even n width n + 1, row n - 1 - r.
+    """
+    n = rows.z.shape[0]
+    if cols is not None:
+        return k // cols.z.shape[0], k % cols.z.shape[0]
+    width = n + 1 - n % 2
+    r, c = k // width, k % width
+    first = c < n - r
+    return jnp.where(first, r, n - 1 - r + n % 2), jnp.where(first, r + c, c - 1 + n % 2)
 
 
 def all_parts(plan: Plan, row: Side, col: Side) -> list[Part]:
@@ -235,25 +247,25 @@ def forward_sweep(
     """
     right = rows if cols is None else cols
 
-    def visit(stores: tuple[Any, ...], ij: Array) -> tuple[tuple[Any, ...], Array | None]:
-        i, j = ij[0], ij[1]
+    def visit(stores: tuple[Any, ...], k: Array) -> tuple[tuple[Any, ...], Array | None]:
+        i, j = tile_index(k, rows, cols)
         row, col = take(rows, i), take(right, j)
         tile = product(plan, row.z, col.z, (1, 1))  # (b, d) . (d, c) -> (b, c)
         parts = all_parts(plan, row, col)
         logits = all_logits(plan, tile, aux_of(row), aux_of(col))
         updated = list(stores)
-        for axis, where, k in ((1, 0, i), (0, -1, j)):
-            before = take(updated[where], k)
+        for axis, where, block in ((1, 0, i), (0, -1, j)):
+            before = take(updated[where], block)
             entry = list(before)
             for part, l in zip(parts, logits, strict=True):
                 if part.axis == axis:
                     entry[part.channel] = _add_tile(plan, part, entry[part.channel], l)
             if cols is None and axis == 0:  # a diagonal tile has served its rows already
                 entry = jax.tree.map(partial(jnp.where, i != j), entry, list(before))
-            updated[where] = put(updated[where], k, tuple(entry))
+            updated[where] = put(updated[where], block, tuple(entry))
         return tuple(updated), tile if plan.keep else None
 
-    return scan_tiles(visit, stores, jnp.asarray(schedule(plan, rows, cols)))
+    return scan_tiles(visit, stores, jnp.arange(tile_count(rows, cols)))
 
 
 def scan_tiles(visit: Any, carry: Any, xs: Any) -> tuple[Any, Any]:
@@ -314,7 +326,8 @@ def backward_sweep(
 
     @jax.checkpoint  # a second derivative recomputes the tiles too
     def visit(stores: tuple[Any, ...], x: Any) -> tuple[tuple[Any, ...], None]:
-        (i, j), tile = x
+        k, tile = x
+        i, j = tile_index(k, rows, cols)
         row, col = take(rows, i), take(right, j)
         if tile is None:
             tile = product(plan, row.z, col.z, (1, 1))
@@ -331,13 +344,12 @@ def backward_sweep(
         dx = product(plan, ds, col.z, (1, 0))  # (b, c) . (c, d) -> (b, d)
         dy = product(plan, ds, row.z, (0, 0))  # (c, b) . (b, d) -> (c, d)
         updated = list(stores)
-        for where, k, gradient in ((0, i, (dx, row_aux)), (-1, j, (dy, col_aux))):
-            entry = jax.tree.map(jnp.add, take(updated[where], k), gradient)
-            updated[where] = put(updated[where], k, entry)
+        for where, block, gradient in ((0, i, (dx, row_aux)), (-1, j, (dy, col_aux))):
+            entry = jax.tree.map(jnp.add, take(updated[where], block), gradient)
+            updated[where] = put(updated[where], block, entry)
         return tuple(updated), None
 
-    order = jnp.asarray(schedule(plan, rows, cols))
-    return scan_tiles(visit, stores, ((order[:, 0], order[:, 1]), tiles))[0]
+    return scan_tiles(visit, stores, (jnp.arange(tile_count(rows, cols)), tiles))[0]
 
 
 def gradient_of(side: Side, store: Any) -> Side:
