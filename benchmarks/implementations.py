@@ -17,13 +17,13 @@ Step = Callable[[Any, Any], Any]
 
 
 def import_past_fronts(name: str, *packages: str) -> Any:
-    """Imports a module without running the ``__init__`` of the packages, which may want much more."""
+    """Imports a module with empty ones in place of others that it names, which may want much more."""
     for package in packages:
         spec = importlib.util.find_spec(package)
-        if spec is None or spec.submodule_search_locations is None:
+        if spec is None:
             raise ModuleNotFoundError(f"{package} is not installed")
         front = types.ModuleType(package)
-        front.__path__ = list(spec.submodule_search_locations)
+        front.__path__ = list(spec.submodule_search_locations or [])
         sys.modules[package] = front
     return importlib.import_module(name)
 
@@ -147,14 +147,9 @@ def metric_learning(temperature: float) -> Step:
 
 def lightly(temperature: float) -> Step:
     """lightly's NTXentLoss."""
-    packages = (
-        "lightly",
-        "lightly.loss",
-        "lightly.utils",
-        "lightly.models",
-        "lightly.models.modules",
-    )
-    module = import_past_fronts("lightly.loss.ntx_ent_loss", *packages)
+    empty = ["lightly", "lightly.loss", "lightly.utils", "lightly.models"]
+    empty += ["lightly.models.modules", "lightly.models.utils"]
+    module = import_past_fronts("lightly.loss.ntx_ent_loss", *empty)
     return in_torch(module.NTXentLoss(temperature))
 
 
