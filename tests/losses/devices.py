@@ -80,7 +80,7 @@ def spread(
     with precision(dtype):
         return jax.tree.map(
             np.asarray,
-            MODES[mode](case, devices, average, *prepared(case, inputs, rows, dtype)),
+            MODES[mode](case, devices, average)(*prepared(case, inputs, rows, dtype)),
         )
 
 
@@ -99,25 +99,30 @@ def _rejoined(result: Step, devices: int) -> Step:
     )
 
 
-def _vmap(case: Case, devices: int, average: Callable, weight: Any, *batch: Any) -> Step:
+# A mode is a function of (case, devices, average) that gives the step over that many devices. It is
+# cached, so that one compilation a dtype serves every batch.
+
+
+@functools.cache
+def _vmap(case: Case, devices: int, average: Callable) -> Callable:
     mapped = jax.vmap(step(case, AXIS, average), in_axes=(None, 0, 0, 0), axis_name=AXIS)
-    result = jax.jit(mapped, compiler_options=QUICK)(weight, *_chunks(batch, devices))
-    return _rejoined(result, devices)
+    run = jax.jit(mapped, compiler_options=QUICK)
+    return lambda weight, *batch: _rejoined(run(weight, *_chunks(batch, devices)), devices)
 
 
-def _pmap(case: Case, devices: int, average: Callable, weight: Any, *batch: Any) -> Step:
-    mapped = jax.pmap(
+@functools.cache
+def _pmap(case: Case, devices: int, average: Callable) -> Callable:
+    run = jax.pmap(
         step(case, AXIS, average),
         in_axes=(None, 0, 0, 0),
         axis_name=AXIS,
         devices=jax.devices()[:devices],
     )
-    return _rejoined(mapped(weight, *_chunks(batch, devices)), devices)
+    return lambda weight, *batch: _rejoined(run(weight, *_chunks(batch, devices)), devices)
 
 
-def _shard_map(
-    case: Case, devices: int, average: Callable, weight: Any, *batch: Any, shape: Any, check: bool
-) -> Step:
+@functools.cache
+def _shard_map(case: Case, devices: int, average: Callable, *, shape: Any, check: bool) -> Callable:
     names = AXIS if shape is None else ("data", "model")
     mesh = Mesh(np.array(jax.devices()[:devices]).reshape(shape or devices), names)
     rows = P(names)
@@ -135,21 +140,28 @@ def _shard_map(
         out_specs=Step(P(), P(), rows) if check else Step(rows, rows, rows),
         check_vma=check,
     )
-    result = jax.jit(mapped, compiler_options=QUICK)(weight, *batch)
-    if check:
-        return result
-    grads = _chunks(result.embeddings, devices)
-    return _rejoined(result._replace(embeddings=grads), devices)
+    run = jax.jit(mapped, compiler_options=QUICK)
+
+    def rejoined(*args: Any) -> Step:
+        result = run(*args)
+        grads = _chunks(result.embeddings, devices)
+        return _rejoined(result._replace(embeddings=grads), devices)
+
+    return run if check else rejoined
 
 
-def _sharded(
-    case: Case, devices: int, average: Callable, weight: Any, *batch: Any, kind: AxisType
-) -> Step:
+@functools.cache
+def _sharded(case: Case, devices: int, average: Callable, *, kind: AxisType) -> Callable:
     """Plain jit on globally sharded arrays; there is no axis name, and no part of a batch."""
     mesh = jax.make_mesh((devices,), (AXIS,), axis_types=(kind,), devices=jax.devices()[:devices])
     put = functools.partial(jax.device_put, device=NamedSharding(mesh, P(AXIS)))
-    weight = jax.device_put(weight, NamedSharding(mesh, P()))
-    return jax.jit(step(case, None), compiler_options=QUICK)(weight, *jax.tree.map(put, batch))
+    run = jax.jit(step(case, None), compiler_options=QUICK)
+
+    def on_mesh(weight: Any, *batch: Any) -> Step:
+        weight = jax.device_put(weight, NamedSharding(mesh, P()))
+        return run(weight, *jax.tree.map(put, batch))
+
+    return on_mesh
 
 
 MODES: dict[str, Callable] = {
@@ -162,3 +174,9 @@ MODES: dict[str, Callable] = {
     "jit Auto": functools.partial(_sharded, kind=AxisType.Auto),
     "jit Explicit": functools.partial(_sharded, kind=AxisType.Explicit),
 }
+
+
+def forget() -> None:
+    """Drops what was compiled, so that a replaced function is seen, and seen no longer."""
+    for mode in (_vmap, _pmap, _shard_map, _sharded, _alone):
+        mode.cache_clear()

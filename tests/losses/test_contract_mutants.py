@@ -9,9 +9,16 @@ from jaxcon import collectives
 from jaxcon.losses import _candidates
 from tests.losses.calls import QUICK, attribute, gap
 from tests.losses.cases import CASES
-from tests.losses.devices import alone, spread
+from tests.losses.devices import alone, forget, spread
 
 DEVICES = 8
+
+
+@pytest.fixture(autouse=True)
+def _compiled_anew():
+    forget()
+    yield
+    forget()
 
 
 def case_of(name):
