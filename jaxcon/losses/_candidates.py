@@ -13,7 +13,7 @@ from jax.core import Tracer
 
 from jaxcon import collectives
 from jaxcon.losses._shared import Rows, positive, positive_and_rest, reduce_anchors
-from jaxcon.similarity import l2_normalize
+from jaxcon.similarity import scaled_unit_rows
 from jaxcon.streaming import Channel, reduce_pairs, reduce_ring
 from jaxcon.typing import Array, ArrayLike, AxisName, ReduceFn
 
@@ -137,8 +137,8 @@ def two_view_channels(
     bound: float | None = None,
 ) -> tuple[Array, tuple[Array, ...], Rows]:
     """Positive logits, channels over the other examples' rows of both views, and the 2N anchors."""
-    scale = jnp.sqrt(positive(temperature, "temperature", rows.dtype))
-    u1, u2 = (l2_normalize(z) / scale for z in rows.z)
+    scale = lax.rsqrt(positive(temperature, "temperature", rows.dtype))
+    u1, u2 = (scaled_unit_rows(z, scale) for z in rows.z)
     u = jnp.concatenate([u1, u2])
     of_both = {
         name: jnp.tile(getattr(rows, name), 2)

@@ -24,7 +24,7 @@ from jaxcon.losses._candidates import (
     same_class,
 )
 from jaxcon.losses._shared import Evaluation, positive, prepare, setting
-from jaxcon.similarity import l2_normalize
+from jaxcon.similarity import l2_normalize, scaled_unit_rows
 from jaxcon.streaming import PRECISION, Channel
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
@@ -87,7 +87,7 @@ def siglip_loss(
         evaluation=Evaluation(block_size, exchange, precision),
     )
     bias = setting(bias, "bias", rows.dtype)
-    x = l2_normalize(rows.z[0]) / positive(temperature, "temperature", rows.dtype)
+    x = scaled_unit_rows(rows.z[0], 1 / positive(temperature, "temperature", rows.dtype))
     y = l2_normalize(rows.z[1])
     if labels is None:
         channels = [Channel(1, _repelled, other_ids, log=False)]

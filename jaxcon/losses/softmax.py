@@ -17,6 +17,7 @@ What the keywords from ``axis_name`` on mean: :mod:`jaxcon.typing`.
 """
 
 import jax.numpy as jnp
+from jax import lax
 
 from jaxcon import collectives
 from jaxcon.losses._candidates import (
@@ -42,7 +43,7 @@ from jaxcon.losses._shared import (
     replicate,
     setting,
 )
-from jaxcon.similarity import as_float, l2_normalize
+from jaxcon.similarity import as_float, l2_normalize, scaled_unit_rows
 from jaxcon.streaming import PRECISION, Channel, masked_logsumexp, nothing, reduce_pairs
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
@@ -158,8 +159,11 @@ def npairs_loss(
     )
     weight = setting(l2_weight, "l2_weight", rows.dtype)
     raw1, raw2 = rows.z
-    x, y = (l2_normalize(raw1), l2_normalize(raw2)) if normalize else rows.z
-    x = x / positive(temperature, "temperature", rows.dtype)
+    scale = 1 / positive(temperature, "temperature", rows.dtype)
+    if normalize:
+        x, y = scaled_unit_rows(raw1, scale), l2_normalize(raw2)
+    else:
+        x, y = raw1 * scale, raw2
     bound = inverse_bound(temperature) if normalize else None
     (neg,) = cross_channels(rows, x, y, axis_name, [Channel(1, pairs=other_ids)], bound=bound)
     values = positive_and_rest(jnp.sum(x * y, axis=1), neg)
@@ -226,7 +230,7 @@ def clip_loss(
         label_smoothing, "label_smoothing", rows.dtype, lambda v: (v >= 0) & (v < 1), "in [0, 1)"
     )
     smooth = not (isinstance(label_smoothing, int | float) and label_smoothing == 0)
-    x = l2_normalize(rows.z[0]) / positive(temperature, "temperature", rows.dtype)
+    x = scaled_unit_rows(rows.z[0], 1 / positive(temperature, "temperature", rows.dtype))
     y = l2_normalize(rows.z[1])
     one_way = candidate_channels(labels is not None, smooth)
     channels = [c._replace(axis=axis) for axis in (1, 0) for c in one_way]
@@ -309,7 +313,7 @@ def info_nce_loss(
         raise ValueError("labels find positives among the rows of z2: they need in_batch=True")
     if negative_ids is not None and (negatives is None or ids is None):
         raise ValueError("negative_ids are compared with ids: pass negatives and ids as well")
-    x = l2_normalize(rows.z[0]) / positive(temperature, "temperature", rows.dtype)
+    x = scaled_unit_rows(rows.z[0], 1 / positive(temperature, "temperature", rows.dtype))
     y = l2_normalize(rows.z[1])
     extra = jnp.full(len(x), nothing(rows.dtype))
     if negatives is not None:
@@ -379,7 +383,8 @@ def supcon_loss(
         labels=labels,
         evaluation=Evaluation(block_size, exchange, precision),
     )
-    x = l2_normalize(rows.z[0]) / jnp.sqrt(positive(temperature, "temperature", rows.dtype))
+    scale = lax.rsqrt(positive(temperature, "temperature", rows.dtype))
+    x = scaled_unit_rows(rows.z[0], scale)
     bound = inverse_bound(temperature)
     channels = candidate_channels(True, False, peers)
     neg, *same = cross_channels(rows, x, x, axis_name, channels, bound=bound)
