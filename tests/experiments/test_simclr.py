@@ -7,6 +7,7 @@ import sys
 import time
 
 import jax
+import orbax.checkpoint as ocp
 import pytest
 
 from experiments import simclr
@@ -76,7 +77,8 @@ def final_hash(folder) -> str:
     with Checkpoints(folder / "checkpoints") as checkpoints:
         manager = checkpoints._manager
         step = manager.latest_step()
-        leaves = manager.restore(step)["state"]
+        wanted = ocp.args.Composite(state=ocp.args.StandardRestore())
+        leaves = manager.restore(step, args=wanted)["state"]
     assert step == 4 * (1259 // 128)
     return state_hash(jax.device_get(leaves))
 
