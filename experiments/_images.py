@@ -19,7 +19,7 @@ from jaxcon.evaluation.linear_probe import few_label_probe, linear_probe_accurac
 Encoder = Literal["mlp", "convnet", "resnet18", "resnet50", "vit"]
 EncoderOfRecipe = Annotated[
     Encoder | None,
-    of_recipe(metavar="{mlp,convnet,resnet18,resnet50,vit}"),
+    of_recipe(metavar="{mlp,convnet,resnet18,resnet50,vit}", constructor=Encoder),
 ]
 
 
@@ -28,8 +28,7 @@ class Images:
     """What is learned from, and what learns."""
 
     dataset: str = "digits"
-    """digits (bundled with scikit-learn), folder:PATH (your images; nested folders are classes), or
-    any image dataset of TensorFlow Datasets, such as cifar10."""
+    """digits, folder:PATH (nested folders are classes) or a TensorFlow Datasets name (cifar10)."""
     data_dir: OptionalPath = None
     """Where datasets are prepared. Default: the user's cache folder."""
     image_size: OptionalInt = None
@@ -53,7 +52,8 @@ class Recipe(NamedTuple):
     learning_rate: float | None = None
 
 
-# Of the paper's appendix on CIFAR-10; lars with a learning rate of 1.0 at 512 images.
+# What is usual for CIFAR-10; the paper's own search (appendix B.9) spans these rates around 1.0 and
+# temperatures around 0.5.
 PHOTOS = Recipe(simclr_transform, "resnet18", 512, 200, 10, "lars", 0.5)
 FEW_PHOTOS = Recipe(simclr_transform, "convnet", 128, 60, 4, "adamw", 0.2)
 # Chosen on the validation images.

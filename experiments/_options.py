@@ -7,7 +7,9 @@ value of None stands for the recipe of the dataset and is filled in before anyth
 import contextlib
 import dataclasses
 import functools
+import io
 import math
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,13 +22,20 @@ Config = TypeVar("Config")
 # Optional flags, and what `--help` says of leaving them out.
 of_recipe = functools.partial(tyro.conf.arg, help_behavior_hint="(default: what suits the dataset)")
 _unset = functools.partial(tyro.conf.arg, help_behavior_hint="(default: none)")
-IntOfRecipe = Annotated[int | None, of_recipe(metavar="INT")]
-FloatOfRecipe = Annotated[float | None, of_recipe(metavar="FLOAT")]
-OptionalInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
-OptionalFloat = Annotated[float | None, _unset(metavar="FLOAT")]
-OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
+# The constructor keeps "None" from being a value that can be typed.
+IntOfRecipe = Annotated[int | None, of_recipe(metavar="INT", constructor=int)]
+FloatOfRecipe = Annotated[float | None, of_recipe(metavar="FLOAT", constructor=float)]
+OptionalInt = Annotated[
+    int | None, tyro.conf.arg(metavar="INT", constructor=int, help_behavior_hint="")
+]
+OptionalFloat = Annotated[float | None, _unset(metavar="FLOAT", constructor=float)]
+OptionalPath = Annotated[
+    Path | None, tyro.conf.arg(metavar="PATH", constructor=Path, help_behavior_hint="")
+]
 Optimizer = Literal["adamw", "lars", "sgd"]
-OptimizerOfRecipe = Annotated[Optimizer | None, of_recipe(metavar="{adamw,lars,sgd}")]
+OptimizerOfRecipe = Annotated[
+    Optimizer | None, of_recipe(metavar="{adamw,lars,sgd}", constructor=Optimizer)
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,12 +80,40 @@ class Machine:
 
 def parse(config: type[Config], *, program: str, arguments: Sequence[str] | None) -> Config:
     """Return the configuration of a command line; `--help` and unknown flags end the process."""
-    return tyro.cli(
-        config,
-        prog=f"python -m experiments.{program}",
-        args=arguments,
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            return tyro.cli(
+                config,
+                prog=f"python -m experiments.{program}",
+                args=arguments,
+                config=(tyro.conf.OmitArgPrefixes,),
+            )
+    except SystemExit as ended:
+        if ended.code:
+            print(f"error: {one_line(box.getvalue())}", file=sys.stderr)
+        raise
+
+
+def one_line(box: str) -> str:
+    r"""Return what tyro draws in a box of many lines: its first part, and the flags it proposes.
+
+    >>> box = ["╭─ Unrecognized options ────────────╮", "│ Unrecognized options: --epoch=1   │"]
+    >>> box += ["│ ───────────────────────────────── │", "│ Perhaps you meant:                │"]
+    >>> box += ["│     --epochs INT                  │", "╰───────────────────────────────────╯"]
+    >>> print(one_line("\n".join(box)))
+    Unrecognized options: --epoch=1; did you mean --epochs? (--help lists all options)
+    """
+    lines = [line.strip("│╭╮╰╯ ") for line in box.strip().splitlines()[1:]]
+    # A rule ends the first part; where the terminal is ASCII, another one underlines the title.
+    rules = [i for i, line in enumerate(lines) if not line.strip("─-")]
+    start, end = (1, rules[1]) if rules[0] == 0 else (0, rules[0])
+    said = " ".join(" ".join(lines[start:end]).split())
+    typed = re.findall(r"--[\w-]+", said)
+    near = [line.split()[0] for line in lines[end:] if line.startswith("--") and " " in line]
+    proposal = " or ".join(name for name in near if name not in typed)
+    hint = f"; did you mean {proposal}?" if proposal else ""
+    return f"{said}{hint} (--help lists all options)"
 
 
 @contextlib.contextmanager

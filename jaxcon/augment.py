@@ -362,7 +362,7 @@ def colour_jitter(key: Array, image: Array, *, strength: float) -> Array:
         The image's shape, in [0, 1].
 
     Reference:
-        Chen et al. 2020, appendix A (there the order is random).
+        Chen et al. 2020, appendix A (their code draws the order, too).
     """
     bright, contrast, saturation, hue = jax.random.split(key, 4)
     low, high = 1 - 0.8 * strength, 1 + 0.8 * strength

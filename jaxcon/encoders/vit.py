@@ -61,7 +61,7 @@ class ViT(nn.Module):
         if height % self.patch or width % self.patch:
             raise ValueError(
                 f"images of {height}x{width} pixels cannot be cut into patches of {self.patch}; "
-                "choose a patch size that divides both sides"
+                "choose a patch size that divides both sides, or resize the images"
             )
         patch = (self.patch, self.patch)
         x = nn.Conv(self.dim, patch, strides=patch, padding="VALID", dtype=self.dtype)(images)

@@ -60,7 +60,8 @@ class MetricsLog:
         row = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
         self._file.write(json.dumps({"step": step, **row}) + "\n")
         for name, value in metrics.items():
-            self._events.add_scalar(name, value, step)
+            if math.isfinite(value):  # TensorBoard would warn of every other
+                self._events.add_scalar(name, value, step)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -49,11 +49,27 @@ def test_a_workdir_that_is_a_file(capsys, tmp_path):
     assert "expected a folder, found a file" in refused(capsys, f"--workdir={path}")
 
 
-@pytest.mark.parametrize("flag", ["--temperatur=1", "--encoder=resnet81", "--epochs=many"])
-def test_unknown_flags_and_values_end_with_a_hint(capsys, flag):
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--temperatur=1", "Unrecognized options: --temperatur=1; did you mean --temperature?"),
+        ("--encoder=resnet81", "invalid choice 'resnet81' for argument '--encoder'"),
+        ("--optimizer=None", "invalid choice 'None' for argument '--optimizer'"),
+        ("--epochs=many", "Error parsing --epochs"),
+        ("--epochs", "Missing value for argument '--epochs'"),
+    ],
+)
+def test_what_cannot_be_parsed_ends_in_one_line_with_a_hint(capsys, flag, said):
     error = refused(capsys, flag)
-    assert "--help" in error
-    assert "Traceback" not in error
+    assert error.startswith(f"error: {said}")
+    assert error.endswith(" (--help lists all options)\n")
+    assert error.count("\n") == 1
+
+
+def test_images_that_an_encoder_cannot_take_leave_no_run_behind(capsys, tmp_path):
+    flags = ["--encoder=vit", "--image-size=10", f"--workdir={tmp_path}"]
+    assert "10x10 pixels cannot be cut into patches of 4" in refused(capsys, *flags)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_help_documents_every_flag(capsys):
@@ -65,6 +81,18 @@ def test_help_documents_every_flag(capsys):
     for name in fields:
         assert _options.flag(name) in text
     assert "None" not in text
+
+
+@pytest.mark.parametrize(("dataset", "examples"), [("digits", 1259), ("cifar10", 5000), ("x", 256)])
+def test_help_states_the_recipes(dataset, examples):
+    config = simclr.SimCLR(images=_images.Images(dataset))
+    resolved, _ = simclr.resolve(config, examples)
+    training = resolved.training
+    words = f"{training.epochs} epochs of {training.batch_size}"
+    line = next(line for line in (simclr.SimCLR.__doc__ or "").splitlines() if words in line)
+    assert f": {resolved.images.encoder}, " in line
+    assert f"{training.optimizer} at {training.learning_rate:g}" in line.replace("1.0", "1")
+    assert line.endswith(f"temperature {resolved.loss.temperature}")
 
 
 def test_a_recipe_fills_what_was_left_open():

@@ -33,7 +33,7 @@ def single():
     return train(1)
 
 
-@pytest.mark.parametrize("devices", [2, 4, 8])
+@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 4, 8])
 def test_losses_do_not_depend_on_the_number_of_devices(devices, single):
     losses, variables = train(devices)
     assert losses[-1] < 0.8 * losses[0]
@@ -41,8 +41,11 @@ def test_losses_do_not_depend_on_the_number_of_devices(devices, single):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), variables, single[1])
 
 
-def test_losses_agree_in_float64():
-    code = """
+@pytest.mark.parametrize(
+    "counts", [(1, 8), pytest.param((1, 2, 4, 8), marks=pytest.mark.slow)], ids=str
+)
+def test_losses_agree_in_float64(counts):
+    code = f"""
 import os
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 import jax
@@ -52,7 +55,7 @@ import json
 from tests.training import toy
 from tests.training.test_step import train
 toy.DATA = toy.DATA.astype("float64")
-print(json.dumps([train(n)[0] for n in (1, 2, 4, 8)]))
+print(json.dumps([train(n)[0] for n in {counts}]))
 """
     environ = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     done = subprocess.run(
