@@ -106,7 +106,7 @@ def make_encoder(name: Encoder, **settings: Any) -> Any:
     return constructors[name](**settings)
 
 
-def map_rows(apply: Callable[[np.ndarray], Any], images: Any, *, batch: int = 256) -> np.ndarray:
+def map_rows(apply: Callable[[np.ndarray], Any], images: Any, *, batch: int = 64) -> np.ndarray:
     """Return `apply` of every row as one array: batches of one size, so one compilation.
 
     >>> map_rows(lambda x: x + 1, np.arange(5), batch=2).tolist()

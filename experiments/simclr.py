@@ -101,10 +101,13 @@ def make_loss(model: Model, transform: Transform, temperature: float) -> LossFn:
 def resolve(config: SimCLR, examples: int) -> tuple[SimCLR, _images.Recipe]:
     """Return the configuration with the recipe of its dataset filled in."""
     recipe = _images.recipe_for(config.images.dataset, examples)
+    epochs = config.training.epochs or recipe.epochs
     training = _options.fill(
         config.training,
-        epochs=recipe.epochs,
-        warmup_epochs=recipe.warmup_epochs,
+        epochs=epochs,
+        warmup_epochs=recipe.warmup_epochs
+        * epochs
+        / recipe.epochs,  # a shorter run, a shorter rise
         batch_size=_images.default_batch(recipe.batch_size, examples),
         optimizer=recipe.optimizer,
     )

@@ -260,11 +260,15 @@ tbody tr:last-child {{ font-weight: 600; }}
 figure {{ margin: 1.75rem 0 0; }}
 img {{ display: block; max-width: 100%; height: auto; }}
 figcaption {{ color: #4b5563; font-size: .92rem; margin-top: .4rem; }}
-dl {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: .4rem 1rem;
+dl {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); gap: .4rem 1rem;
   margin: 0; font-size: .92rem; }}
-dd {{ margin: 0; }}
 dt {{ color: #4b5563; }}
-dd {{ font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }}
+dd {{ margin: 0; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }}
+@media (max-width: 40rem) {{
+  table {{ font-size: .85rem; }}
+  th, td:first-child {{ white-space: normal; }}
+  th, td {{ padding: .4rem .35rem; }}
+}}
 </style>
 </head>
 <body>

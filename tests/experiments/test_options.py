@@ -101,6 +101,7 @@ def test_a_recipe_fills_what_was_left_open():
     assert recipe is _images.DIGITS
     assert resolved.training.epochs == 3
     assert resolved.training.learning_rate == 0.3
+    assert resolved.training.warmup_epochs == pytest.approx(0.3)  # a tenth, as in the long run
     open_fields = {"clip_norm", "ema", "data_dir", "image_size"}
     fields = _options.flat(resolved.images, resolved.loss, resolved.training)
     assert {name for name, value in fields.items() if value is None} == open_fields
