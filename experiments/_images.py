@@ -19,7 +19,10 @@ from jaxcon.evaluation.linear_probe import few_label_probe, linear_probe_accurac
 Encoder = Literal["mlp", "convnet", "resnet18", "resnet50", "vit"]
 EncoderOfRecipe = Annotated[
     Encoder | None,
-    of_recipe(metavar="{mlp,convnet,resnet18,resnet50,vit}", constructor=Encoder),
+    of_recipe(  # pyright: ignore[reportCallIssue]
+        metavar="{mlp,convnet,resnet18,resnet50,vit}",
+        constructor=Encoder,  # pyright: ignore[reportArgumentType]
+    ),
 ]
 
 

@@ -34,7 +34,11 @@ OptionalPath = Annotated[
 ]
 Optimizer = Literal["adamw", "lars", "sgd"]
 OptimizerOfRecipe = Annotated[
-    Optimizer | None, of_recipe(metavar="{adamw,lars,sgd}", constructor=Optimizer)
+    Optimizer | None,
+    of_recipe(  # pyright: ignore[reportCallIssue]
+        metavar="{adamw,lars,sgd}",
+        constructor=Optimizer,  # pyright: ignore[reportArgumentType]
+    ),
 ]
 
 
