@@ -83,6 +83,11 @@ class Case:
     deviations: tuple[int, ...] = ()
 
     @property
+    def plain(self) -> bool:
+        """Whether it is the loss with its defaults, not another form of it."""
+        return self.id == self.name
+
+    @property
     def name(self) -> str:
         """The public name of the loss."""
         return self.id.split("[")[0]
