@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: help simclr test test-slow lint format clean
+.PHONY: help simclr test test-slow bench lint format clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -17,6 +17,9 @@ test: $(VENV)/dev  ## Set up and run the tests
 
 test-slow: $(VENV)/dev  ## Run the exhaustive grids and long runs as well
 	$(RUN) -m pytest -n 2 --dist loadgroup -m slow
+
+bench: $(VENV)/bench  ## Measure the losses beside their peers (about an hour)
+	$(RUN) -m benchmarks.losses
 
 lint: $(VENV)/dev  ## Check style and types
 	$(VENV)/bin/ruff check .
@@ -40,3 +43,8 @@ $(VENV)/experiments: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)/dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(INSTALL) '.[experiments,dev]'
 	@touch $@ $(VENV)/experiments
+
+$(VENV)/bench: $(VENV)/dev benchmarks/requirements.txt benchmarks/requirements-nodeps.txt
+	$(VENV)/bin/pip install --quiet --requirement benchmarks/requirements.txt
+	$(VENV)/bin/pip install --quiet --no-deps --requirement benchmarks/requirements-nodeps.txt
+	@touch $@
