@@ -55,8 +55,8 @@ def load_tfds(
     """Loads the dataset that TFDS knows as `name`; see `sources.load`."""
     root = Path(data_dir).expanduser() if data_dir else default_data_dir()
     builder = _prepared_builder(name, root)
-    splits = _read(builder, image_size, memory_limit)
     label = _label_key(builder)
+    splits = _read(builder, _parts(builder, label), image_size, memory_limit)
     names = builder.info.features[label].names if label else None
     return Dataset(name=name, class_names=tuple(names) if names else None, **splits)
 
@@ -221,9 +221,13 @@ def _parts(builder: Any, label: str | None) -> dict[str, tuple[str, np.ndarray]]
     return parts
 
 
-def _read(builder: Any, image_size: int | None, memory_limit: int) -> dict[str, Split]:
+def _read(
+    builder: Any,
+    parts: dict[str, tuple[str, np.ndarray]],
+    image_size: int | None,
+    memory_limit: int,
+) -> dict[str, Split]:
     image, label = _image_key(builder), _label_key(builder)
-    parts = _parts(builder, label)
     height, width, channels = builder.info.features[image].shape
     if image_size is None and None in (height, width):
         first = _source(builder, "train")[0][image]
