@@ -4,10 +4,11 @@ All image encoders are called alike and take the same last two settings: ``axis_
 axis over which batch statistics are averaged, and ``dtype`` of the computation. Parameters are
 float32, features come out in float32. Texts become numbers in ``jaxcon.encoders.tokenizer``.
 
+    >>> from functools import partial
     >>> import jax, jax.numpy as jnp
     >>> images = jnp.ones((2, 8, 8, 1))
-    >>> encoder = ConvNet(widths=(8, 16))
-    >>> variables = encoder.init(jax.random.key(0), images, train=False)
+    >>> encoder = MLP(widths=(8, 16))
+    >>> variables = jax.jit(partial(encoder.init, train=False))(jax.random.key(0), images)
     >>> features, updates = encoder.apply(variables, images, train=True, mutable=["batch_stats"])
     >>> features.shape, features.dtype
     ((2, 16), dtype('float32'))

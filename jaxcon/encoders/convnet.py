@@ -1,4 +1,4 @@
-"""A residual network for images of a few pixels: the digits' default."""
+"""A residual network for images of a few pixels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,10 +13,12 @@ class ConvNet(nn.Module):
     """Residual stages of 3x3 convolutions, halved between stages; mean over the last map.
 
     Example:
+        >>> from functools import partial
         >>> import jax, jax.numpy as jnp
         >>> net = ConvNet(widths=(8, 16))
-        >>> variables = net.init(jax.random.key(0), jnp.ones((2, 8, 8, 1)), train=False)
-        >>> net.apply(variables, jnp.ones((2, 8, 8, 1)), train=False).shape
+        >>> start = jax.jit(partial(net.init_with_output, train=False))
+        >>> features, variables = start(jax.random.key(0), jnp.ones((2, 8, 8, 1)))
+        >>> features.shape
         (2, 16)
 
     Attributes:
@@ -95,9 +97,10 @@ class ConvBlock(nn.Module):
     """``relu(x + f(x))`` with f two 3x3 convolutions; starts as ``relu(x)``, for f starts at 0.
 
     Example:
+        >>> from functools import partial
         >>> import jax, jax.numpy as jnp
-        >>> ConvBlock(4).init_with_output(
-        ...     jax.random.key(0), jnp.ones((1, 4, 4, 4)), train=False)[0].shape
+        >>> start = jax.jit(partial(ConvBlock(4).init_with_output, train=False))
+        >>> start(jax.random.key(0), jnp.ones((1, 4, 4, 4)))[0].shape
         (1, 4, 4, 4)
 
     Attributes:

@@ -12,9 +12,10 @@ class ProjectionHead(nn.Module):
     """A perceptron from features to embeddings: hidden layers with batch norm and relu.
 
     Example:
+        >>> from functools import partial
         >>> import jax, jax.numpy as jnp
-        >>> ProjectionHead(hidden=32, dim=16).init_with_output(
-        ...     jax.random.key(0), jnp.ones((4, 8)), train=False)[0].shape
+        >>> start = jax.jit(partial(ProjectionHead(hidden=32, dim=16).init_with_output, train=False))
+        >>> start(jax.random.key(0), jnp.ones((4, 8)))[0].shape
         (4, 16)
 
     Attributes:

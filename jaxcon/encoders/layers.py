@@ -54,7 +54,7 @@ class PatchConv(nn.Module):
 
     Example:
         >>> import jax
-        >>> PatchConv(4).init_with_output(jax.random.key(0), jnp.ones((1, 8, 8, 3)))[0].shape
+        >>> jax.jit(PatchConv(4).init_with_output)(jax.random.key(0), jnp.ones((1, 8, 8, 3)))[0].shape
         (1, 8, 8, 4)
 
     Attributes:

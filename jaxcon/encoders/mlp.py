@@ -12,14 +12,16 @@ from jaxcon.encoders.layers import BatchNorm, to_features
 class MLP(nn.Module):
     """Pixels as one vector, then dense layers, each with batch norm and relu.
 
-    On the 8x8 digits a step takes a ninth of the time of ``ConvNet``'s, and the features separate
-    the classes better after equal time: there is no pooling that forgets where a stroke lies.
+    The digits' default. On two CPU cores a SimCLR step takes a ninth of the time of ``ConvNet``'s
+    (20 ms for 256 pairs), and in equal time its features separate the classes better.
 
     Example:
+        >>> from functools import partial
         >>> import jax, jax.numpy as jnp
         >>> net = MLP(widths=(16, 16))
-        >>> variables = net.init(jax.random.key(0), jnp.ones((2, 8, 8, 1)), train=False)
-        >>> net.apply(variables, jnp.ones((2, 8, 8, 1)), train=False).shape
+        >>> start = jax.jit(partial(net.init_with_output, train=False))
+        >>> features, variables = start(jax.random.key(0), jnp.ones((2, 8, 8, 1)))
+        >>> features.shape
         (2, 16)
 
     Attributes:

@@ -13,9 +13,10 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut: the block of ResNet-18.
 
     Example:
+        >>> from functools import partial
         >>> import jax, jax.numpy as jnp
-        >>> BasicBlock(8, stride=2).init_with_output(
-        ...     jax.random.key(0), jnp.ones((1, 4, 4, 8)), train=False)[0].shape
+        >>> start = jax.jit(partial(BasicBlock(8, stride=2).init_with_output, train=False))
+        >>> start(jax.random.key(0), jnp.ones((1, 4, 4, 8)))[0].shape
         (1, 2, 2, 8)
 
     Attributes:
@@ -44,9 +45,10 @@ class BottleneckBlock(nn.Module):
     """1x1, 3x3, 1x1 convolutions and a shortcut, four times as wide outside: ResNet-50's block.
 
     Example:
+        >>> from functools import partial
         >>> import jax, jax.numpy as jnp
-        >>> BottleneckBlock(8, stride=2).init_with_output(
-        ...     jax.random.key(0), jnp.ones((1, 4, 4, 8)), train=False)[0].shape
+        >>> start = jax.jit(partial(BottleneckBlock(8, stride=2).init_with_output, train=False))
+        >>> start(jax.random.key(0), jnp.ones((1, 4, 4, 8)))[0].shape
         (1, 2, 2, 32)
 
     Attributes:
@@ -79,10 +81,12 @@ class ResNet(nn.Module):
     (7x7 with stride 2, then max-pool).
 
     Example:
+        >>> from functools import partial
         >>> import jax, jax.numpy as jnp
         >>> net = ResNet(stages=(1, 1), block=BasicBlock, width=4)
-        >>> variables = net.init(jax.random.key(0), jnp.ones((2, 8, 8, 3)), train=False)
-        >>> net.apply(variables, jnp.ones((2, 8, 8, 3)), train=False).shape
+        >>> start = jax.jit(partial(net.init_with_output, train=False))
+        >>> features, variables = start(jax.random.key(0), jnp.ones((2, 8, 8, 3)))
+        >>> features.shape
         (2, 8)
 
     Attributes:

@@ -15,10 +15,12 @@ class ViT(nn.Module):
     It has no batch statistics: ``train`` and ``axis_name`` are taken and change nothing.
 
     Example:
+        >>> from functools import partial
         >>> import jax, jax.numpy as jnp
         >>> net = ViT(patch=2, dim=16, depth=1, heads=2)
-        >>> variables = net.init(jax.random.key(0), jnp.ones((2, 8, 8, 1)), train=False)
-        >>> net.apply(variables, jnp.ones((2, 8, 8, 1)), train=False).shape
+        >>> start = jax.jit(partial(net.init_with_output, train=False))
+        >>> features, variables = start(jax.random.key(0), jnp.ones((2, 8, 8, 1)))
+        >>> features.shape
         (2, 16)
 
     Attributes:
@@ -76,7 +78,8 @@ class TransformerBlock(nn.Module):
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> TransformerBlock(2).init_with_output(jax.random.key(0), jnp.ones((1, 3, 8)))[0].shape
+        >>> start = jax.jit(TransformerBlock(2).init_with_output)
+        >>> start(jax.random.key(0), jnp.ones((1, 3, 8)))[0].shape
         (1, 3, 8)
 
     Attributes:

@@ -159,7 +159,7 @@ def triplet_loss(
     distances, positives, negatives = _distances(rows, axis_name)
     counts = lax.stop_gradient(
         lax.map(
-            lambda anchor: mining(*anchor, margin),
+            lambda anchor: mining(anchor[0], anchor[1], anchor[2], margin),
             (lax.stop_gradient(distances), positives, negatives),
             batch_size=_ANCHORS_AT_ONCE,
         )

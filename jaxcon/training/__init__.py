@@ -1,1 +1,13 @@
-"""Filled in by the modules beside it."""
+"""Training: a state, a pure step over a device axis, a loop that survives kills.
+
+Nothing here knows a loss, an encoder or a dataset: those are handed in as functions.
+
+| file | what |
+|---|---|
+| `devices` | which accelerator, how many devices, one mesh axis called "batch" |
+| `state` | parameters, statistics, optimizer state, step and an optional moving average |
+| `optimizers` | adamw, lars, sgd over a warm-up + cosine schedule counted in steps |
+| `step` | the train step and its two parallel forms: `shard_map` under jit, and `pmap` |
+| `checkpoint` | saving with a digest of every leaf, restoring only what proves intact |
+| `loop` | progress, metrics, TensorBoard, checkpoints, clean stops |
+"""

@@ -1,6 +1,6 @@
 """What every image encoder and the head promise: shapes, dtypes, global batch statistics."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -38,13 +38,20 @@ def train(module, variables, x):
     return module.apply(variables, x, train=True, mutable=["batch_stats"])
 
 
+@cache
+def reference(name):
+    """Variables, and what one training pass on one device makes of them."""
+    variables = start(SMALL[name](), inputs(name))
+    return variables, *jax.jit(partial(train, SMALL[name]()))(variables, inputs(name))
+
+
 @each
 def test_bf16_computes_in_bf16_and_keeps_float32_outside(name):
-    x = inputs(name)
-    variables = start(SMALL[name](dtype=jnp.bfloat16), x)
-    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
-    full, _ = jax.jit(partial(train, SMALL[name]()))(variables, x)
-    half, updates = jax.jit(partial(train, SMALL[name](dtype=jnp.bfloat16)))(variables, x)
+    variables, full, _ = reference(name)
+    module = SMALL[name](dtype=jnp.bfloat16)
+    shapes = jax.eval_shape(partial(start, module), inputs(name))
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype(jnp.float32)}
+    half, updates = jax.jit(partial(train, module))(variables, inputs(name))
     assert half.dtype == full.dtype == jnp.float32
     assert {leaf.dtype for leaf in jax.tree.leaves(updates)} <= {jnp.dtype(jnp.float32)}
     error = np.abs(half - full).max() / np.abs(full).max()
@@ -53,14 +60,15 @@ def test_bf16_computes_in_bf16_and_keeps_float32_outside(name):
 
 @each
 def test_four_devices_give_the_features_and_statistics_of_one(name):
-    x = inputs(name)
-    variables = start(SMALL[name](), x)
-    features, updates = jax.jit(partial(train, SMALL[name]()))(variables, x)
-
+    variables, features, updates = reference(name)
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), ("batch",))
-    specs = {"in_specs": (P(), P("batch")), "out_specs": (P("batch"), P())}
-    shard = jax.shard_map(partial(train, SMALL[name](axis_name="batch")), mesh=mesh, **specs)
-    sharded, sharded_updates = jax.jit(shard)(variables, x)
+    shard = jax.shard_map(
+        partial(train, SMALL[name](axis_name="batch")),
+        mesh=mesh,
+        in_specs=(P(), P("batch")),
+        out_specs=(P("batch"), P()),
+    )
+    sharded, sharded_updates = jax.jit(shard)(variables, inputs(name))
     np.testing.assert_allclose(sharded, features, rtol=1e-4, atol=1e-5)
     for got, expected in zip(
         jax.tree.leaves(sharded_updates), jax.tree.leaves(updates), strict=True
@@ -71,28 +79,34 @@ def test_four_devices_give_the_features_and_statistics_of_one(name):
 @each
 def test_evaluation_rows_do_not_see_each_other(name):
     x = inputs(name)
-    module = SMALL[name]()
-    variables = start(module, x)
-    apply = jax.jit(partial(module.apply, train=False))
-    np.testing.assert_allclose(apply(variables, x)[:3], apply(variables, x[:3]), atol=1e-5)
+    apply = jax.jit(partial(SMALL[name]().apply, reference(name)[0], train=False))
+    others = np.concatenate([x[:3], 1 - x[3:]])
+    alone, together = apply(x), apply(others)
+    np.testing.assert_array_equal(alone[:3], together[:3])
+    assert np.abs(alone[3:] - together[3:]).max() > 1e-3
 
 
 @each
 def test_double_precision_flows_through(name):
-    x = inputs(name)
     with jax.enable_x64(True):
-        wide = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), start(SMALL[name](), x))
-        features, _ = jax.jit(partial(train, SMALL[name]()))(wide, jnp.asarray(x, jnp.float64))
+        wide = jax.tree.map(lambda p: np.asarray(p, np.float64), reference(name)[0])
+        x = np.asarray(inputs(name), np.float64)
+        features, _ = jax.eval_shape(partial(train, SMALL[name]()), wide, x)
         assert features.dtype == jnp.float64
 
 
 @pytest.mark.parametrize("size", [1, 3, 5])
 def test_patch_conv_is_nn_conv(size):
-    reference = nn.Conv(6, (size, size), use_bias=False)
-    ours = PatchConv(6, size=size)
-    variables = ours.init(jax.random.key(0), IMAGES)
-    expected = reference.apply(variables, IMAGES)
-    np.testing.assert_allclose(ours.apply(variables, IMAGES), expected, rtol=1e-4, atol=1e-5)
+    images = IMAGES[:2]
+    kernel = np.random.default_rng(1).normal(size=(size, size, 3, 6)).astype(np.float32)
+    variables = {"params": {"kernel": kernel}}
+
+    def both(images):
+        reference = nn.Conv(6, (size, size), use_bias=False).apply(variables, images)
+        return PatchConv(6, size=size).apply(variables, images), reference
+
+    ours, reference = jax.jit(both)(images)
+    np.testing.assert_allclose(ours, reference, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -117,20 +131,20 @@ def test_a_residual_block_starts_as_its_shortcut(block):
     module = block(2)
     width = 2 if block is BasicBlock else 8
     x = np.abs(np.random.default_rng(1).normal(size=(4, 4, 4, width))).astype(np.float32)
-    variables = module.init(jax.random.key(0), x, train=False)
-    np.testing.assert_allclose(module.apply(variables, x, train=False), x)
+    features, _ = jax.jit(partial(module.init_with_output, train=False))(jax.random.key(0), x)
+    np.testing.assert_allclose(features, x, atol=1e-6)
 
 
 def test_vit_knows_where_its_patches_are():
     net = encoders.ViT(patch=4, dim=8, depth=1, heads=2)
     variables = start(net, IMAGES)
     swapped = np.concatenate([IMAGES[:, 4:], IMAGES[:, :4]], axis=1)
-    apply = partial(net.apply, variables, train=False)
+    apply = jax.jit(partial(net.apply, variables, train=False))
     assert np.abs(apply(IMAGES) - apply(swapped)).max() > 1e-3
 
 
 def test_vit_says_which_patches_would_fit():
     with pytest.raises(ValueError, match=r"8x8 pixels cannot be cut into patches of 3"):
-        encoders.ViT(patch=3).init(jax.random.key(0), IMAGES, train=False)
-    with pytest.raises(ValueError, match="4 divides"):
-        encoders.ViT(dim=10, heads=2).init(jax.random.key(0), IMAGES, train=False)
+        start(encoders.ViT(patch=3), IMAGES)
+    with pytest.raises(ValueError, match="multiple of 4"):
+        start(encoders.ViT(dim=10, heads=2), IMAGES)

@@ -1,0 +1,179 @@
+"""What every experiment does around its loss: set up, resume, train, stop.
+
+An experiment hands over `init` (how its variables begin), `loss_fn` and batches; it gets a `Run`.
+"""
+
+import dataclasses
+import logging
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from experiments._options import Machine, Training, usage_errors
+from jaxcon.training import optimizers
+from jaxcon.training.checkpoint import Checkpoints, Workdir
+from jaxcon.training.devices import batch_sharding, make_mesh, replicate, select_accelerator
+from jaxcon.training.loop import fit
+from jaxcon.training.state import create_state
+from jaxcon.training.step import LossFn, make_train_step, shard_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The numbers of a run that follow from its options and the size of its dataset."""
+
+    examples: int
+    batch_size: int
+    epochs: int
+    warmup_epochs: float
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.examples // self.batch_size
+
+    @property
+    def steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def warmup_steps(self) -> int:
+        return min(round(self.warmup_epochs * self.steps_per_epoch), self.steps - 1)
+
+
+class Run(NamedTuple):
+    """What training made: variables for `apply_fn` before and after, on the host."""
+
+    before: dict[str, Any]
+    after: dict[str, Any]
+    finished: bool
+
+
+def jit_once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function compiled in a hurry: for what is called once, not for what is fast."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def say(text: str) -> None:
+    """Print a line of the main process, now."""
+    if jax.process_index() == 0:
+        print(text, flush=True)
+
+
+def workdir_path(machine: Machine, experiment: str, dataset: str) -> Path:
+    """Return the folder asked for, or `runs/EXPERIMENT-DATASET`.
+
+    >>> print(workdir_path(Machine(), "simclr", "folder:/data/my birds/"))
+    runs/simclr-folder-data-my-birds
+    """
+    name = "-".join(re.findall(r"[\w.]+", f"{experiment}-{dataset}"))
+    return machine.workdir or Path("runs") / name
+
+
+def quiet_libraries() -> None:
+    """Leave the console to the run: orbax and its absl logger narrate every save."""
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("orbax").setLevel(logging.ERROR)
+
+
+def select_devices(machine: Machine) -> list[Any]:
+    """Return the devices of the run; on CPU one, unless more are asked for."""
+    devices = select_accelerator(machine.accelerator, num_devices=machine.num_devices)
+    single = machine.num_devices is None and jax.process_count() == 1
+    return devices[:1] if single and devices[0].platform == "cpu" else devices
+
+
+def make_plan(training: Training, *, examples: int, devices: int) -> Plan:
+    """Return the plan, or raise a ValueError where batch, dataset and devices do not fit."""
+    batch_size = training.batch_size
+    assert batch_size is not None
+    assert training.epochs is not None
+    assert training.warmup_epochs is not None
+    if batch_size > examples:
+        raise ValueError(
+            f"--batch-size={batch_size}: larger than the {examples} training images; "
+            f"choose at most {examples}"
+        )
+    if batch_size < 2 or batch_size % devices:
+        raise ValueError(
+            f"--batch-size={batch_size}: expected a multiple of the {devices} devices, at least 2"
+        )
+    return Plan(examples, batch_size, training.epochs, training.warmup_epochs)
+
+
+def make_optimizer(training: Training, plan: Plan) -> Any:
+    """Return the optimizer that the options name."""
+    assert training.learning_rate is not None
+    assert training.optimizer is not None
+    schedule = optimizers.warmup_cosine(
+        training.learning_rate, warmup_steps=plan.warmup_steps, total_steps=plan.steps
+    )
+    build = getattr(optimizers, training.optimizer)
+    return build(schedule, weight_decay=training.weight_decay, clip_norm=training.clip_norm)
+
+
+def pretrain(
+    workdir: Workdir,
+    training: Training,
+    machine: Machine,
+    plan: Plan,
+    *,
+    devices: list[Any],
+    init: Callable[[jax.Array], Any],
+    apply_fn: Callable[..., Any],
+    loss_fn: LossFn,
+    batches: Callable[[int, Any], Iterator[Any]],
+    chance: float,
+) -> Run:
+    """Train to the end, from the newest intact checkpoint where there is one.
+
+    Args:
+        workdir: of `open_workdir`.
+        training: how.
+        machine: where.
+        plan: how long.
+        devices: to share the batch.
+        init: from a key to the variables.
+        apply_fn: kept in the state for the evaluation.
+        loss_fn: of `jaxcon.training.step`, over the mapped axis "batch".
+        batches: from a step and a sharding to the batches from that step on.
+        chance: loss at chance level.
+
+    Returns:
+        The variables before and after; with a moving average, `after` is the average.
+    """
+    mesh = make_mesh(devices)
+    keys = jax.random.split(jax.random.key(training.seed))
+    variables = jax.device_get(jit_once(init)(keys[0]))
+    optimizer = make_optimizer(training, plan)
+    state = create_state(variables, optimizer, apply_fn=apply_fn, average=training.ema is not None)
+    state = replicate(state, mesh)
+    step = shard_step(make_train_step(loss_fn, ema_decay=training.ema), mesh)
+    with Checkpoints(workdir.checkpoints, say=say) as checkpoints:
+        with usage_errors():
+            restored = checkpoints.restore(state)
+        if restored is not None:
+            state = restored[1]
+            say(f"resumed at step {restored[0]} of {plan.steps}")
+        try:
+            result = fit(
+                state,
+                lambda state, batch: step(state, batch, keys[1]),
+                lambda start: batches(start, batch_sharding(mesh)),
+                steps=plan.steps,
+                batch_size=plan.batch_size,
+                chance=chance,
+                folder=workdir.path,
+                checkpoints=checkpoints,
+                checkpoint_every=machine.checkpoint_every or max(1, plan.steps // 20),
+            )
+        except FloatingPointError as error:
+            raise SystemExit(f"error: {error}") from None
+    if not result.finished:
+        say(
+            f"stopped after step {int(result.state.step)} of {plan.steps}; the same command goes on"
+        )
+    after = jax.device_get(result.state.variables(average=True))
+    return Run(variables, after, result.finished)

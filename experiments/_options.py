@@ -1,0 +1,147 @@
+"""Options that all experiments share, and how a command line becomes a checked configuration.
+
+Each experiment nests these groups in its own dataclass; tyro makes flags and `--help` of them. A
+value of None stands for the recipe of the dataset and is filled in before anything else happens.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+Config = TypeVar("Config")
+
+# Optional flags, and what `--help` says of leaving them out.
+of_recipe = functools.partial(tyro.conf.arg, help_behavior_hint="(default: what suits the dataset)")
+_unset = functools.partial(tyro.conf.arg, help_behavior_hint="(default: none)")
+IntOfRecipe = Annotated[int | None, of_recipe(metavar="INT")]
+FloatOfRecipe = Annotated[float | None, of_recipe(metavar="FLOAT")]
+OptionalInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
+OptionalFloat = Annotated[float | None, _unset(metavar="FLOAT")]
+OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
+Optimizer = Literal["adamw", "lars", "sgd"]
+OptimizerOfRecipe = Annotated[Optimizer | None, of_recipe(metavar="{adamw,lars,sgd}")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How long, in what steps, with which random numbers."""
+
+    seed: int = 0
+    """Decides the first weights, the order of the data and the views."""
+    epochs: IntOfRecipe = None
+    """Passes over the training images."""
+    batch_size: IntOfRecipe = None
+    """Images a step, over all devices together."""
+    optimizer: OptimizerOfRecipe = None
+    """Update rule."""
+    learning_rate: FloatOfRecipe = None
+    """Peak, reached after the warm-up; then a cosine down to 0."""
+    weight_decay: FloatOfRecipe = None
+    """On kernels; biases and norms are left alone."""
+    warmup_epochs: FloatOfRecipe = None
+    """Epochs in which the learning rate rises."""
+    clip_norm: OptionalFloat = None
+    """Shorten longer gradients to this norm."""
+    ema: OptionalFloat = None
+    """Decay of a moving average of the weights, which is then what is evaluated."""
+    precision: Literal["f32", "bf16"] = "f32"
+    """Of the encoder's computation; parameters and the loss stay float32."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """Where it runs; a run may be resumed with other values."""
+
+    workdir: OptionalPath = None
+    """Folder of the run; the same command resumes there. Default: runs/EXPERIMENT-DATASET."""
+    accelerator: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """auto takes the best there is; the others mean that one, or an error."""
+    num_devices: OptionalInt = None
+    """Devices that share the batch; a CPU is divided into as many. Default: all, and 1 CPU."""
+    checkpoint_every: OptionalInt = None
+    """Steps between checkpoints. Default: a twentieth of the run."""
+
+
+def parse(config: type[Config], *, program: str, arguments: Sequence[str] | None) -> Config:
+    """Return the configuration of a command line; `--help` and unknown flags end the process."""
+    return tyro.cli(
+        config,
+        prog=f"python -m experiments.{program}",
+        args=arguments,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+
+
+@contextlib.contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn a ValueError into one line on stderr and exit code 2: the user can mend it."""
+    try:
+        yield
+    except ValueError as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def fill(group: Config, **defaults: Any) -> Config:
+    """Return the group with its None values replaced by the recipe's.
+
+    >>> fill(Training(epochs=3), epochs=100, batch_size=256).epochs
+    3
+    """
+    missing = {name: value for name, value in defaults.items() if getattr(group, name) is None}
+    return dataclasses.replace(group, **missing)  # pyright: ignore[reportArgumentType]
+
+
+def flag(name: str) -> str:
+    """Return the flag of a field.
+
+    >>> flag("batch_size")
+    '--batch-size'
+    """
+    return "--" + name.replace("_", "-")
+
+
+def check_range(
+    group: Any, *names: str, low: float, high: float = math.inf, open_low: bool = True
+) -> None:
+    """Raise a ValueError that names the flag of a number outside of its range; None passes.
+
+    >>> check_range(Training(ema=1.5), "ema", low=0, high=1)
+    Traceback (most recent call last):
+    ValueError: --ema=1.5: expected a number above 0 and below 1
+    """
+    for name in names:
+        value = getattr(group, name)
+        if value is None:
+            continue
+        above = value > low if open_low else value >= low
+        if not (math.isfinite(value) and above and value < high):
+            lower = f"above {low}" if open_low else f"of at least {low}"
+            upper = "" if high == math.inf else f" and below {high}"
+            raise ValueError(f"{flag(name)}={value}: expected a number {lower}{upper}")
+
+
+def check_training(training: Training, machine: Machine) -> None:
+    """Raise a ValueError for the first option outside of its range."""
+    check_range(training, "seed", low=0, high=2**31, open_low=False)
+    check_range(training, "epochs", "batch_size", "learning_rate", "clip_norm", low=0)
+    check_range(training, "weight_decay", "warmup_epochs", low=0, open_low=False)
+    check_range(training, "ema", low=0, high=1)
+    check_range(machine, "num_devices", "checkpoint_every", low=0)
+
+
+def flat(*groups: Any) -> dict[str, Any]:
+    """Return the fields of several groups in one dictionary of JSON values.
+
+    >>> flat(Machine(workdir=Path("runs/a")))["workdir"]
+    'runs/a'
+    """
+    fields = {k: v for group in groups for k, v in dataclasses.asdict(group).items()}
+    return {k: str(v) if isinstance(v, Path) else v for k, v in fields.items()}

@@ -1,0 +1,196 @@
+"""Devices: what a run may use, said once, before jax is first used.
+
+>>> mesh = make_mesh(select_accelerator("auto"))
+>>> mesh.axis_names
+('batch',)
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+BATCH_AXIS = "batch"
+
+Device = Any  # jax.Device is a variable, not a type, to type checkers
+Accelerator = Literal["auto", "cpu", "gpu", "tpu"]
+
+# "gpu" is cuda alone: jax's own alias also tries rocm and oneapi, and fails on those first.
+_PLATFORMS = {"auto": None, "cpu": "cpu", "gpu": "cuda,cpu", "tpu": "tpu,cpu"}
+_INSTALL = {"gpu": "pip install 'jaxcon[cuda]'", "tpu": "pip install 'jaxcon[tpu]'"}
+
+
+def cluster_arguments(environ: Mapping[str, str] = os.environ) -> dict[str, Any] | None:
+    """Return what `jax.distributed.initialize` needs here; None outside of a cluster.
+
+    SLURM steps, Open MPI jobs and TPU pods are recognized by jax itself and need no arguments;
+    anywhere else `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` say it.
+
+    >>> cluster_arguments({}) is None
+    True
+    >>> cluster_arguments({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0"})
+    {}
+
+    Args:
+        environ: environment variables.
+
+    Returns:
+        Keyword arguments, or None for a single process.
+
+    Raises:
+        ValueError: a coordinator without the two numbers beside it.
+    """
+    if address := environ.get("JAX_COORDINATOR_ADDRESS"):
+        numbers = {
+            "num_processes": environ.get("JAX_NUM_PROCESSES", ""),
+            "process_id": environ.get("JAX_PROCESS_ID", ""),
+        }
+        if not all(value.isdigit() for value in numbers.values()):
+            raise ValueError(
+                f"JAX_COORDINATOR_ADDRESS={address} is set: expected whole numbers in "
+                f"JAX_NUM_PROCESSES and JAX_PROCESS_ID beside it, got {list(numbers.values())}"
+            )
+        return {"coordinator_address": address} | {k: int(v) for k, v in numbers.items()}
+    several_hosts = "," in environ.get("TPU_WORKER_HOSTNAMES", "")
+    return {} if several_hosts or _tasks(environ) > 1 else None
+
+
+def select_accelerator(
+    name: Accelerator = "auto", *, num_devices: int | None = None
+) -> list[Device]:
+    """Return the devices to train on: those of one platform, in jax's order.
+
+    On CPU, `num_devices` virtual devices are made; that is possible only before jax is first used.
+
+    >>> len(select_accelerator("cpu", num_devices=1))
+    1
+
+    Args:
+        name: "auto" takes the best there is; the others mean that platform or an error.
+        num_devices: over all processes, at least 1; None takes every device.
+
+    Returns:
+        The devices, at least one.
+
+    Raises:
+        ValueError: no such accelerator here, or fewer devices than asked for.
+    """
+    if name not in _PLATFORMS:
+        raise ValueError(f"accelerator: expected one of {', '.join(_PLATFORMS)}, got {name!r}")
+    if num_devices is not None and num_devices < 1:
+        raise ValueError(f"num_devices: expected at least 1, got {num_devices}")
+    _configure(name, num_devices)
+    devices = _devices(name)
+    if num_devices is None:
+        return devices
+    if jax.process_count() > 1 and num_devices != len(devices):
+        raise ValueError(
+            f"num_devices: the {jax.process_count()} processes have {len(devices)} devices in all, "
+            f"and each has to take part; {num_devices} asked for: leave it out"
+        )
+    if num_devices > len(devices):
+        raise ValueError(
+            f"num_devices: {num_devices} asked for, but {devices[0].platform} has {len(devices)} "
+            "here; ask for fewer, or leave it out to use all"
+        )
+    return devices[:num_devices]
+
+
+def make_mesh(devices: Sequence[Device]) -> Mesh:
+    """Return the one-dimensional mesh whose axis is called "batch".
+
+    Not `jax.make_mesh`: its axes are explicit by default, and there `z @ z.T` raises.
+
+    >>> make_mesh(jax.devices()[:1]).shape["batch"]
+    1
+
+    Args:
+        devices: at least one.
+
+    Returns:
+        The mesh.
+    """
+    return Mesh(np.array(devices), (BATCH_AXIS,))
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Return the tree with a copy of every leaf on each device of the mesh.
+
+    >>> replicate(np.ones(3), make_mesh(jax.devices())).is_fully_replicated
+    True
+
+    Args:
+        tree: arrays; in several processes, the same in each.
+        mesh: of `make_mesh`.
+
+    Returns:
+        Global arrays.
+    """
+    sharding = NamedSharding(mesh, PartitionSpec())
+
+    def put(leaf: Any) -> jax.Array:
+        leaf = np.asarray(leaf)
+        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+
+    return jax.tree.map(put, tree)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Return the sharding that shares the rows of a batch out over the devices of the mesh.
+
+    >>> batch_sharding(make_mesh(jax.devices())).spec
+    PartitionSpec('batch',)
+
+    Args:
+        mesh: of `make_mesh`.
+
+    Returns:
+        The sharding; it fits arrays `[batch, ...]` with batch divisible by the devices.
+    """
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXIS))
+
+
+def _configure(name: Accelerator, num_devices: int | None) -> None:
+    if jax.distributed.is_initialized():
+        return
+    cluster = cluster_arguments()
+    try:
+        if name != "auto":
+            jax.config.update("jax_platforms", _PLATFORMS[name])
+        if num_devices is not None:
+            jax.config.update("jax_num_cpu_devices", max(1, num_devices // _processes(cluster)))
+    except RuntimeError:
+        return  # jax is in use already: what it has is checked by the caller
+    if cluster is not None:
+        # A dead process is noticed after ten seconds instead of a hundred.
+        jax.distributed.initialize(**cluster, heartbeat_timeout_seconds=10)
+
+
+def _tasks(environ: Mapping[str, str]) -> int:
+    names = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+    return max(int(environ.get(name, "1")) for name in names)
+
+
+def _processes(cluster: dict[str, Any] | None) -> int:
+    return 1 if cluster is None else cluster.get("num_processes", _tasks(os.environ))
+
+
+def _devices(name: Accelerator) -> list[Device]:
+    try:
+        devices = jax.devices()
+    except (RuntimeError, AssertionError) as error:  # jax asserts where the plugin is missing
+        raise ValueError(_missing(name)) from error
+    if name != "auto" and devices[0].platform != name:
+        raise ValueError(_missing(name))
+    return devices
+
+
+def _missing(name: Accelerator) -> str:
+    hint = f"; with the hardware at hand: {_INSTALL[name]}" if name in _INSTALL else ""
+    return (
+        f"accelerator: {name} asked for, but jax finds none here{hint} "
+        "(--accelerator=auto takes the best there is)"
+    )

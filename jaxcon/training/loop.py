@@ -1,0 +1,220 @@
+"""The loop: steps, progress, metrics and checkpoints, until the last step or a request to stop.
+
+It never decides anything by time or by the machine, so that a run that was killed and resumed does
+exactly what an uninterrupted one does.
+"""
+
+import contextlib
+import json
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from tqdm import tqdm
+
+from jaxcon.training.checkpoint import Checkpoints, write_text
+from jaxcon.training.state import TrainState
+
+
+class Fit(NamedTuple):
+    """What `fit` returns: the state, and whether its last step is the run's last step."""
+
+    state: TrainState
+    finished: bool
+
+
+class MetricsLog:
+    """`metrics.jsonl` and TensorBoard events of a run; a resumed run continues both.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> with MetricsLog(Path(folder.name), start=0) as log:
+    ...     log.write(0, {"loss": 2.5})
+    >>> read_metrics(Path(folder.name) / "metrics.jsonl")
+    [{'step': 0, 'loss': 2.5}]
+    """
+
+    def __init__(self, folder: Path, *, start: int):
+        """Open the files and drop what lies at step `start` or later: it is computed again."""
+        from tensorboardX import SummaryWriter
+
+        path = Path(folder) / "metrics.jsonl"
+        before = [row for row in read_metrics(path) if row["step"] < start]
+        write_text(path, "".join(json.dumps(row) + "\n" for row in before))
+        self._file = path.open("a", buffering=1)
+        self._events = SummaryWriter(str(Path(folder) / "events"), purge_step=start)
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._events.close()
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """Add one line; a value that is not finite becomes null, for JSON has no NaN."""
+        row = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
+        self._file.write(json.dumps({"step": step, **row}) + "\n")
+        for name, value in metrics.items():
+            self._events.add_scalar(name, value, step)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a `metrics.jsonl`; a last line cut off by a kill is left out.
+
+    >>> read_metrics(Path("no-such-file"))
+    []
+
+    Args:
+        path: of the file, which may be missing.
+
+    Returns:
+        One dictionary a step.
+    """
+    rows = []
+    if Path(path).exists():
+        for line in Path(path).read_text().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                rows.append(json.loads(line))
+    return rows
+
+
+@contextlib.contextmanager
+def stop_requested() -> Iterator[Callable[[int], bool]]:
+    """Yield a function of the step: has SIGTERM (or Ctrl-C) asked this run to stop?
+
+    In several processes a SIGTERM to one stops all after the same step.
+    """
+    event = threading.Event()
+
+    def asked(step: int) -> bool:
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
+
+            return multihost_utils.reached_preemption_sync_point(step)
+        return event.is_set()
+
+    if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, lambda *_: event.set()) for number in signals}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def fit(
+    state: TrainState,
+    step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]],
+    batches: Callable[[int], Iterator[Any]],
+    *,
+    steps: int,
+    batch_size: int,
+    chance: float,
+    folder: Path,
+    checkpoints: Checkpoints,
+    checkpoint_every: int,
+    log_every: int = 10,
+) -> Fit:
+    """Return the state after `steps` steps, or after the step at which a stop was asked for.
+
+    Args:
+        state: at any step; where it is 0, it is saved first.
+        step: `(state, batch) -> (state, metrics)`, with `loss` and `skipped` among the metrics.
+        batches: from a step number to the batches from there on.
+        steps: of the whole run.
+        batch_size: of all devices together, for the images per second.
+        chance: loss at chance level, ln K; the bar shows loss / ln K.
+        folder: for `metrics.jsonl` and `events/`.
+        checkpoints: an open directory.
+        checkpoint_every: steps between checkpoints.
+        log_every: steps between readings of the metrics, which wait for the device.
+
+    Returns:
+        The state, and whether the run is finished.
+
+    Raises:
+        FloatingPointError: not one of the last 50 updates was finite.
+    """
+    start = done = int(state.step)
+    if start >= steps:
+        return Fit(state, True)
+    if start == 0:
+        checkpoints.save(0, state)
+        checkpoints.wait()
+    main = jax.process_index() == 0
+    with contextlib.ExitStack() as stack:
+        asked = stack.enter_context(stop_requested())
+        log = stack.enter_context(MetricsLog(folder, start=start)) if main else None
+        bar = stack.enter_context(
+            tqdm(total=steps, initial=start, unit="step", disable=not main, mininterval=0.5)
+        )
+        reader = _Reader(log, bar, batch_size=batch_size, chance=chance)
+        source = batches(start)
+        for number in range(start, steps):
+            state, metrics = step(state, next(source))
+            done = number + 1
+            stop = asked(done)
+            reader.add(number, metrics)
+            if done % log_every == 0 or done == steps or stop:
+                reader.flush()
+            if done % checkpoint_every == 0 or done == steps or stop:
+                checkpoints.save(done, state)
+            if stop:
+                break
+    checkpoints.wait()
+    return Fit(state, done == steps)
+
+
+class _Reader:
+    """Collects metrics on the device and reads them together: one wait for many steps."""
+
+    patience = 50
+
+    def __init__(self, log: MetricsLog | None, bar: Any, *, batch_size: int, chance: float):
+        self._log, self._bar, self._batch_size, self._chance = log, bar, batch_size, chance
+        self._pending: list[tuple[int, dict[str, jax.Array]]] = []
+        self._skipped: int | None = None
+        self._in_a_row = 0
+
+    def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        self._pending.append((step, metrics))
+
+    def flush(self) -> None:
+        rows, self._pending = jax.device_get(self._pending), []
+        values: dict[str, float] = {}
+        for step, metrics in rows:
+            values = {name: float(value) for name, value in metrics.items()}
+            values["loss_over_chance"] = values["loss"] / self._chance
+            self._watch(step, int(values["skipped"]))
+            if self._log is not None:
+                self._log.write(step, values)
+        self._show(len(rows), values)
+
+    def _watch(self, step: int, skipped: int) -> None:
+        before = skipped if self._skipped is None else self._skipped
+        self._in_a_row = self._in_a_row + 1 if skipped > before else 0
+        self._skipped = skipped
+        if self._in_a_row >= self.patience:
+            raise FloatingPointError(
+                f"step {step}: the last {self.patience} losses or gradients were not finite and "
+                "none of their updates was taken; try a smaller --learning-rate, or "
+                "--precision=f32"
+            )
+
+    def _show(self, count: int, values: dict[str, float]) -> None:
+        self._bar.update(count)
+        rate = self._bar.format_dict["rate"]
+        shown = {"loss": f"{values['loss']:.3f}", "loss/lnK": f"{values['loss_over_chance']:.3f}"}
+        if rate:
+            shown["images/s"] = f"{rate * self._batch_size:,.0f}"
+        if values["skipped"]:
+            shown["skipped"] = f"{values['skipped']:.0f}"
+        self._bar.set_postfix(shown, refresh=False)

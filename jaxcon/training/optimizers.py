@@ -1,0 +1,133 @@
+"""Optimizers: functions of one signature, so that an experiment passes the one it wants.
+
+>>> schedule = warmup_cosine(2e-3, warmup_steps=10, total_steps=100)
+>>> optimizer = adamw(schedule, weight_decay=1e-4)
+>>> state = optimizer.init({"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)})
+"""
+
+from typing import Any
+
+import jax
+import optax
+
+
+def warmup_cosine(peak: float, *, warmup_steps: int, total_steps: int) -> optax.Schedule:
+    """Return a learning rate that rises linearly, then falls to 0 along half a cosine.
+
+    Step 0 already learns: the rise starts one part above 0, at peak / (warmup_steps + 1).
+
+    >>> schedule = warmup_cosine(1.0, warmup_steps=4, total_steps=10)
+    >>> [round(float(schedule(step)), 2) for step in (0, 2, 4, 7, 10)]
+    [0.2, 0.6, 1.0, 0.5, 0.0]
+
+    Args:
+        peak: highest learning rate, positive.
+        warmup_steps: steps of the rise, 0 or more, fewer than `total_steps`.
+        total_steps: steps of the run, at least 1.
+
+    Returns:
+        A function from the step to the learning rate.
+
+    Raises:
+        ValueError: the warm-up leaves no step to train.
+    """
+    if not 0 <= warmup_steps < total_steps:
+        raise ValueError(
+            f"warmup_steps: expected 0 to {total_steps - 1} in a run of {total_steps} steps, "
+            f"got {warmup_steps}; warm up for less or train for longer"
+        )
+    return optax.warmup_cosine_decay_schedule(
+        peak / (warmup_steps + 1), peak, warmup_steps, total_steps
+    )
+
+
+def decay_mask(params: Any) -> Any:
+    """Return True for what weight decay shrinks: kernels, not biases, scales or scalars.
+
+    >>> decay_mask({"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2), "temperature": jnp.ones(())})
+    {'bias': False, 'kernel': True, 'temperature': False}
+
+    Args:
+        params: tree of arrays.
+
+    Returns:
+        Tree of bool: True where the leaf has two axes or more.
+    """
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def adamw(
+    schedule: optax.Schedule, *, weight_decay: float = 1e-4, clip_norm: float | None = None
+) -> optax.GradientTransformation:
+    """Return AdamW (Loshchilov and Hutter, 2019) with decay on kernels alone.
+
+    >>> adamw(optax.constant_schedule(1e-3)).init({"kernel": jnp.ones((2, 2))}) is not None
+    True
+
+    Args:
+        schedule: learning rate by step.
+        weight_decay: 0 or more.
+        clip_norm: longest gradient; None clips nothing.
+
+    Returns:
+        The optimizer.
+    """
+    update = optax.adamw(schedule, weight_decay=weight_decay, mask=decay_mask)
+    return _clipped(update, clip_norm)
+
+
+def lars(
+    schedule: optax.Schedule, *, weight_decay: float = 1e-6, clip_norm: float | None = None
+) -> optax.GradientTransformation:
+    """Return LARS (You et al., 2017), SimCLR's optimizer: biases and norms are not rescaled.
+
+    >>> lars(optax.constant_schedule(1.0)).init({"kernel": jnp.ones((2, 2))}) is not None
+    True
+
+    Args:
+        schedule: learning rate by step; published values are 0.3 * batch / 256 and alike.
+        weight_decay: 0 or more.
+        clip_norm: longest gradient; None clips nothing.
+
+    Returns:
+        The optimizer.
+    """
+    update = optax.lars(
+        schedule,
+        weight_decay=weight_decay,
+        weight_decay_mask=decay_mask,
+        trust_ratio_mask=decay_mask,
+        momentum=0.9,
+    )
+    return _clipped(update, clip_norm)
+
+
+def sgd(
+    schedule: optax.Schedule, *, weight_decay: float = 5e-4, clip_norm: float | None = None
+) -> optax.GradientTransformation:
+    """Return SGD with Nesterov momentum 0.9 and L2 decay on kernels alone.
+
+    >>> sgd(optax.constant_schedule(0.1)).init({"kernel": jnp.ones((2, 2))}) is not None
+    True
+
+    Args:
+        schedule: learning rate by step.
+        weight_decay: 0 or more.
+        clip_norm: longest gradient; None clips nothing.
+
+    Returns:
+        The optimizer.
+    """
+    update = optax.chain(
+        optax.add_decayed_weights(weight_decay, mask=decay_mask),
+        optax.sgd(schedule, momentum=0.9, nesterov=True),
+    )
+    return _clipped(update, clip_norm)
+
+
+def _clipped(
+    update: optax.GradientTransformation, clip_norm: float | None
+) -> optax.GradientTransformation:
+    return (
+        update if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), update)
+    )

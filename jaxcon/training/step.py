@@ -1,0 +1,109 @@
+"""The train step: one pure function of (state, batch, key), the same under every transform.
+
+A loss returns its value already averaged over `axis_name`; the step averages gradients over the
+same axis. That pair gives the single-device gradient under `jax.pmap` and under `jax.shard_map`,
+with its varying-axes check on or off; either half alone is wrong by the number of devices in one
+of them.
+
+>>> from jaxcon.training.state import create_state
+>>> def loss_fn(params, batch_stats, batch, key):
+...     loss = jnp.mean((batch["image"] @ params["w"] - 1.0) ** 2)
+...     return loss, (batch_stats, {})
+>>> variables = {"params": {"w": jnp.zeros(3)}}
+>>> state = create_state(variables, optax.sgd(0.1), apply_fn=lambda v, x: x)
+>>> step = jax.jit(make_train_step(loss_fn, axis_name=None))
+>>> state, metrics = step(state, {"image": jnp.ones((4, 3))}, jax.random.key(0))
+>>> float(metrics["loss"]), int(state.step)
+(1.0, 1)
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from jaxcon import collectives
+from jaxcon.training.devices import BATCH_AXIS
+from jaxcon.training.state import TrainState
+
+Batch = Mapping[str, Any]
+Metrics = dict[str, jax.Array]
+# loss_fn(params, batch_stats, batch, key) -> (loss, (batch_stats, metrics))
+LossFn = Callable[[Any, Any, Batch, jax.Array], tuple[jax.Array, tuple[Any, Metrics]]]
+Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
+
+
+def make_train_step(
+    loss_fn: LossFn, *, ema_decay: float | None = None, axis_name: str | None = BATCH_AXIS
+) -> Step:
+    """Return `step(state, batch, key) -> (state, metrics)`.
+
+    `loss_fn` gets `fold_in(key, state.step)`, and must return a loss, statistics and metrics that
+    are equal on all devices of the axis (`collectives.mean`). An update whose loss or gradient is
+    not finite is refused: parameters, statistics and optimizer stay as they were, `state.skipped`
+    counts it, and the step number moves on, so that the next batch is another one.
+
+    Args:
+        loss_fn: `(params, batch_stats, batch, key) -> (loss, (batch_stats, metrics))`.
+        ema_decay: of the moving average, between 0 and 1; needs a state that keeps one.
+        axis_name: mapped axis that the gradients are averaged over; None for no axis.
+
+    Returns:
+        The step. Its metrics are those of `loss_fn`, `loss`, `gradient_norm` and `skipped`.
+    """
+
+    def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+        chex.assert_equal_shape_prefix(jax.tree.leaves(dict(batch)), 1)
+        key = jax.random.fold_in(key, state.step)
+
+        gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        outputs, gradients = gradient_fn(state.params, state.batch_stats, batch, key)
+        loss, (batch_stats, metrics) = outputs
+        gradients = collectives.mean(gradients, axis_name)
+        norm = optax.tree.norm(gradients)
+        chex.assert_rank([loss, norm], 0)
+
+        updated = state.apply_gradients(grads=gradients, batch_stats=batch_stats)
+        updated = updated.replace(ema=_average(updated, ema_decay))
+        chex.assert_trees_all_equal_shapes_and_dtypes(updated, state)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        state = _accept(finite, updated, state)
+
+        return state, {**metrics, "loss": loss, "gradient_norm": norm, "skipped": state.skipped}
+
+    return step
+
+
+def shard_step(step: Step, mesh: Mesh, *, axis_name: str = BATCH_AXIS) -> Step:
+    """Return the step under jit and `jax.shard_map`: state replicated, batch split by rows.
+
+    The state is donated: the one passed in is used up.
+
+    Args:
+        step: of `make_train_step`.
+        mesh: with the axis `axis_name`.
+        axis_name: that of the step.
+
+    Returns:
+        The step, compiled at its first call, on global arrays.
+    """
+
+    specs = (P(), P(axis_name), P())
+    return jax.jit(jax.shard_map(step, mesh=mesh, in_specs=specs, out_specs=P()), donate_argnums=0)
+
+
+def _average(state: TrainState, decay: float | None) -> Any:
+    if decay is None or state.ema is None:
+        return state.ema
+    return optax.incremental_update(state.variables(), state.ema, 1.0 - decay)
+
+
+def _accept(finite: jax.Array, updated: TrainState, state: TrainState) -> TrainState:
+    """Select the whole state: guarding parameters alone would let NaN into the statistics."""
+    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
+    return kept.replace(step=updated.step, skipped=state.skipped + jnp.where(finite, 0, 1))

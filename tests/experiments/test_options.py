@@ -1,0 +1,103 @@
+"""The command line: values that cannot work are refused in one line, before any work."""
+
+import math
+
+import pytest
+
+from experiments import _common, _images, _options, simclr
+from experiments._options import Machine, Training
+
+
+def refused(capsys, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        simclr.main(list(arguments))
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--temperature=-1", "--temperature=-1.0: expected a number above 0"),
+        ("--temperature=nan", "--temperature=nan: expected a number above 0"),
+        ("--temperature=0", "--temperature=0.0: expected"),
+        ("--epochs=0", "--epochs=0: expected a number above 0"),
+        ("--seed=-1", "--seed=-1: expected a number of at least 0"),
+        ("--ema=1", "--ema=1.0: expected a number above 0 and below 1"),
+        ("--learning-rate=inf", "--learning-rate=inf: expected"),
+        ("--weight-decay=-0.1", "--weight-decay=-0.1: expected a number of at least 0"),
+        ("--projection-dim=0", "--projection-dim=0: expected"),
+        ("--dataset=folder:/no/such/folder", "/no/such/folder"),
+        ("--dataset=digitz", "did you mean digits"),
+        ("--batch-size=5000", "--batch-size=5000: larger than the 1259 training images"),
+        ("--batch-size=1", "--batch-size=1: expected a multiple"),
+        ("--num-devices=3", "--batch-size=256: expected a multiple of the 3 devices"),
+        ("--workdir=/proc/jaxcon", "--workdir=/proc/jaxcon: cannot be written to"),
+    ],
+)
+def test_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, flag, said):
+    monkeypatch.chdir(tmp_path)
+    error = refused(capsys, flag)
+    assert said in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+def test_a_workdir_that_is_a_file(capsys, tmp_path):
+    path = tmp_path / "file"
+    path.write_text("")
+    assert "expected a folder, found a file" in refused(capsys, f"--workdir={path}")
+
+
+@pytest.mark.parametrize("flag", ["--temperatur=1", "--encoder=resnet81", "--epochs=many"])
+def test_unknown_flags_and_values_end_with_a_hint(capsys, flag):
+    error = refused(capsys, flag)
+    assert "--help" in error
+    assert "Traceback" not in error
+
+
+def test_help_documents_every_flag(capsys):
+    with pytest.raises(SystemExit) as ended:
+        simclr.main(["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    fields = _options.flat(_images.Images(), simclr.Loss(), _options.Training(), _options.Machine())
+    for name in fields:
+        assert _options.flag(name) in text
+    assert "None" not in text
+
+
+def test_a_recipe_fills_what_was_left_open():
+    config = simclr.SimCLR(training=Training(epochs=3, optimizer="sgd"))
+    resolved, recipe = simclr.resolve(config, 1259)
+    assert recipe is _images.DIGITS
+    assert resolved.training.epochs == 3
+    assert resolved.training.learning_rate == 0.3
+    open_fields = {"clip_norm", "ema", "data_dir", "image_size"}
+    fields = _options.flat(resolved.images, resolved.loss, resolved.training)
+    assert {name for name, value in fields.items() if value is None} == open_fields
+
+
+def test_cifar10_gets_the_published_recipe():
+    resolved, recipe = simclr.resolve(simclr.SimCLR(images=_images.Images("cifar10")), 45_000)
+    training = resolved.training
+    assert (resolved.images.encoder, training.batch_size, training.epochs) == ("resnet18", 512, 200)
+    assert (training.optimizer, training.learning_rate) == ("lars", 1.0)
+    assert resolved.loss.temperature == 0.5
+    assert recipe.transform is _images.simclr_transform
+
+
+def test_the_plan_counts_in_steps():
+    training = Training(batch_size=256, epochs=10, warmup_epochs=0.5)
+    plan = _common.make_plan(training, examples=1259, devices=4)
+    assert (plan.steps_per_epoch, plan.steps, plan.warmup_steps) == (4, 40, 2)
+    short = _common.make_plan(
+        Training(batch_size=256, epochs=1, warmup_epochs=9), examples=300, devices=1
+    )
+    assert (short.steps, short.warmup_steps) == (1, 0)
+
+
+def test_ranges_let_missing_values_pass():
+    _options.check_training(Training(), Machine())
+    with pytest.raises(ValueError, match="--clip-norm=nan"):
+        _options.check_training(Training(clip_norm=math.nan), Machine())

@@ -1,0 +1,229 @@
+"""What is restored is what was saved; anything else is named and refused."""
+
+import json
+import random
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcon.training import checkpoint as module
+from jaxcon.training.checkpoint import (
+    Checkpoints,
+    CorruptCheckpointError,
+    check_writable,
+    open_workdir,
+    state_hash,
+    state_leaves,
+)
+from jaxcon.training.devices import make_mesh, replicate
+from tests.training.toy import make_state
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Two checkpoints whose states differ, and what they hold."""
+    states = {}
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        for step in (1, 2):
+            state = make_state(average=True).replace(step=jnp.int32(step))
+            state = state.replace(params=jax.tree.map(lambda x, s=step: x + s, state.params))
+            checkpoints.save(step, state)
+            states[step] = state
+    return tmp_path / "checkpoints", states
+
+
+def restore(folder, template=None):
+    told = []
+    template = make_state(average=True) if template is None else template
+    with Checkpoints(folder, say=told.append) as checkpoints:
+        return checkpoints.restore(template), told
+
+
+def flip(path, *, bit: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(bytes(content))
+
+
+def largest_file(folder):
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def test_the_newest_state_comes_back_whole(saved):
+    folder, states = saved
+    (step, state), told = restore(folder)
+    assert (step, told) == (2, [])
+    assert state_hash(state) == state_hash(states[2]) != state_hash(states[1])
+    assert type(state) is type(states[2])
+    assert [type(s) for s in state.opt_state] == [type(s) for s in states[2].opt_state]
+
+
+def test_nothing_saved_is_none(tmp_path):
+    assert restore(tmp_path / "checkpoints") == (None, [])
+
+
+def test_arrays_get_the_shardings_of_the_template(saved):
+    mesh = make_mesh(jax.devices()[:4])
+    template = replicate(make_state(average=True), mesh)
+    (_, state), _ = restore(saved[0], template)
+    assert all(leaf.sharding == template.step.sharding for leaf in jax.tree.leaves(state))
+
+
+def test_a_buffer_reused_after_save_does_not_reach_the_disk(tmp_path):
+    values = np.ones(1000, np.float32)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(0, {"w": values})
+        values[:] = 7.0
+    (_, state), _ = restore(tmp_path / "c", {"w": np.zeros(1000, np.float32)})
+    assert set(state["w"]) == {1.0}
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(saved):
+    folder, states = saved
+    shutil.rmtree(folder / "2" / "state")
+    (step, state), told = restore(folder)
+    assert step == 1
+    assert state_hash(state) == state_hash(states[1])
+    assert told[0].startswith("checkpoint 2 is not used")
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(2, states[2])
+    assert restore(folder)[0][0] == 2
+
+
+def test_an_empty_folder_with_a_number_never_wins(saved):
+    folder, _ = saved
+    (folder / "9").mkdir()
+    (step, _), told = restore(folder)
+    assert step == 2
+    assert "9" in told[0]
+    assert "incomplete" in told[0]
+
+
+def test_all_damaged_is_a_refusal(saved):
+    folder, _ = saved
+    for step in (1, 2):
+        shutil.rmtree(folder / str(step) / "digests")
+    with pytest.raises(CorruptCheckpointError, match="none of 2 checkpoints is intact"):
+        restore(folder)
+    assert (folder / "1").is_dir()  # refused, not cleared away
+
+
+def test_a_changed_array_is_named(saved, monkeypatch):
+    """A flipped byte that Orbax reads without complaint: simulated where the digest is taken."""
+    folder, _ = saved
+    whole = module.digest
+
+    def altered(leaf):
+        leaf = np.array(leaf)
+        if leaf.shape == (6, 8):
+            leaf.view(np.uint32)[2, 3] ^= 1
+        return whole(leaf)
+
+    monkeypatch.setattr(module, "digest", altered)
+    with pytest.raises(CorruptCheckpointError, match=r"params\.Dense_0\.kernel is damaged"):
+        restore(folder)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_flipped_bit_is_never_silent(saved, seed):
+    folder, states = saved
+    path = largest_file(folder / "2")
+    flip(path, bit=random.Random(seed).randrange(8 * path.stat().st_size))
+    (step, state), told = restore(folder)
+    assert state_hash(state) == state_hash(states[step])
+    assert step == 2 or told
+
+
+@pytest.mark.slow
+def test_200_flipped_bits_are_never_silent(saved, tmp_path):
+    folder, states = saved
+    moments = random.Random(0)
+    for number in range(200):
+        copy = tmp_path / f"copy{number}"
+        shutil.copytree(folder, copy)
+        files = sorted(p for p in (copy / "2").rglob("*") if p.is_file() and p.stat().st_size)
+        path = moments.choice(files)
+        flip(path, bit=moments.randrange(8 * path.stat().st_size))
+        (step, state), told = restore(copy)
+        assert state_hash(state) == state_hash(states[step]), path
+        assert step == 2 or told
+        shutil.rmtree(copy)
+
+
+def test_another_model_is_refused(saved):
+    other = make_state(average=False)
+    with pytest.raises(CorruptCheckpointError, match="another set of arrays, beginning at ema"):
+        restore(saved[0], other)
+
+
+def test_another_dtype_is_not_cast_in_silence(saved):
+    template = make_state(average=True)
+    template = template.replace(
+        params=jax.tree.map(lambda x: x.astype("bfloat16"), template.params)
+    )
+    with pytest.raises(CorruptCheckpointError, match=r"params\.\S+ is damaged"):
+        restore(saved[0], template)
+
+
+def test_leaves_have_readable_names():
+    names = state_leaves(make_state())
+    assert {"step", "skipped", "params.Dense_0.kernel", "batch_stats.BatchNorm_0.mean"} <= set(
+        names
+    )
+
+
+# The working directory.
+
+
+def test_a_folder_is_new_then_resumed(tmp_path):
+    config = {"seed": 0, "temperature": 0.5}
+    assert not open_workdir(tmp_path / "a" / "run", config).resumed
+    assert open_workdir(tmp_path / "a" / "run", config).resumed
+    assert json.loads((tmp_path / "a" / "run" / "config.json").read_text()) == config
+
+
+def test_another_configuration_is_refused_with_its_fields(tmp_path):
+    open_workdir(tmp_path, {"seed": 0, "temperature": 0.5, "epochs": 3})
+    with pytest.raises(ValueError, match=r"epochs was 3, is 4, seed was 0, is 1; go on"):
+        open_workdir(tmp_path, {"seed": 1, "temperature": 0.5, "epochs": 4})
+
+
+def test_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ValueError, match="expected a folder, found a file"):
+            check_writable(path)
+
+
+def test_a_folder_that_cannot_be_written_is_refused():
+    with pytest.raises(ValueError, match="cannot be written to"):
+        check_writable("/proc/jaxcon")
+
+
+def test_a_full_disk_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_FREE_BYTES", 2**63)
+    with pytest.raises(ValueError, match="MiB free, a run needs at least"):
+        check_writable(tmp_path)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(ValueError, match=r"holds 'thesis.tex' and no config.json"):
+        open_workdir(tmp_path, {})
+
+
+def test_training_without_a_checkpoint_is_not_begun_again(tmp_path):
+    open_workdir(tmp_path, {"seed": 0})
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n')
+    with pytest.raises(ValueError, match="training began here, but there is no checkpoint"):
+        open_workdir(tmp_path, {"seed": 0})
+
+
+def test_a_config_that_is_not_json_is_refused(tmp_path):
+    open_workdir(tmp_path, {"seed": 0})
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="not readable as JSON"):
+        open_workdir(tmp_path, {"seed": 0})

@@ -1,0 +1,176 @@
+"""The loop: what it writes, when it saves, how it stops, and that it compiles one step once."""
+
+import json
+import math
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+
+from jaxcon.training.checkpoint import Checkpoints
+from jaxcon.training.devices import batch_sharding, make_mesh, replicate
+from jaxcon.training.loop import MetricsLog, fit, read_metrics
+from jaxcon.training.step import make_train_step, shard_step
+from tests.training.toy import BATCH, make_batch, make_loss, make_state
+
+
+def count(start):
+    """Batches that are their own number."""
+    step = start
+    while True:
+        yield step
+        step += 1
+
+
+def counting_step(loss=lambda batch: 2.0 + batch):
+    """A step without a model: the state is its own record of the batches it saw."""
+
+    def step(state, batch):
+        bad = not math.isfinite(loss(batch))
+        state = state.replace(
+            step=state.step + 1, sum=state.sum + batch, skipped=state.skipped + bad
+        )
+        return state, {"loss": jnp.float32(loss(batch)), "skipped": jnp.int32(state.skipped)}
+
+    return step
+
+
+@struct.dataclass
+class Counter:
+    step: np.ndarray
+    sum: np.ndarray
+    skipped: np.ndarray
+
+
+def begin(step=0, total=0):
+    return Counter(np.array(step), np.array(total), np.array(0))
+
+
+def run(folder, *, steps, step=None, state=None, **settings):
+    settings = {"checkpoint_every": 4, "log_every": 3, **settings}
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        result = fit(
+            state or begin(),
+            step or counting_step(),
+            count,
+            steps=steps,
+            batch_size=8,
+            chance=4.0,
+            folder=folder,
+            checkpoints=checkpoints,
+            **settings,
+        )
+        return result, checkpoints.restore(begin())
+
+
+def test_every_step_is_taken_logged_and_the_last_is_saved(tmp_path):
+    result, (saved, state) = run(tmp_path, steps=10)
+    assert result.finished
+    assert (result.state.step, result.state.sum, result.state.skipped) == (10, 45, 0)
+    assert (saved, int(state.sum)) == (10, 45)
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert [row["step"] for row in rows] == list(range(10))
+    assert [row["loss_over_chance"] for row in rows] == [(2 + n) / 4 for n in range(10)]
+    assert list((tmp_path / "events").iterdir())
+
+
+def test_a_resumed_run_cuts_the_log_back_to_its_checkpoint(tmp_path):
+    run(tmp_path, steps=10)
+    state = begin(4, 6)
+    result, _ = run(tmp_path, steps=12, state=state)
+    assert int(result.state.sum) == sum(range(12))
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == list(range(12))
+
+
+def test_a_finished_state_is_left_alone(tmp_path):
+    state = begin(5)
+    result, _ = run(tmp_path, steps=5, state=state)
+    assert result == (state, True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_step_saves_and_returns(tmp_path, number):
+    def step(state, batch):
+        if batch == 5:
+            os.kill(os.getpid(), number)
+        return counting_step()(state, batch)
+
+    before = signal.getsignal(number)
+    result, (saved, _) = run(tmp_path, steps=100, step=step)
+    assert not result.finished
+    assert (int(result.state.step), saved) == (6, 6)
+    assert signal.getsignal(number) is before
+
+
+def test_losses_that_stay_infinite_end_the_run(tmp_path):
+    step = counting_step(lambda batch: math.nan if batch >= 20 else 1.0)
+    with pytest.raises(FloatingPointError, match="smaller --learning-rate"):
+        run(tmp_path, steps=1000, step=step)
+    losses = [row["loss"] for row in read_metrics(tmp_path / "metrics.jsonl")]
+    assert losses[19:21] == [1.0, None]
+    assert len(losses) < 75
+
+
+def test_a_few_lost_steps_do_not(tmp_path):
+    step = counting_step(lambda batch: math.inf if batch % 10 < 4 else 1.0)
+    result, _ = run(tmp_path, steps=100, step=step)
+    assert int(result.state.skipped) == 40
+
+
+def test_a_line_cut_off_by_a_kill_is_passed_over(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 0, "loss": 1.0}\n{"step": 1, "lo')
+    assert read_metrics(path) == [{"step": 0, "loss": 1.0}]
+    with MetricsLog(tmp_path, start=1) as log:
+        log.write(1, {"loss": math.nan})
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"step": 0, "loss": 1.0},
+        {"step": 1, "loss": None},
+    ]
+
+
+def test_nothing_is_compiled_after_the_first_step(tmp_path):
+    """A learning rate that is a Python float, or a state that changes its type, would show here."""
+    compiled = []
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(duration)
+
+    mesh = make_mesh(jax.devices()[:2])
+    sharded = shard_step(make_train_step(make_loss("batch"), ema_decay=0.9), mesh)
+    key, counts = jax.random.key(7), []
+
+    def step(state, batch):
+        output = sharded(state, batch, key)
+        counts.append(len(compiled))
+        return output
+
+    def batches(start):
+        for number in count(start):
+            yield jax.device_put(make_batch(number), batch_sharding(mesh))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+            result = fit(
+                replicate(make_state(average=True), mesh),
+                step,
+                batches,
+                steps=12,
+                batch_size=BATCH,
+                chance=1.0,
+                folder=tmp_path,
+                checkpoints=checkpoints,
+                checkpoint_every=4,
+                log_every=5,
+            )
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert int(result.state.step) == 12
+    assert counts[0] >= 1
+    assert counts[-1] == counts[0]

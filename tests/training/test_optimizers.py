@@ -1,0 +1,79 @@
+"""Optimizers: schedules by their formula, decay where it belongs, and every one of them learns."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxcon.training.optimizers import adamw, lars, sgd, warmup_cosine
+
+PARAMS = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2), "temperature": jnp.ones(())}
+
+
+def test_the_schedule_is_its_formula():
+    schedule = warmup_cosine(0.8, warmup_steps=10, total_steps=50)
+    for step in range(10):
+        first = 0.8 / 11
+        assert float(schedule(step)) == pytest.approx(first + (0.8 - first) * step / 10, abs=1e-6)
+    for step in range(10, 51):
+        falling = 0.4 * (1 + math.cos(math.pi * (step - 10) / 40))
+        assert float(schedule(step)) == pytest.approx(falling, abs=1e-6)
+
+
+def test_without_warm_up_it_begins_at_the_peak():
+    assert float(warmup_cosine(0.3, warmup_steps=0, total_steps=9)(0)) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("warmup", [-1, 10, 11])
+def test_a_warm_up_longer_than_the_run_is_refused(warmup):
+    with pytest.raises(ValueError, match="warm up for less or train for longer"):
+        warmup_cosine(0.1, warmup_steps=warmup, total_steps=10)
+
+
+@pytest.mark.parametrize("build", [adamw, lars, sgd])
+def test_decay_shrinks_kernels_alone(build):
+    optimizer = build(optax.constant_schedule(0.1), weight_decay=0.5)
+    zeros = jax.tree.map(jnp.zeros_like, PARAMS)
+    updates, _ = optimizer.update(zeros, optimizer.init(PARAMS), PARAMS)
+    assert np.all(np.asarray(updates["kernel"]) < 0)
+    assert not np.any(updates["bias"])
+    assert not np.any(updates["temperature"])
+
+
+@pytest.mark.parametrize("build", [adamw, lars, sgd])
+def test_a_clipped_gradient_is_as_good_as_a_short_one(build):
+    settings = {"weight_decay": 0.0, "clip_norm": 1.0}
+    optimizer = build(optax.constant_schedule(0.1), **settings)
+    state = optimizer.init(PARAMS)
+    gradients = jax.tree.map(lambda x: 1e6 * x, PARAMS)
+    short = jax.tree.map(lambda x: x / 3.0, PARAMS)  # norm of nine ones: 3
+    long_update, _ = optimizer.update(gradients, state, PARAMS)
+    short_update, _ = optimizer.update(short, state, PARAMS)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), long_update, short_update
+    )
+
+
+@pytest.mark.parametrize(
+    ("build", "rate"), [(adamw, 0.05), (lars, 5.0), (sgd, 0.05)], ids=["adamw", "lars", "sgd"]
+)
+def test_every_optimizer_finds_a_minimum(build, rate):
+    target = jnp.array([[1.0, -2.0], [0.5, 3.0]])
+    optimizer = build(warmup_cosine(rate, warmup_steps=5, total_steps=200), weight_decay=0.0)
+
+    def loss(params):
+        return jnp.mean((params["kernel"] - target) ** 2)
+
+    @jax.jit
+    def step(params, state):
+        updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    params = {"kernel": jnp.ones((2, 2))}
+    state, first = optimizer.init(params), float(loss(params))
+    for _ in range(200):
+        params, state = step(params, state)
+    assert float(loss(params)) < 0.05 * first

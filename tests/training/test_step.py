@@ -1,0 +1,164 @@
+"""One step, one meaning: on any number of devices, under shard_map, pmap and plain jit."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxcon.training.devices import batch_sharding, make_mesh, replicate
+from jaxcon.training.step import make_train_step, shard_step
+from tests.training.toy import BATCH, DATA, make_batch, make_loss, make_state
+
+KEY = jax.random.key(7)
+
+
+def train(devices: int, steps: int = 20) -> tuple[list[float], dict]:
+    mesh = make_mesh(jax.devices()[:devices])
+    step = shard_step(make_train_step(make_loss("batch")), mesh)
+    state, key, losses = replicate(make_state(), mesh), KEY, []
+    for number in range(steps):
+        state, metrics = step(state, jax.device_put(make_batch(number), batch_sharding(mesh)), key)
+        losses.append(float(metrics["loss"]))
+    return losses, jax.device_get(state.variables())
+
+
+@pytest.fixture(scope="module")
+def single():
+    return train(1)
+
+
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_losses_do_not_depend_on_the_number_of_devices(devices, single):
+    losses, variables = train(devices)
+    assert losses[-1] < 0.8 * losses[0]
+    np.testing.assert_allclose(losses, single[0], rtol=1e-3)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), variables, single[1])
+
+
+def test_losses_agree_in_float64():
+    code = """
+import os
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+import jax
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_enable_x64", True)
+import json
+from tests.training import toy
+from tests.training.test_step import train
+toy.DATA = toy.DATA.astype("float64")
+print(json.dumps([train(n)[0] for n in (1, 2, 4, 8)]))
+"""
+    environ = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environ, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    single, *others = json.loads(done.stdout)
+    for losses in others:
+        np.testing.assert_allclose(losses, single, rtol=1e-8)
+
+
+def test_the_mapped_gradient_is_the_one_of_a_single_device():
+    """With plain SGD an update is the gradient: off by a factor P, it would show here."""
+    optimizer, batch = optax.sgd(1.0), make_batch(0)
+    alone, _ = jax.jit(make_train_step(make_loss(None), axis_name=None))(
+        make_state(optimizer), batch, KEY
+    )
+    mesh = make_mesh(jax.devices())
+    sharded, _ = shard_step(make_train_step(make_loss("batch")), mesh)(
+        replicate(make_state(optimizer), mesh), jax.device_put(batch, batch_sharding(mesh)), KEY
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        jax.device_get(alone.variables()),
+        jax.device_get(sharded.variables()),
+    )
+
+
+def test_pmap_runs_the_same_step():
+    devices = jax.devices()[:4]
+    mesh = make_mesh(devices)
+    step = make_train_step(make_loss("batch"))
+    sharded = shard_step(step, mesh)
+    mapped = jax.pmap(step, axis_name="batch", in_axes=(0, 0, None), devices=devices)
+    left = replicate(make_state(), mesh)
+    right = jax.tree.map(lambda x: jnp.stack([x] * 4), make_state())
+    for number in range(3):
+        batch = make_batch(number)
+        left, left_metrics = sharded(left, jax.device_put(batch, batch_sharding(mesh)), KEY)
+        stacked = jax.tree.map(lambda x: x.reshape(4, BATCH // 4, *x.shape[1:]), batch)
+        right, right_metrics = mapped(right, stacked, KEY)
+        np.testing.assert_allclose(right_metrics["loss"], float(left_metrics["loss"]), rtol=1e-6)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b[0], rtol=1e-4, atol=1e-5),
+        jax.device_get(left.variables()),
+        jax.device_get(right.variables()),
+    )
+
+
+def test_an_update_that_is_not_finite_changes_nothing_but_the_counts():
+    step = jax.jit(make_train_step(make_loss(None), axis_name=None, ema_decay=0.9))
+    state, _ = step(make_state(average=True), make_batch(0), KEY)
+    bad = make_batch(1)
+    bad["x"] = np.where(np.arange(BATCH)[:, None] == 3, np.nan, bad["x"])
+    after, metrics = step(state, bad, KEY)
+    assert np.isnan(metrics["loss"])
+    assert (int(after.step), int(after.skipped), int(metrics["skipped"])) == (2, 1, 1)
+    kept = after.replace(step=state.step, skipped=state.skipped)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(kept), jax.device_get(state))
+    recovered, metrics = step(after, make_batch(2), KEY)
+    assert np.isfinite(metrics["loss"])
+    assert int(recovered.skipped) == 1
+
+
+def test_a_gradient_that_is_not_finite_is_refused_too():
+    def loss_fn(params, batch_stats, batch, key):
+        # The square root of 0 is finite, its slope is not.
+        loss = jnp.sqrt(jnp.sum((params["w"] * batch["x"]) ** 2))
+        return loss, (batch_stats, {})
+
+    state = make_state().replace(params={"w": jnp.zeros(3)}, batch_stats={})
+    state = state.replace(opt_state=state.tx.init(state.params))
+    step = make_train_step(loss_fn, axis_name=None)
+    state, metrics = step(state, {"x": jnp.ones((2, 3))}, KEY)
+    assert float(metrics["loss"]) == 0.0
+    assert int(state.skipped) == 1
+    assert state.params["w"].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_the_moving_average_follows_its_formula():
+    step = jax.jit(make_train_step(make_loss(None), axis_name=None, ema_decay=0.75))
+    state = make_state(average=True)
+    expected = jax.device_get(state.variables())
+    for number in range(3):
+        state, _ = step(state, make_batch(number), KEY)
+        expected = jax.tree.map(
+            lambda e, v: 0.75 * e + 0.25 * v, expected, jax.device_get(state.variables())
+        )
+    averaged = jax.device_get(state.variables(average=True))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), averaged, expected)
+
+
+def test_ragged_batches_and_vector_losses_are_refused():
+    step = make_train_step(make_loss(None), axis_name=None)
+    with pytest.raises(AssertionError):
+        step(make_state(), {"x": DATA[:4], "index": np.arange(3)}, KEY)
+    vector = make_train_step(lambda p, s, b, k: (b["x"], (s, {})), axis_name=None)
+    with pytest.raises(TypeError, match="scalar"):
+        vector(make_state(), {"x": jnp.ones(3)}, KEY)
+
+
+def test_the_state_is_donated():
+    mesh = make_mesh(jax.devices()[:1])
+    state = replicate(make_state(), mesh)
+    leaf = state.params["Dense_0"]["kernel"]
+    shard_step(make_train_step(make_loss("batch")), mesh)(
+        state, jax.device_put(make_batch(0), batch_sharding(mesh)), KEY
+    )
+    assert leaf.is_deleted()
