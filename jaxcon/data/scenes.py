@@ -11,8 +11,8 @@ and without TensorFlow; one alone is made at once:
     >>> print(example.captions[3])
     a picture of a small blue star at the bottom right on a light striped background
 
-A quarter of the pairs of a colour and a shape is seen in no training or validation image. Every
-test image shows at least one of them, so that recognizing it takes more than having seen it.
+An eighth of the combinations of shape, colour and corner is seen in no training or validation
+image. Every test image shows at least one of them, so that naming it takes more than having seen it.
 
 The data are a pure function of `SEED`: no generator is used whose stream might change, and no
 arithmetic that might be rounded differently elsewhere (`jaxcon.data.drawing`).
@@ -46,19 +46,20 @@ _RADII = {"small": (8.0, 8.8), "large": (11.2, 12.0)}
 _SHIFT = 1.8  # pixels by which an object may lie off the centre of its quarter
 
 
-def held_out(shape: str, colour: str) -> bool:
-    """Whether the pair is kept for the test: 12 of 48, two colours of every shape.
+def held_out(shape: str, colour: str, position: str) -> bool:
+    """Whether the combination is kept for the test: 24 of 192, one colour of a shape in a corner.
 
     Example:
-      >>> held_out("circle", "red"), held_out("circle", "green")
+      >>> held_out("circle", "red", "top left"), held_out("circle", "green", "top left")
       (True, False)
     """
-    return (SHAPES.index(shape) + list(COLOURS).index(colour)) % 4 == 0
+    numbers = SHAPES.index(shape), list(COLOURS).index(colour), POSITIONS.index(position)
+    return (numbers[0] + numbers[1] + 2 * numbers[2]) % 8 == 0
 
 
 _ALL = [(shape, colour) for shape in SHAPES for colour in COLOURS]
-_UNSEEN = [pair for pair in _ALL if held_out(*pair)]
-_SEEN = [pair for pair in _ALL if not held_out(*pair)]
+_UNSEEN = {at: [pair for pair in _ALL if held_out(*pair, at)] for at in POSITIONS}
+_SEEN = {at: [pair for pair in _ALL if not held_out(*pair, at)] for at in POSITIONS}
 
 
 def sample_scene(draws: Draws, *, test: bool) -> Scene:
@@ -66,15 +67,17 @@ def sample_scene(draws: Draws, *, test: bool) -> Scene:
 
     Example:
       >>> scene = sample_scene(Draws(seed=0, stream=0), test=True)
-      >>> any(held_out(thing.shape, thing.colour) for thing in scene.things)
+      >>> any(held_out(thing.shape, thing.colour, thing.position) for thing in scene.things)
       True
     """
-    corners = draws.order(len(POSITIONS))[: 1 + draws.integer(3)]
+    corners = [POSITIONS[i] for i in draws.order(len(POSITIONS))[: 1 + draws.integer(3)]]
     things = []
-    for place, corner in enumerate(corners):  # the first is a random corner already
-        pairs = (_UNSEEN if place == 0 else _ALL) if test else _SEEN
+    for corner in corners:
+        pairs = _SEEN[corner]
+        if test:  # the first corner is a random one already
+            pairs = _ALL if things else _UNSEEN[corner]
         shape, colour = pairs[draws.integer(len(pairs))]
-        things.append(Thing(shape, colour, SIZES[draws.integer(2)], POSITIONS[corner]))
+        things.append(Thing(shape, colour, SIZES[draws.integer(2)], corner))
     tone, texture = list(TONES)[draws.integer(2)], TEXTURES[draws.integer(3)]
     return Scene(tuple(things), tone, texture)
 

@@ -54,8 +54,7 @@ class ConvNet(nn.Module):
             ValueError: if the patches do not tile the image.
         """
         norm = {"axis_name": self.axis_name, "dtype": self.dtype}
-        size = 3 if self.patch == 1 else 1  # of a patch's pixels every one has its own weight
-        x = PatchConv(self.widths[0], size=size, dtype=self.dtype)(to_patches(images, self.patch))
+        x = PatchConv(self.widths[0], dtype=self.dtype)(to_patches(images, self.patch))
         x = nn.relu(BatchNorm(**norm)(x, train=train))
         for stage, width in enumerate(self.widths):
             if stage:
