@@ -9,7 +9,7 @@ and without TensorFlow; one alone is made at once:
     >>> example.image.shape, example.captions[0]
     ((48, 48, 3), 'a picture of something')
     >>> print(example.captions[3])
-    a picture of a small blue star at the bottom right on a light striped background
+    a picture of a small pink star at the bottom right on a light striped background
 
 An eighth of the combinations of shape, colour and corner is seen in no training or validation
 image. Every test image shows at least one of them, so that naming it takes more than having seen it.
