@@ -78,7 +78,7 @@ def background(draws: Draws, *, side: int, tone: str, texture: str) -> np.ndarra
     slope = draws.integer(4)  # of stripes: across, down, and both diagonals
     line = (y, x, (x + y) * 2 // 3, (x - y + side) * 2 // 3)[slope]
     parity = {"plain": 0 * x, "striped": line // period, "checkered": x // period + y // period}
-    contrast = 26 + draws.integer(12)
+    contrast = 18 + draws.integer(10)
     level = TONES[tone] + draws.integer(25) - 12 + (parity[texture] % 2 * 2 - 1) * contrast // 2
     tint = np.array([draws.integer(25) - 12 for _ in range(3)])
     return (level[..., None] + tint).astype(np.int32)
@@ -93,7 +93,7 @@ def paint(
     centre: tuple[float, float],
     radius: float,
 ) -> None:
-    """Draws one shape over `image`, turned by up to 15 degrees, its colour jittered.
+    """Draws one shape over `image`, turned by up to 10 degrees, its colour jittered.
 
     Args:
       image: int32 `[side, side, 3]`, changed in place.
@@ -108,7 +108,7 @@ def paint(
     window = image[top : int(centre[1] + reach) + 1, left : int(centre[0] + reach) + 1]
     y, x = np.indices(window.shape[:2]) + 0.5
     x, y = x + left - centre[0], centre[1] - top - y  # upwards, as in the shapes' formulas
-    t = draws.between(-0.13, 0.13)  # tangent of half the angle
+    t = draws.between(-0.09, 0.09)  # tangent of half the angle
     cos, sin = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
     distance = _distance(shape, x * cos + y * sin, y * cos - x * sin, radius)
     cover = np.floor(np.clip(0.5 - distance, 0, 1) * 256 + 0.5).astype(np.int32)[..., None]
@@ -118,12 +118,12 @@ def paint(
 
 
 def add_noise(image: np.ndarray, draws: Draws) -> np.ndarray:
-    """uint8 pixels: `image` plus noise of standard deviation 10.5, bell-shaped, clipped.
+    """uint8 pixels: `image` plus noise of standard deviation 8, bell-shaped, clipped.
 
-    The sum of four bytes, each with variance (256^2 - 1) / 12, divided by 14.
+    The sum of four bytes, each with variance (256^2 - 1) / 12, divided by 18.
     """
     noise = draws.bytes(4 * image.size).reshape(4, *image.shape).astype(np.int32).sum(axis=0)
-    return np.clip(image + (noise - 510) // 14, 0, 255).astype(np.uint8)
+    return np.clip(image + (noise - 510) // 18, 0, 255).astype(np.uint8)
 
 
 def _distance(shape: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:

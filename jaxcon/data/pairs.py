@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxcon.data.batching import Batch, _place, batch_indices, batches
-from jaxcon.data.captions import PairSplit
+from jaxcon.data.splits import Split
 
 
 class CaptionTokens:
@@ -62,7 +62,7 @@ class CaptionTokens:
 
 
 def pair_batches(
-    split: PairSplit,
+    images: Split,
     tokens: CaptionTokens,
     *,
     seed: int,
@@ -73,16 +73,16 @@ def pair_batches(
     """`batching.batches` with `"tokens"`, int32 `[batch, length]`: of one caption a row.
 
     Args:
-      split: the images.
-      tokens: of its captions.
+      images: of a `PairSplit`.
+      tokens: of their captions.
       seed: of the order and of which caption is drawn.
       batch_size: rows of the global batch.
       start_step: first step to yield.
       sharding: where the batch goes; None: the default device.
     """
-    images = batches(
-        split.images, seed=seed, batch_size=batch_size, start_step=start_step, sharding=sharding
+    stream = batches(
+        images, seed=seed, batch_size=batch_size, start_step=start_step, sharding=sharding
     )
-    for step, batch in enumerate(images, start=start_step):
-        rows = batch_indices(len(split), seed=seed, batch_size=batch_size, step=step)
+    for step, batch in enumerate(stream, start=start_step):
+        rows = batch_indices(len(images), seed=seed, batch_size=batch_size, step=step)
         yield {**batch, "tokens": _place(tokens.of(rows, seed=seed, step=step), sharding)}

@@ -9,10 +9,10 @@ and without TensorFlow; one alone is made at once:
     >>> example.image.shape, example.captions[0]
     ((48, 48, 3), 'a picture of something')
     >>> print(example.captions[3])
-    a picture of a small pink star at the bottom right on a light striped background
+    a picture of a large yellow ring at the top right on a light striped background
 
-An eighth of the combinations of shape, colour and corner is seen in no training or validation
-image. Every test image shows at least one of them, so that naming it takes more than having seen it.
+An eighth of the combinations of an object's attributes and the ground's tone is seen in no training
+or validation image. Every test image shows at least one of them.
 
 The data are a pure function of `SEED`: no generator is used whose stream might change, and no
 arithmetic that might be rounded differently elsewhere (`jaxcon.data.drawing`).
@@ -42,24 +42,52 @@ from jaxcon.data.grammar import GRADES, POSITIONS, SIZES, Scene, Thing, caption
 SIDE = 48
 SEED = 0
 SPLITS = {"train": 10_000, "validation": 1_000, "test": 1_000}
-_RADII = {"small": (8.0, 8.8), "large": (11.2, 12.0)}
-_SHIFT = 1.8  # pixels by which an object may lie off the centre of its quarter
+_RADII = {"small": (8.4, 9.0), "large": (11.6, 12.2)}
+_SHIFT = 1.5  # pixels by which an object may lie off the centre of its quarter
 
 
-def held_out(shape: str, colour: str, position: str) -> bool:
-    """Whether the combination is kept for the test: 24 of 192, one colour of a shape in a corner.
+def held_out(thing: Thing, tone: str) -> bool:
+    """Whether the combination is kept for the test: 96 of 768.
+
+    Which ones is a parity of all five attributes: knowing four of them, a model that has seen only
+    the others may not conclude the fifth. Were it, say, a pair of shape and colour, a model would
+    learn from colours which shapes are not to be expected, before it learned to see shapes.
 
     Example:
-      >>> held_out("circle", "red", "top left"), held_out("circle", "green", "top left")
-      (True, False)
+      >>> held_out(Thing("circle", "red", "small", "top left"), "dark")
+      True
+      >>> held_out(Thing("circle", "red", "large", "top left"), "dark")
+      False
     """
-    numbers = SHAPES.index(shape), list(COLOURS).index(colour), POSITIONS.index(position)
-    return (numbers[0] + numbers[1] + 2 * numbers[2]) % 8 == 0
+    return (
+        SHAPES.index(thing.shape)
+        + list(COLOURS).index(thing.colour)
+        + POSITIONS.index(thing.position)
+        + 4 * SIZES.index(thing.size)
+        + 4 * list(TONES).index(tone)
+    ) % 8 == 0
 
 
-_ALL = [(shape, colour) for shape in SHAPES for colour in COLOURS]
-_UNSEEN = {at: [pair for pair in _ALL if held_out(*pair, at)] for at in POSITIONS}
-_SEEN = {at: [pair for pair in _ALL if not held_out(*pair, at)] for at in POSITIONS}
+_ALL = [
+    (Thing(shape, colour, size, position), tone)
+    for shape in SHAPES
+    for colour in COLOURS
+    for size in SIZES
+    for position in POSITIONS
+    for tone in TONES
+]
+
+
+def _choices(kept: bool) -> dict[tuple[str, str], list[Thing]]:
+    """Objects by corner and tone: those of the test alone, or the others."""
+    found: dict[tuple[str, str], list[Thing]] = {}
+    for thing, tone in _ALL:
+        if held_out(thing, tone) == kept:
+            found.setdefault((thing.position, tone), []).append(thing)
+    return found
+
+
+_SEEN, _UNSEEN = _choices(False), _choices(True)
 
 
 def sample_scene(draws: Draws, *, test: bool) -> Scene:
@@ -67,18 +95,17 @@ def sample_scene(draws: Draws, *, test: bool) -> Scene:
 
     Example:
       >>> scene = sample_scene(Draws(seed=0, stream=0), test=True)
-      >>> any(held_out(thing.shape, thing.colour, thing.position) for thing in scene.things)
+      >>> any(held_out(thing, scene.tone) for thing in scene.things)
       True
     """
-    corners = [POSITIONS[i] for i in draws.order(len(POSITIONS))[: 1 + draws.integer(3)]]
-    things = []
-    for corner in corners:
-        pairs = _SEEN[corner]
-        if test:  # the first corner is a random one already
-            pairs = _ALL if things else _UNSEEN[corner]
-        shape, colour = pairs[draws.integer(len(pairs))]
-        things.append(Thing(shape, colour, SIZES[draws.integer(2)], corner))
     tone, texture = list(TONES)[draws.integer(2)], TEXTURES[draws.integer(3)]
+    corners = [POSITIONS[i] for i in draws.order(len(POSITIONS))[: 1 + draws.integer(3)]]
+    things: list[Thing] = []
+    for corner in corners:
+        choices = _SEEN[corner, tone]
+        if test:  # the first corner is a random one already
+            choices = choices + _UNSEEN[corner, tone] if things else _UNSEEN[corner, tone]
+        things.append(choices[draws.integer(len(choices))])
     return Scene(tuple(things), tone, texture)
 
 
@@ -99,7 +126,7 @@ def make_example(number: int, *, test: bool, seed: int = SEED) -> Example:
 
     Example:
       >>> make_example(0, test=False).captions[2]
-      'a purple ring and a cyan square'
+      'there is a cyan square, an orange square and a purple ring'
 
     Args:
       number: 0 or more, different for each example of all splits.

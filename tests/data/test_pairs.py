@@ -4,16 +4,12 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcon.data.captions import PairSplit
 from jaxcon.data.pairs import CaptionTokens, pair_batches
 from jaxcon.data.splits import Split
 
 COUNTS = [1, 3, 2, 4] * 5
 TOKENS = np.array([[image, caption] for image, n in enumerate(COUNTS) for caption in range(n)])
-SPLIT = PairSplit(
-    Split(np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)),
-    tuple(tuple("x" * n) for n in COUNTS),
-)
+SPLIT = Split(np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8))
 
 
 def take(steps, **settings):
