@@ -13,10 +13,10 @@ simclr: $(VENV)/experiments  ## Set up and run the main job: SimCLR on the bundl
 	$(RUN) -m experiments.simclr
 
 test: $(VENV)/dev  ## Set up and run the tests
-	$(RUN) -m pytest -n 2
+	$(RUN) -m pytest -n 2 --dist loadgroup
 
 test-slow: $(VENV)/dev  ## Run the exhaustive grids and long runs as well
-	$(RUN) -m pytest -n 2 -m slow
+	$(RUN) -m pytest -n 2 --dist loadgroup -m slow
 
 lint: $(VENV)/dev  ## Check style and types
 	$(VENV)/bin/ruff check .

@@ -194,7 +194,7 @@ def insert(page: Path, text: str) -> None:
 
 def main() -> None:
     config = tyro.cli(Config)
-    images = jnp.asarray(load_digits().data / 16 - 0.3, jnp.float32)
+    images = jnp.asarray(load_digits(return_X_y=True)[0] / 16 - 0.3, jnp.float32)
     results = {
         name: {optimizer: run(config, images, objective, optimizer) for optimizer in OPTIMIZERS}
         for name, objective in OBJECTIVES.items()

@@ -32,6 +32,20 @@ def gather(x: Any, axis_name: AxisName) -> Any:
     return jax.tree.map(lambda a: lax.all_gather(a, axis_name, axis=0, tiled=True), x)
 
 
+def ring(x: Any, axis_name: AxisName, hops: int = 1) -> Any:
+    """Moves every array of ``x`` to the device ``hops`` further along the axis, round its end.
+
+    Passed as ``exchange=`` to a loss, the candidates travel round the devices instead of being
+    gathered on all of them: each holds two devices' rows at a time. Value and gradient are those of
+    :func:`gather`.
+    """
+    if axis_name is None:
+        return x
+    devices = size(axis_name)
+    onward = [(i, (i + hops) % devices) for i in range(devices)]
+    return jax.tree.map(lambda a: lax.ppermute(a, axis_name, onward), x)
+
+
 def sum(x: Any, axis_name: AxisName) -> Any:
     """Sums every array of ``x`` over all devices."""
     return x if axis_name is None else lax.psum(x, axis_name)

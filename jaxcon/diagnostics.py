@@ -126,7 +126,8 @@ def effective_rank(z: ArrayLike) -> float:
     >>> print(round(effective_rank(jnp.concatenate([jnp.eye(3), -jnp.eye(3)])), 4))
     3.0
     """
-    rows = np.asarray(z, np.float64).reshape(len(z), -1)
+    rows = np.asarray(z, np.float64)
+    rows = rows.reshape(len(rows), -1)
     centred = rows - rows.mean(axis=0)
     if not (centred**2).sum() >= 1e-6 * (rows**2).sum() > 0:
         return 0.0

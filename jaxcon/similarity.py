@@ -40,12 +40,40 @@ def l2_normalize(x: ArrayLike, *, axis: int = -1) -> Array:
      [0.6 0.8]
      [0.  0. ]]
     """
-    x = as_float(x, "x")
-    magnitude = lax.stop_gradient(jnp.max(jnp.abs(x), axis=axis, keepdims=True))
+    rows = jnp.moveaxis(as_float(x, "x"), axis, -1)
+    return jnp.moveaxis(scaled_unit_rows(rows, jnp.ones((), rows.dtype)), -1, axis)
+
+
+@jax.custom_jvp
+def scaled_unit_rows(x: Array, scale: Array) -> Array:
+    """``scale x / |x|`` of rows along the last axis; see :func:`l2_normalize`. ``scale`` is positive.
+
+    With ``o`` the result, the derivative ``scale dx / |x| - o (o . dx) / (scale |x|)`` needs only ``o``
+    and the norms. Autodiff of the formula would keep two further matrices of the size of x, which for
+    a million rows is half of all memory.
+    """
+    return _scaled_unit_rows(x, scale)[0]
+
+
+def _scaled_unit_rows(x: Array, scale: Array) -> tuple[Array, Array]:
+    """``scale x / |x|`` and ``1 / |x|``, 0 for a zero row."""
+    magnitude = lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True))
     zero = magnitude < jnp.finfo(x.dtype).tiny  # False for NaN, which stays visible
-    x = x / jnp.where(zero, 1, magnitude)
-    square = jnp.sum(x * x, axis=axis, keepdims=True)  # in [1, dim]
-    return x * jnp.where(zero, 0, lax.rsqrt(jnp.where(zero, 1, square)))
+    magnitude = jnp.where(zero, 1, magnitude)
+    square = jnp.sum((x / magnitude) ** 2, axis=-1, keepdims=True)  # in [1, dim]
+    inverse = jnp.where(zero, 0, lax.rsqrt(jnp.where(zero, 1, square)))
+    return (x / magnitude) * (inverse * scale), inverse / magnitude
+
+
+@scaled_unit_rows.defjvp
+def _scaled_unit_rows_jvp(
+    primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    (x, scale), (dx, dscale) = primals, tangents
+    out = scaled_unit_rows(x, scale)
+    _, inverse = _scaled_unit_rows(x, scale)
+    along = jnp.sum(out * dx, axis=-1, keepdims=True) * (inverse / scale)
+    return out, dx * inverse * scale + out * (dscale / scale - along)
 
 
 def cosine_similarity(x: ArrayLike, y: ArrayLike) -> Array:

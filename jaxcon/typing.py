@@ -23,6 +23,20 @@ The keywords below mean the same wherever they appear; a loss's own docstring do
     ``jnp.mean`` (default): ``sum w v / sum w`` over all devices, 0 where there is no weight, with
     ``w = weights * where * (the anchor is valid)``. ``jnp.sum``: ``sum w v``. ``None``: this device's
     values per anchor, unweighted, 0 where invalid. Anything else is a ``ValueError``.
+``block_size``
+    ``None``: the pairs are evaluated as one matrix or in tiles, by their number; an int: in tiles of
+    that edge, whose memory grows with N rather than N^2. Results agree to rounding. In tiles, second
+    derivatives need a reverse-mode inner gradient; pure forward mode raises JAX's ``TypeError``.
+    :func:`jaxcon.streaming.reduce_pairs` states the rule.
+``exchange``
+    ``collectives.gather`` (default): every device collects all candidates. ``collectives.ring``: they
+    travel round the devices, and a device holds two devices' rows at a time. The same value and
+    gradient; matters under ``axis_name`` alone.
+``precision``
+    of the products between rows: a ``jax.lax.Precision``, ``HIGHEST`` by default (JAX's own default is
+    TF32 on NVIDIA GPUs and bfloat16 on TPUs); or ``jnp.bfloat16``, which rounds the rows to it and
+    accumulates in float32: faster where the hardware multiplies it, with a relative error of the
+    gradient around 1e-3.
 ``temperature``
     a positive scalar or traced array; similarities are *divided* by it.
 ``key``
@@ -33,14 +47,17 @@ and return ``promote_types(embedding dtypes, float32)``, and settings are cast t
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
+from jax import lax
 from jax.typing import ArrayLike
 
 Array = jax.Array
 AxisName = str | tuple[str, ...] | None
 ReduceFn = Callable[..., Array] | None
+Exchange = Callable[[Any, AxisName], Any]
+Precision = lax.Precision | type
 
 
 class PairLoss(Protocol):
@@ -77,4 +94,13 @@ class LabelLoss(Protocol):
         ...
 
 
-__all__ = ["Array", "ArrayLike", "AxisName", "LabelLoss", "PairLoss", "ReduceFn"]
+__all__ = [
+    "Array",
+    "ArrayLike",
+    "AxisName",
+    "Exchange",
+    "LabelLoss",
+    "PairLoss",
+    "Precision",
+    "ReduceFn",
+]

@@ -7,11 +7,14 @@ functions here pick the pairs, gather the other devices' rows and complete the c
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import Tracer
 
 from jaxcon import collectives
 from jaxcon.losses._shared import Rows, positive, positive_and_rest, reduce_anchors
-from jaxcon.similarity import l2_normalize
-from jaxcon.streaming import Channel, reduce_pairs
+from jaxcon.similarity import scaled_unit_rows
+from jaxcon.streaming import Channel, reduce_pairs, reduce_ring
 from jaxcon.typing import Array, ArrayLike, AxisName, ReduceFn
 
 # Which pairs count, as functions of (position, ids, labels) of a row and of a column.
@@ -92,26 +95,29 @@ def cross_channels(
     channels: list[Channel],
     row_aux: Any = (),
     col_aux: Any = (),
+    bound: float | None = None,
 ) -> tuple[Array, ...]:
     """Channels of own rows of x against all devices' rows of y, for this device's anchors.
 
     What a column collects from this device's rows alone is completed over the devices, so that both
-    directions of a symmetric loss come from one product.
+    directions of a symmetric loss come from one product. ``bound``: as in ``reduce_pairs``.
     """
+    same = y is x
+    block_size, exchange, precision = rows.evaluation
+    if not isinstance(precision, lax.Precision):
+        x, y = x.astype(precision), y.astype(precision)
+        precision = lax.Precision.DEFAULT
+    y = x if same else y  # the very same array tells the engine that the matrix is symmetric
+    settings = {"block_size": block_size, "bound": bound, "precision": precision}
     names = (rows.position, rows.ids, rows.labels)
-    columns = (y, names, rows.valid, col_aux)
-    all_y, all_names, all_valid, all_aux = collectives.gather(columns, axis_name)
-    outputs = reduce_pairs(
-        x,
-        all_y,
-        channels,
-        row_ids=names,
-        col_ids=all_names,
-        row_valid=rows.valid,
-        col_valid=all_valid,
-        row_aux=row_aux,
-        col_aux=all_aux,
-    )
+    valid = rows.valid if rows.masked else None
+    own = {"row_ids": names, "row_valid": valid, "row_aux": row_aux}
+    if axis_name is not None and exchange is collectives.ring:
+        columns = {"col_ids": names, "col_valid": valid, "col_aux": col_aux}
+        return reduce_ring(x, y, channels, axis_name=axis_name, **own, **columns, **settings)
+    y, names, valid, col_aux = collectives.gather((y, names, valid, col_aux), axis_name)
+    columns = {"col_ids": names, "col_valid": valid, "col_aux": col_aux}
+    outputs = reduce_pairs(x, y, channels, **own, **columns, **settings)
 
     def complete(channel: Channel, output: Array) -> Array:
         if channel.axis == 1:
@@ -128,14 +134,24 @@ def two_view_channels(
     axis_name: AxisName,
     channels: list[Channel],
     row_aux: Any = (),
+    bound: float | None = None,
 ) -> tuple[Array, tuple[Array, ...], Rows]:
     """Positive logits, channels over the other examples' rows of both views, and the 2N anchors."""
-    scale = jnp.sqrt(positive(temperature, "temperature", rows.dtype))
-    u1, u2 = (l2_normalize(z) / scale for z in rows.z)
+    scale = lax.rsqrt(positive(temperature, "temperature", rows.dtype))
+    u1, u2 = (scaled_unit_rows(z, scale) for z in rows.z)
     u = jnp.concatenate([u1, u2])
-    both = Rows((u,), *(jnp.tile(field, 2) for field in rows[1:]))
-    outputs = cross_channels(both, u, u, axis_name, channels, row_aux)
+    of_both = {
+        name: jnp.tile(getattr(rows, name), 2)
+        for name in ("valid", "weights", "position", "ids", "labels")
+    }
+    both = rows._replace(z=(u,), **of_both)
+    outputs = cross_channels(both, u, u, axis_name, channels, row_aux, bound=bound)
     return jnp.tile(jnp.sum(u1 * u2, axis=1), 2), outputs, both
+
+
+def inverse_bound(temperature: ArrayLike) -> float | None:
+    """The bound on logits that are cosines over a temperature, None if that is traced."""
+    return None if isinstance(temperature, Tracer) else 1.0 / float(np.asarray(temperature).item())
 
 
 def two_view_logits(
@@ -143,7 +159,9 @@ def two_view_logits(
 ) -> tuple[Array, Array, Rows]:
     """Positive logit and log-sum-exp of the negatives of each of the 2N anchors."""
     channels = [Channel(1, pairs=other_ids)]
-    pos, (neg,), both = two_view_channels(rows, temperature, axis_name, channels)
+    pos, (neg,), both = two_view_channels(
+        rows, temperature, axis_name, channels, bound=inverse_bound(temperature)
+    )
     return pos, neg, both
 
 

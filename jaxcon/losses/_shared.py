@@ -10,13 +10,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.core import Tracer
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxcon import collectives
 from jaxcon.similarity import as_float
-from jaxcon.streaming import nothing
-from jaxcon.typing import Array, ArrayLike, AxisName, ReduceFn
+from jaxcon.streaming import PRECISION, nothing
+from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
+
+
+class Evaluation(NamedTuple):
+    """How the pairs of rows are evaluated; the fields are keywords of :mod:`jaxcon.typing`."""
+
+    block_size: int | None = None
+    exchange: Exchange = collectives.gather
+    precision: Precision = PRECISION
 
 
 class Rows(NamedTuple):
@@ -29,6 +38,8 @@ class Rows(NamedTuple):
       position: int32 ``[batch]``, the global index of each row.
       ids: int ``[batch]``, the ``ids`` of the call, or ``position``.
       labels: int ``[batch]``, the ``labels`` of the call, or ``position``.
+      masked: whether the call had a ``where``.
+      evaluation: how to evaluate pairs.
     """
 
     z: tuple[Array, ...]
@@ -37,6 +48,8 @@ class Rows(NamedTuple):
     position: Array
     ids: Array
     labels: Array
+    masked: bool
+    evaluation: Evaluation
 
     @property
     def dtype(self) -> Any:
@@ -52,12 +65,14 @@ def prepare(
     weights: ArrayLike | None = None,
     ids: ArrayLike | None = None,
     labels: ArrayLike | None = None,
+    evaluation: Evaluation | None = None,
 ) -> Rows:
     """Checks the arguments that the losses share and brings them into one form.
 
     Args:
       embeddings: the embeddings by argument name, each ``[batch, *features]``.
       axis_name, where, weights, ids, labels: as in :mod:`jaxcon.typing`.
+      evaluation: for losses over pairs.
 
     Raises:
       ValueError: naming the argument, what came and what was expected.
@@ -92,7 +107,22 @@ def prepare(
         position=position,
         ids=position if ids is None else ids,
         labels=position if labels is None else labels,
+        masked=where is not None,
+        evaluation=_checked(evaluation or Evaluation()),
     )
+
+
+def _checked(evaluation: Evaluation) -> Evaluation:
+    if evaluation.exchange not in (collectives.gather, collectives.ring):
+        raise ValueError(
+            f"exchange must be collectives.gather or collectives.ring, got {evaluation.exchange!r}"
+        )
+    precision = evaluation.precision
+    if not isinstance(precision, lax.Precision) and precision != jnp.bfloat16:
+        raise ValueError(
+            f"precision must be a jax.lax.Precision or jnp.bfloat16, got {precision!r}"
+        )
+    return evaluation
 
 
 def flatten(z: Array) -> Array:
@@ -179,7 +209,7 @@ def positive_and_rest(positive: Array, rest: Array) -> Array:
 
 def has_any(lse: Array) -> Array:
     """Whether a log-sum-exp of :mod:`jaxcon.streaming` had any pair."""
-    return lse > nothing(lse.dtype) / 2
+    return ~(lse <= nothing(lse.dtype) / 2)  # so put, NaN counts and stays visible
 
 
 def replicate(value: ArrayLike) -> ArrayLike:

@@ -9,7 +9,7 @@ afterwards, are another loss: its value changes with the number of devices.
 >>> print(f"{losses.barlow_twins_loss(z1, z2):.3f}, {losses.barlow_twins_loss(z1, z1):.3f}")
 4.180, 0.001
 
-The meaning of ``axis_name, where, weights, ids, reduce_fn``: :mod:`jaxcon.typing`.
+What the keywords from ``axis_name`` on mean: :mod:`jaxcon.typing`.
 """
 
 from typing import Any
@@ -20,9 +20,9 @@ from jax import lax
 
 from jaxcon import collectives
 from jaxcon.losses._candidates import cross_channels, other_ids, reduce_rows
-from jaxcon.losses._shared import Rows, prepare, setting
+from jaxcon.losses._shared import Evaluation, Rows, prepare, setting
 from jaxcon.streaming import PRECISION, Channel
-from jaxcon.typing import Array, ArrayLike, AxisName, ReduceFn
+from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
 
 def barlow_twins_loss(
@@ -70,8 +70,10 @@ def barlow_twins_loss(
     diagonal = jnp.diagonal(c)
     off_diagonal = jnp.sum(_without_diagonal(c) ** 2)
     weight = setting(off_diagonal_weight, "off_diagonal_weight", rows.dtype)
-    value = jnp.sum((diagonal - 1) ** 2) + weight * off_diagonal
-    return setting(scale, "scale", rows.dtype) * value
+    value = setting(scale, "scale", rows.dtype) * (
+        jnp.sum((diagonal - 1) ** 2) + weight * off_diagonal
+    )
+    return jnp.where(_any_row(rows, axis_name), value, 0)
 
 
 def vicreg_loss(
@@ -126,11 +128,12 @@ def vicreg_loss(
         return jnp.mean(hinge), jnp.sum(_without_diagonal(cov) ** 2) / dim
 
     (std1, cov1), (std2, cov2) = spread(z1), spread(z2)
-    return (
+    value = (
         setting(invariance, "invariance", rows.dtype) * distance
         + setting(variance, "variance", rows.dtype) * (std1 + std2) / 2
         + setting(covariance, "covariance", rows.dtype) * (cov1 + cov2)
     )
+    return jnp.where(_any_row(rows, axis_name), value, 0)
 
 
 def sample_correlation_loss(
@@ -143,6 +146,9 @@ def sample_correlation_loss(
     where: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     ids: ArrayLike | None = None,
+    block_size: int | None = None,
+    exchange: Exchange = collectives.gather,
+    precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """The correlation loss between samples: each row should correlate with its pair alone.
@@ -163,7 +169,7 @@ def sample_correlation_loss(
       z1, z2: ``[batch, *features]``, two views.
       off_diagonal_weight: weight of the entries beside the diagonal.
       scale: factor of the whole.
-      axis_name, where, weights, ids, reduce_fn: see :mod:`jaxcon.typing`. The value is N times the
+      axis_name to reduce_fn: see :mod:`jaxcon.typing`. The value is N times the
         mean over anchors of the bracket, N the number of valid rows on all devices; values per anchor
         carry that factor. Pairs that share an id leave the sum beside the diagonal.
 
@@ -177,7 +183,14 @@ def sample_correlation_loss(
       Zbontar et al., Barlow Twins, 2021, https://arxiv.org/abs/2103.03230, whose code this variant
       transposes.
     """
-    rows = prepare({"z1": z1, "z2": z2}, axis_name=axis_name, where=where, weights=weights, ids=ids)
+    rows = prepare(
+        {"z1": z1, "z2": z2},
+        axis_name=axis_name,
+        where=where,
+        weights=weights,
+        ids=ids,
+        evaluation=Evaluation(block_size, exchange, precision),
+    )
     count = _count(rows, axis_name)
     x, y = (_standardize_rows(z) for z in rows.z)
     x = x / count
@@ -196,6 +209,11 @@ def _count(rows: Rows, axis_name: AxisName) -> Array:
     """The number of valid rows on all devices, at least 1."""
     count = collectives.sum(jnp.sum(rows.valid.astype(rows.dtype)), axis_name)
     return jnp.maximum(count, 1)
+
+
+def _any_row(rows: Rows, axis_name: AxisName) -> Array:
+    """Whether any device has a valid row; without one there is nothing to correlate."""
+    return collectives.sum(jnp.any(rows.valid).astype(rows.dtype), axis_name) > 0
 
 
 def _center(z: Array, valid: Array, count: Array, axis_name: AxisName) -> Array:

@@ -16,7 +16,7 @@ in how many of the chosen triplets each candidate takes part; only triplets with
 be chosen. Counts carry no gradient and suffice: a sum of hinges above 0 is linear in the distances. So
 no list of triplets is ever built.
 
-The meaning of ``axis_name, where, weights, ids, labels, reduce_fn``: :mod:`jaxcon.typing`.
+What the keywords from ``axis_name`` on mean: :mod:`jaxcon.typing`.
 """
 
 from collections.abc import Callable
@@ -35,10 +35,10 @@ from jaxcon.losses._candidates import (
     peers,
     reduce_rows,
 )
-from jaxcon.losses._shared import Rows, positive, prepare, setting
+from jaxcon.losses._shared import Evaluation, Rows, positive, prepare, setting
 from jaxcon.similarity import l2_normalize, squared_distance
-from jaxcon.streaming import Channel
-from jaxcon.typing import Array, ArrayLike, AxisName, ReduceFn
+from jaxcon.streaming import PRECISION, Channel
+from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
 Mining = Callable[[Array, Array, Array, Array], Array]
 
@@ -189,6 +189,9 @@ def multi_similarity_loss(
     where: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     ids: ArrayLike | None = None,
+    block_size: int | None = None,
+    exchange: Exchange = collectives.gather,
+    precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """Multi-similarity loss: each pair is weighted by its similarity relative to the others'.
@@ -211,7 +214,7 @@ def multi_similarity_loss(
       alpha: positive scalar, the sharpness towards far positives.
       beta: positive scalar, the sharpness towards near negatives.
       base: scalar, the similarity from which on a negative, and up to which a positive, costs.
-      axis_name, where, weights, ids, reduce_fn: see :mod:`jaxcon.typing`.
+      axis_name to reduce_fn: see :mod:`jaxcon.typing`.
 
     Returns:
       A scalar in [0, inf).
@@ -224,7 +227,13 @@ def multi_similarity_loss(
       https://arxiv.org/abs/1904.06627
     """
     rows = prepare(
-        {"z": z}, axis_name=axis_name, where=where, weights=weights, ids=ids, labels=labels
+        {"z": z},
+        axis_name=axis_name,
+        where=where,
+        weights=weights,
+        ids=ids,
+        labels=labels,
+        evaluation=Evaluation(block_size, exchange, precision),
     )
     alpha = positive(alpha, "alpha", rows.dtype)
     beta = positive(beta, "beta", rows.dtype)
@@ -250,6 +259,9 @@ def circle_loss(
     where: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     ids: ArrayLike | None = None,
+    block_size: int | None = None,
+    exchange: Exchange = collectives.gather,
+    precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """Circle loss: similarities that are far from their optimum weigh more.
@@ -271,7 +283,7 @@ def circle_loss(
       labels: int ``[n]``.
       margin: scalar in [0, 1]; the paper: 0.4 for few images a class, 0.25 for faces.
       gamma: positive scalar, the scale; the paper: 80, and 256 for faces.
-      axis_name, where, weights, ids, reduce_fn: see :mod:`jaxcon.typing`.
+      axis_name to reduce_fn: see :mod:`jaxcon.typing`.
 
     Returns:
       A scalar in [0, inf).
@@ -284,7 +296,13 @@ def circle_loss(
       https://arxiv.org/abs/2002.10857
     """
     rows = prepare(
-        {"z": z}, axis_name=axis_name, where=where, weights=weights, ids=ids, labels=labels
+        {"z": z},
+        axis_name=axis_name,
+        where=where,
+        weights=weights,
+        ids=ids,
+        labels=labels,
+        evaluation=Evaluation(block_size, exchange, precision),
     )
     margin = setting(margin, "margin", rows.dtype, lambda v: (v >= 0) & (v <= 1), "in [0, 1]")
     gamma = positive(gamma, "gamma", rows.dtype)
@@ -310,6 +328,9 @@ def spectral_contrastive_loss(
     where: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     ids: ArrayLike | None = None,
+    block_size: int | None = None,
+    exchange: Exchange = collectives.gather,
+    precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """Spectral contrastive loss, on embeddings as they are.
@@ -327,7 +348,7 @@ def spectral_contrastive_loss(
 
     Args:
       z1, z2: ``[batch, *features]``, two views; not normalized, and not scale-invariant.
-      axis_name, where, weights, ids, reduce_fn: see :mod:`jaxcon.typing`.
+      axis_name to reduce_fn: see :mod:`jaxcon.typing`.
 
     Returns:
       A scalar.
@@ -339,7 +360,14 @@ def spectral_contrastive_loss(
       HaoChen et al., Provable Guarantees for Self-Supervised Deep Learning with Spectral Contrastive
       Loss, 2021, https://arxiv.org/abs/2106.04156
     """
-    rows = prepare({"z1": z1, "z2": z2}, axis_name=axis_name, where=where, weights=weights, ids=ids)
+    rows = prepare(
+        {"z1": z1, "z2": z2},
+        axis_name=axis_name,
+        where=where,
+        weights=weights,
+        ids=ids,
+        evaluation=Evaluation(block_size, exchange, precision),
+    )
     x, y = rows.z
     channels = [
         Channel(1, _square, other_ids, log=False),

@@ -6,7 +6,7 @@
 >>> print(f"{losses.cosine_regression_loss(predictions, targets):.3f}")
 1.532
 
-The meaning of ``axis_name, where, weights, reduce_fn``: :mod:`jaxcon.typing`.
+What the keywords from ``axis_name`` on mean: :mod:`jaxcon.typing`.
 """
 
 import jax.numpy as jnp

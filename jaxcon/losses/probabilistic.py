@@ -7,16 +7,20 @@
 >>> print(f"{losses.gaussian_clip_loss(z1, z2, sure, sure):.3f}")
 4.268
 
-The meaning of ``axis_name, where, weights, ids, reduce_fn``: :mod:`jaxcon.typing`.
+What the keywords from ``axis_name`` on mean: :mod:`jaxcon.typing`.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxcon import collectives
 from jaxcon.losses._candidates import cross_channels, ones, other_ids, reduce_rows
 from jaxcon.losses._shared import (
+    Evaluation,
     Rows,
     flatten,
     mask_rows,
@@ -27,8 +31,8 @@ from jaxcon.losses._shared import (
     setting,
 )
 from jaxcon.similarity import as_float, l2_normalize
-from jaxcon.streaming import Channel
-from jaxcon.typing import Array, ArrayLike, AxisName, ReduceFn
+from jaxcon.streaming import PRECISION, Channel
+from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
 
 def gaussian_clip_loss(
@@ -42,6 +46,9 @@ def gaussian_clip_loss(
     where: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     ids: ArrayLike | None = None,
+    block_size: int | None = None,
+    exchange: Exchange = collectives.gather,
+    precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """CLIP on Gaussians: a sample also predicts how far its pair may lie.
@@ -65,7 +72,7 @@ def gaussian_clip_loss(
       log_std1, log_std2: ``[batch]``, their log standard deviations. Start at 0. ``exp(-2 log_std)``
         must not overflow: keep them above -40 in float32.
       exact: whether to use the isotropic Gaussian log-density.
-      axis_name, where, weights, ids, reduce_fn: see :mod:`jaxcon.typing`.
+      axis_name to reduce_fn: see :mod:`jaxcon.typing`.
 
     Returns:
       A scalar in [0, inf); ``log N`` when all embeddings and all deviations are equal.
@@ -77,24 +84,21 @@ def gaussian_clip_loss(
       A proposal on a forum for CLIP with a predicted variance; compare Chun, Improved Probabilistic
       Image-Text Representations, 2023, https://arxiv.org/abs/2305.18171
     """
-    rows = prepare({"z1": z1, "z2": z2}, axis_name=axis_name, where=where, weights=weights, ids=ids)
+    rows = prepare(
+        {"z1": z1, "z2": z2},
+        axis_name=axis_name,
+        where=where,
+        weights=weights,
+        ids=ids,
+        evaluation=Evaluation(block_size, exchange, precision),
+    )
     x, y = rows.z
     k, l = (_log_std(v, n, rows) for v, n in ((log_std1, "log_std1"), (log_std2, "log_std2")))
     if k.ndim != 1 or l.ndim != 1:
         raise ValueError(
             f"log_std1 and log_std2 must be [batch], one deviation a row, got {k.shape}, {l.shape}"
         )
-    size, half = (x.shape[1], 0.5) if exact else (1, 1.0)
-
-    def log_density(distance: Array, log_std: Array) -> Array:
-        return -size * log_std - half * distance * jnp.exp(-2 * log_std)
-
-    def given_column(tile: Array, row: Any, col: Any) -> Array:
-        return log_density(row[0] + col[0] - 2 * tile, col[1])
-
-    def given_row(tile: Array, row: Any, col: Any) -> Array:
-        return log_density(row[0] + col[0] - 2 * tile, row[1])
-
+    log_density, given_column, given_row = _densities(*((x.shape[1], 0.5) if exact else (1, 1.0)))
     rest1, rest2 = cross_channels(
         rows,
         x,
@@ -122,6 +126,9 @@ def csd_loss(
     where: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     ids: ArrayLike | None = None,
+    block_size: int | None = None,
+    exchange: Exchange = collectives.gather,
+    precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """Match probability from the closed-form sampled distance of PCME++.
@@ -141,7 +148,7 @@ def csd_loss(
       log_std1, log_std2: log standard deviations, ``[batch]``, one for all features of a row, or
         ``[batch, *features]``.
       scale: positive scalar; shift: scalar. Usually learned from these initial values.
-      axis_name, where, weights, ids, reduce_fn: see :mod:`jaxcon.typing`.
+      axis_name to reduce_fn: see :mod:`jaxcon.typing`.
 
     Returns:
       A scalar in [0, inf).
@@ -152,29 +159,53 @@ def csd_loss(
     Reference:
       Chun, Improved Probabilistic Image-Text Representations, 2023, https://arxiv.org/abs/2305.18171
     """
-    rows = prepare({"z1": z1, "z2": z2}, axis_name=axis_name, where=where, weights=weights, ids=ids)
+    rows = prepare(
+        {"z1": z1, "z2": z2},
+        axis_name=axis_name,
+        where=where,
+        weights=weights,
+        ids=ids,
+        evaluation=Evaluation(block_size, exchange, precision),
+    )
     x, y = (l2_normalize(z) for z in rows.z)
     offset1 = _energy(x, _log_std(log_std1, "log_std1", rows))
     offset2 = _energy(y, _log_std(log_std2, "log_std2", rows))
     scale = positive(scale, "scale", rows.dtype)
     shift = setting(shift, "shift", rows.dtype)
 
-    def mismatch(tile: Array, row: Any, col: Any) -> Array:
-        offset, scale, shift = row
-        return jax.nn.softplus(shift - scale * (offset + col - 2 * tile))
-
     repelled, count = cross_channels(
         rows,
         x,
         y,
         axis_name,
-        [Channel(1, mismatch, other_ids, log=False), Channel(1, ones, other_ids, log=False)],
+        [Channel(1, _mismatch, other_ids, log=False), Channel(1, ones, other_ids, log=False)],
         row_aux=(offset1, jnp.full(len(x), scale), jnp.full(len(x), shift)),
         col_aux=offset2,
     )
     pair = offset1 + offset2 - 2 * jnp.sum(x * y, axis=1)
     values = (jax.nn.softplus(scale * pair - shift) + repelled) / (1 + count)
     return reduce_rows(values, rows, reduce_fn, axis_name)
+
+
+@functools.cache  # one function object per form, so that what is compiled for it is found again
+def _densities(size: int, half: float) -> tuple[Callable[..., Array], ...]:
+    """The log-density of a distance, and as logits: given the Gaussian of the column, of the row."""
+
+    def log_density(distance: Array, log_std: Array) -> Array:
+        return -size * log_std - half * distance * jnp.exp(-2 * log_std)
+
+    def given_column(tile: Array, row: Any, col: Any) -> Array:
+        return log_density(row[0] + col[0] - 2 * tile, col[1])
+
+    def given_row(tile: Array, row: Any, col: Any) -> Array:
+        return log_density(row[0] + col[0] - 2 * tile, row[1])
+
+    return log_density, given_column, given_row
+
+
+def _mismatch(tile: Array, row: Any, col: Any) -> Array:
+    offset, scale, shift = row
+    return jax.nn.softplus(shift - scale * (offset + col - 2 * tile))
 
 
 def _log_std(log_std: ArrayLike, name: str, rows: Rows) -> Array:

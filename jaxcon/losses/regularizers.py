@@ -6,7 +6,7 @@
 >>> print(f"{losses.alignment_loss(z1, z2) + losses.uniformity_loss(z1):.3f}")
 -1.328
 
-The meaning of ``axis_name, where, weights, reduce_fn``: :mod:`jaxcon.typing`.
+What the keywords from ``axis_name`` on mean: :mod:`jaxcon.typing`.
 """
 
 from typing import Any
@@ -16,10 +16,10 @@ from jax import lax
 
 from jaxcon import collectives
 from jaxcon.losses._candidates import cross_channels, other_ids, reduce_rows
-from jaxcon.losses._shared import positive, prepare
+from jaxcon.losses._shared import Evaluation, positive, prepare
 from jaxcon.similarity import dot_product, l2_normalize
-from jaxcon.streaming import Channel, masked_logsumexp
-from jaxcon.typing import Array, ArrayLike, AxisName, ReduceFn
+from jaxcon.streaming import PRECISION, Channel, masked_logsumexp
+from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
 
 def alignment_loss(
@@ -71,6 +71,9 @@ def uniformity_loss(
     t: ArrayLike = 2.0,
     axis_name: AxisName = None,
     where: ArrayLike | None = None,
+    block_size: int | None = None,
+    exchange: Exchange = collectives.gather,
+    precision: Precision = PRECISION,
 ) -> Array:
     """Log of the mean Gaussian potential between the rows on the sphere.
 
@@ -87,7 +90,7 @@ def uniformity_loss(
     Args:
       z: ``[n, *features]``, any scale; normalized here.
       t: positive scalar.
-      axis_name, where: see :mod:`jaxcon.typing`.
+      axis_name to precision: see :mod:`jaxcon.typing`.
 
     Returns:
       A scalar in [-4 t, 0].
@@ -98,7 +101,12 @@ def uniformity_loss(
     Reference:
       Wang and Isola, 2020, as for :func:`alignment_loss`.
     """
-    rows = prepare({"z": z}, axis_name=axis_name, where=where)
+    rows = prepare(
+        {"z": z},
+        axis_name=axis_name,
+        where=where,
+        evaluation=Evaluation(block_size, exchange, precision),
+    )
     t = positive(t, "t", rows.dtype)
     u = l2_normalize(rows.z[0])
     halves = t * jnp.sum(u * u, axis=1)  # -t |u_i - u_j|^2 = 2 t u_i . u_j - halves_i - halves_j

@@ -6,8 +6,10 @@
 >>> print(f"{losses.dcl_loss(z1, z2, temperature=0.5):.3f}")
 2.403
 
-The meaning of ``axis_name, where, weights, ids, reduce_fn``: :mod:`jaxcon.typing`.
+What the keywords from ``axis_name`` on mean: :mod:`jaxcon.typing`.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +22,9 @@ from jaxcon.losses._candidates import (
     two_view_channels,
     two_view_logits,
 )
-from jaxcon.losses._shared import has_any, positive, positive_and_rest, prepare, setting
-from jaxcon.streaming import Channel, masked_logsumexp, nothing
-from jaxcon.typing import Array, ArrayLike, AxisName, ReduceFn
+from jaxcon.losses._shared import Evaluation, has_any, positive, positive_and_rest, prepare, setting
+from jaxcon.streaming import PRECISION, Channel, masked_logsumexp, nothing
+from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
 
 def dcl_loss(
@@ -35,6 +37,9 @@ def dcl_loss(
     where: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     ids: ArrayLike | None = None,
+    block_size: int | None = None,
+    exchange: Exchange = collectives.gather,
+    precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """Decoupled contrastive loss: NT-Xent without the positive in the denominator.
@@ -55,7 +60,7 @@ def dcl_loss(
       z1, z2: ``[batch, *features]``, two views, any scale; normalized here.
       temperature: positive scalar.
       sigma: positive scalar, the width of the von Mises-Fisher weights (the paper: 0.5); None: w = 1.
-      axis_name, where, weights, ids, reduce_fn: see :mod:`jaxcon.typing`. ``reduce_fn=None`` returns
+      axis_name to reduce_fn: see :mod:`jaxcon.typing`. ``reduce_fn=None`` returns
         ``[2 * batch]``. An anchor without a negative is not valid.
 
     Returns:
@@ -67,7 +72,14 @@ def dcl_loss(
     Reference:
       Yeh et al., Decoupled Contrastive Learning, 2021, https://arxiv.org/abs/2110.06848
     """
-    rows = prepare({"z1": z1, "z2": z2}, axis_name=axis_name, where=where, weights=weights, ids=ids)
+    rows = prepare(
+        {"z1": z1, "z2": z2},
+        axis_name=axis_name,
+        where=where,
+        weights=weights,
+        ids=ids,
+        evaluation=Evaluation(block_size, exchange, precision),
+    )
     pos, neg, both = two_view_logits(rows, temperature, axis_name)
     if sigma is not None:
         cosine = pos[: len(rows.position)] * positive(temperature, "temperature", rows.dtype)
@@ -90,6 +102,9 @@ def hard_negative_loss(
     where: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     ids: ArrayLike | None = None,
+    block_size: int | None = None,
+    exchange: Exchange = collectives.gather,
+    precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """NT-Xent whose negatives are weighted by hardness (HCL) and corrected for false ones (debiased).
@@ -113,7 +128,7 @@ def hard_negative_loss(
       temperature: positive scalar.
       beta: scalar >= 0, the concentration on hard negatives.
       positive_prior: tau+, in [0, 1).
-      axis_name, where, weights, ids, reduce_fn: see :mod:`jaxcon.typing`. ``reduce_fn=None`` returns
+      axis_name to reduce_fn: see :mod:`jaxcon.typing`. ``reduce_fn=None`` returns
         ``[2 * batch]``.
 
     Returns:
@@ -127,19 +142,27 @@ def hard_negative_loss(
       https://arxiv.org/abs/2010.04592; Chuang et al., Debiased Contrastive Learning, 2020,
       https://arxiv.org/abs/2007.00224
     """
-    rows = prepare({"z1": z1, "z2": z2}, axis_name=axis_name, where=where, weights=weights, ids=ids)
+    rows = prepare(
+        {"z1": z1, "z2": z2},
+        axis_name=axis_name,
+        where=where,
+        weights=weights,
+        ids=ids,
+        evaluation=Evaluation(block_size, exchange, precision),
+    )
     beta = setting(beta, "beta", rows.dtype, lambda v: v >= 0, "a number >= 0")
     prior = setting(
         positive_prior, "positive_prior", rows.dtype, lambda v: (v >= 0) & (v < 1), "in [0, 1)"
     )
     temperature = positive(temperature, "temperature", rows.dtype)
 
-    def scaled_by(i: int) -> Channel:
-        return Channel(1, lambda tile, row_aux, col_aux: row_aux[i] * tile, other_ids)
-
     twice = 2 * len(rows.position)
     aux = (jnp.full(twice, 1 + beta), jnp.full(twice, beta))
-    channels = [scaled_by(0), scaled_by(1), Channel(1, ones, other_ids, log=False)]
+    channels = [
+        Channel(1, _hardened, other_ids),
+        Channel(1, _hardness, other_ids),
+        Channel(1, ones, other_ids, log=False),
+    ]
     pos, (hard, normalizer, count), both = two_view_channels(
         rows, temperature, axis_name, channels, aux
     )
@@ -155,3 +178,11 @@ def hard_negative_loss(
     estimate = jnp.where(prior > 0, estimate, weighted)
     rest = jnp.where(some, estimate, nothing(rows.dtype))
     return reduce_rows(positive_and_rest(pos, rest), both, reduce_fn, axis_name)
+
+
+def _hardened(tile: Array, row_aux: Any, col_aux: Any) -> Array:
+    return row_aux[0] * tile
+
+
+def _hardness(tile: Array, row_aux: Any, col_aux: Any) -> Array:
+    return row_aux[1] * tile

@@ -6,7 +6,7 @@
 >>> print(f"{losses.siglip_loss(z1, z2):.3f}, {losses.siglip_loss(z1, z1):.3f}")
 7.806, 0.804
 
-The meaning of ``axis_name, where, weights, ids, labels, reduce_fn``: :mod:`jaxcon.typing`.
+What the keywords from ``axis_name`` on mean: :mod:`jaxcon.typing`.
 """
 
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxcon import collectives
 from jaxcon.losses._candidates import (
     cross_channels,
     ones,
@@ -22,10 +23,10 @@ from jaxcon.losses._candidates import (
     reduce_rows,
     same_class,
 )
-from jaxcon.losses._shared import positive, prepare, setting
-from jaxcon.similarity import l2_normalize
-from jaxcon.streaming import Channel
-from jaxcon.typing import Array, ArrayLike, AxisName, ReduceFn
+from jaxcon.losses._shared import Evaluation, positive, prepare, setting
+from jaxcon.similarity import l2_normalize, scaled_unit_rows
+from jaxcon.streaming import PRECISION, Channel
+from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
 
 def siglip_loss(
@@ -39,6 +40,9 @@ def siglip_loss(
     weights: ArrayLike | None = None,
     ids: ArrayLike | None = None,
     labels: ArrayLike | None = None,
+    block_size: int | None = None,
+    exchange: Exchange = collectives.gather,
+    precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """The pairwise sigmoid loss of SigLIP.
@@ -60,7 +64,7 @@ def siglip_loss(
       z1, z2: ``[batch, *features]``, paired embeddings, any scale; normalized here.
       temperature: positive scalar.
       bias: scalar, added to every logit.
-      axis_name, where, weights, ids, labels, reduce_fn: see :mod:`jaxcon.typing`. With labels the
+      axis_name to reduce_fn: see :mod:`jaxcon.typing`. With labels the
         first term is the average over an anchor's positives.
 
     Returns:
@@ -80,9 +84,10 @@ def siglip_loss(
         weights=weights,
         ids=ids,
         labels=labels,
+        evaluation=Evaluation(block_size, exchange, precision),
     )
     bias = setting(bias, "bias", rows.dtype)
-    x = l2_normalize(rows.z[0]) / positive(temperature, "temperature", rows.dtype)
+    x = scaled_unit_rows(rows.z[0], 1 / positive(temperature, "temperature", rows.dtype))
     y = l2_normalize(rows.z[1])
     if labels is None:
         channels = [Channel(1, _repelled, other_ids, log=False)]

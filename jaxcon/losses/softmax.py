@@ -13,22 +13,26 @@ form is the one computed: it keeps its digits when the pair is well aligned.
 >>> print(f"{losses.ntxent_loss(z1, z2, temperature=0.5):.3f}")
 2.545
 
-The meaning of ``axis_name, where, weights, ids, labels, reduce_fn``: :mod:`jaxcon.typing`.
+What the keywords from ``axis_name`` on mean: :mod:`jaxcon.typing`.
 """
 
 import jax.numpy as jnp
+from jax import lax
 
+from jaxcon import collectives
 from jaxcon.losses._candidates import (
     candidate_channels,
     candidate_loss,
     cross_channels,
     every,
+    inverse_bound,
     other_ids,
     peers,
     reduce_rows,
     two_view_logits,
 )
 from jaxcon.losses._shared import (
+    Evaluation,
     Rows,
     flatten,
     has_any,
@@ -39,9 +43,9 @@ from jaxcon.losses._shared import (
     replicate,
     setting,
 )
-from jaxcon.similarity import as_float, l2_normalize
+from jaxcon.similarity import as_float, l2_normalize, scaled_unit_rows
 from jaxcon.streaming import PRECISION, Channel, masked_logsumexp, nothing, reduce_pairs
-from jaxcon.typing import Array, ArrayLike, AxisName, ReduceFn
+from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
 
 def ntxent_loss(
@@ -53,6 +57,9 @@ def ntxent_loss(
     where: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     ids: ArrayLike | None = None,
+    block_size: int | None = None,
+    exchange: Exchange = collectives.gather,
+    precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """Normalized temperature-scaled cross-entropy of SimCLR (Chen et al. 2020, eq. 1).
@@ -69,7 +76,7 @@ def ntxent_loss(
     Args:
       z1, z2: ``[batch, *features]``, two views, any scale; normalized here.
       temperature: positive scalar; SimCLR used 0.5 for CIFAR-10 and 0.1 for ImageNet.
-      axis_name, where, weights, ids, reduce_fn: see :mod:`jaxcon.typing`. ``reduce_fn=None`` returns
+      axis_name to reduce_fn: see :mod:`jaxcon.typing`. ``reduce_fn=None`` returns
         ``[2 * batch]``: z1's anchors, then z2's.
 
     Returns:
@@ -82,7 +89,14 @@ def ntxent_loss(
       Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, 2020,
       https://arxiv.org/abs/2002.05709
     """
-    rows = prepare({"z1": z1, "z2": z2}, axis_name=axis_name, where=where, weights=weights, ids=ids)
+    rows = prepare(
+        {"z1": z1, "z2": z2},
+        axis_name=axis_name,
+        where=where,
+        weights=weights,
+        ids=ids,
+        evaluation=Evaluation(block_size, exchange, precision),
+    )
     pos, neg, both = two_view_logits(rows, temperature, axis_name)
     return reduce_rows(positive_and_rest(pos, neg), both, reduce_fn, axis_name)
 
@@ -98,6 +112,9 @@ def npairs_loss(
     where: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     ids: ArrayLike | None = None,
+    block_size: int | None = None,
+    exchange: Exchange = collectives.gather,
+    precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """N-pairs loss: each z1 classifies its z2 among the batch's, one way.
@@ -120,7 +137,7 @@ def npairs_loss(
       normalize: whether to compare by cosine; if False, by the inner product of the rows as they are.
       l2_weight: weight of the squared norms of the rows as they came (the paper regularizes them; the
         factor 1/4 is that of TensorFlow's ``npairs_loss``).
-      axis_name, where, weights, ids, reduce_fn: see :mod:`jaxcon.typing`.
+      axis_name to reduce_fn: see :mod:`jaxcon.typing`.
 
     Returns:
       A scalar in [0, inf), ``log N`` when all embeddings are equal (and l2_weight is 0).
@@ -132,14 +149,26 @@ def npairs_loss(
       Sohn, Improved Deep Metric Learning with Multi-class N-pair Loss Objective, 2016,
       https://papers.nips.cc/paper/6200-improved-deep-metric-learning-with-multi-class-n-pair-loss-objective
     """
-    rows = prepare({"z1": z1, "z2": z2}, axis_name=axis_name, where=where, weights=weights, ids=ids)
-    l2_weight = setting(l2_weight, "l2_weight", rows.dtype)
+    rows = prepare(
+        {"z1": z1, "z2": z2},
+        axis_name=axis_name,
+        where=where,
+        weights=weights,
+        ids=ids,
+        evaluation=Evaluation(block_size, exchange, precision),
+    )
+    weight = setting(l2_weight, "l2_weight", rows.dtype)
     raw1, raw2 = rows.z
-    x, y = (l2_normalize(raw1), l2_normalize(raw2)) if normalize else rows.z
-    x = x / positive(temperature, "temperature", rows.dtype)
-    (neg,) = cross_channels(rows, x, y, axis_name, [Channel(1, pairs=other_ids)])
-    norms = jnp.sum(raw1 * raw1 + raw2 * raw2, axis=1)
-    values = positive_and_rest(jnp.sum(x * y, axis=1), neg) + l2_weight * norms / 4
+    scale = 1 / positive(temperature, "temperature", rows.dtype)
+    if normalize:
+        x, y = scaled_unit_rows(raw1, scale), l2_normalize(raw2)
+    else:
+        x, y = raw1 * scale, raw2
+    bound = inverse_bound(temperature) if normalize else None
+    (neg,) = cross_channels(rows, x, y, axis_name, [Channel(1, pairs=other_ids)], bound=bound)
+    values = positive_and_rest(jnp.sum(x * y, axis=1), neg)
+    if not (isinstance(l2_weight, int | float) and l2_weight == 0):  # 0 * inf at rows of 1e20
+        values = values + weight * jnp.sum(raw1 * raw1 + raw2 * raw2, axis=1) / 4
     return reduce_rows(values, rows, reduce_fn, axis_name)
 
 
@@ -154,6 +183,9 @@ def clip_loss(
     weights: ArrayLike | None = None,
     ids: ArrayLike | None = None,
     labels: ArrayLike | None = None,
+    block_size: int | None = None,
+    exchange: Exchange = collectives.gather,
+    precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """Symmetric InfoNCE of CLIP: each row of z1 finds its z2, and the reverse.
@@ -173,7 +205,7 @@ def clip_loss(
       z1, z2: ``[batch, *features]``, paired embeddings, any scale; normalized here.
       temperature: positive scalar, usually learned: ``encoders.Temperature``.
       label_smoothing: in [0, 1).
-      axis_name, where, weights, ids, labels, reduce_fn: see :mod:`jaxcon.typing`.
+      axis_name to reduce_fn: see :mod:`jaxcon.typing`.
 
     Returns:
       A scalar in [0, inf), ``log N`` when all embeddings are equal.
@@ -192,16 +224,18 @@ def clip_loss(
         weights=weights,
         ids=ids,
         labels=labels,
+        evaluation=Evaluation(block_size, exchange, precision),
     )
     smoothing = setting(
         label_smoothing, "label_smoothing", rows.dtype, lambda v: (v >= 0) & (v < 1), "in [0, 1)"
     )
     smooth = not (isinstance(label_smoothing, int | float) and label_smoothing == 0)
-    x = l2_normalize(rows.z[0]) / positive(temperature, "temperature", rows.dtype)
+    x = scaled_unit_rows(rows.z[0], 1 / positive(temperature, "temperature", rows.dtype))
     y = l2_normalize(rows.z[1])
     one_way = candidate_channels(labels is not None, smooth)
     channels = [c._replace(axis=axis) for axis in (1, 0) for c in one_way]
-    outputs = cross_channels(rows, x, y, axis_name, channels)
+    bound = inverse_bound(temperature)
+    outputs = cross_channels(rows, x, y, axis_name, channels, bound=bound)
     pair = jnp.sum(x * y, axis=1)
     forward, backward = (
         candidate_loss(pair, part, labels is not None, smoothing if smooth else None)
@@ -223,6 +257,9 @@ def info_nce_loss(
     weights: ArrayLike | None = None,
     ids: ArrayLike | None = None,
     labels: ArrayLike | None = None,
+    block_size: int | None = None,
+    exchange: Exchange = collectives.gather,
+    precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """InfoNCE from z1 to z2, with negatives from the batch, from a queue, or chosen per anchor.
@@ -247,7 +284,7 @@ def info_nce_loss(
       temperature: positive scalar.
       in_batch: whether the other rows of z2 are negatives too.
       negative_ids: int ``[m]`` or ``[batch, k]``; a negative whose id is the anchor's leaves.
-      axis_name, where, weights, ids, labels, reduce_fn: see :mod:`jaxcon.typing`.
+      axis_name to reduce_fn: see :mod:`jaxcon.typing`.
 
     Returns:
       A scalar in [0, inf); ``log K`` when all embeddings are equal, K the number of candidates.
@@ -268,6 +305,7 @@ def info_nce_loss(
         weights=weights,
         ids=ids,
         labels=labels,
+        evaluation=Evaluation(block_size, exchange, precision),
     )
     if negatives is None and not in_batch:
         raise ValueError("in_batch=False leaves no negatives: pass negatives, or in_batch=True")
@@ -275,7 +313,7 @@ def info_nce_loss(
         raise ValueError("labels find positives among the rows of z2: they need in_batch=True")
     if negative_ids is not None and (negatives is None or ids is None):
         raise ValueError("negative_ids are compared with ids: pass negatives and ids as well")
-    x = l2_normalize(rows.z[0]) / positive(temperature, "temperature", rows.dtype)
+    x = scaled_unit_rows(rows.z[0], 1 / positive(temperature, "temperature", rows.dtype))
     y = l2_normalize(rows.z[1])
     extra = jnp.full(len(x), nothing(rows.dtype))
     if negatives is not None:
@@ -284,7 +322,8 @@ def info_nce_loss(
     if not in_batch:
         return reduce_rows(positive_and_rest(pair, extra), rows, reduce_fn, axis_name)
     channels = candidate_channels(labels is not None, smooth=False)
-    neg, *others = cross_channels(rows, x, y, axis_name, channels)
+    bound = inverse_bound(temperature)
+    neg, *others = cross_channels(rows, x, y, axis_name, channels, bound=bound)
     neg = neg if negatives is None else jnp.logaddexp(neg, extra)
     values = candidate_loss(pair, [neg, *others], labels is not None)
     return reduce_rows(values, rows, reduce_fn, axis_name)
@@ -299,6 +338,9 @@ def supcon_loss(
     where: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     ids: ArrayLike | None = None,
+    block_size: int | None = None,
+    exchange: Exchange = collectives.gather,
+    precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """Supervised contrastive loss: rows of one label are positives of each other.
@@ -321,7 +363,7 @@ def supcon_loss(
       z: ``[n, *features]``, any scale; normalized here.
       labels: int ``[n]``.
       temperature: positive scalar.
-      axis_name, where, weights, ids, reduce_fn: see :mod:`jaxcon.typing`.
+      axis_name to reduce_fn: see :mod:`jaxcon.typing`.
 
     Returns:
       A scalar in [0, inf).
@@ -333,10 +375,19 @@ def supcon_loss(
       Khosla et al., Supervised Contrastive Learning, 2020, https://arxiv.org/abs/2004.11362
     """
     rows = prepare(
-        {"z": z}, axis_name=axis_name, where=where, weights=weights, ids=ids, labels=labels
+        {"z": z},
+        axis_name=axis_name,
+        where=where,
+        weights=weights,
+        ids=ids,
+        labels=labels,
+        evaluation=Evaluation(block_size, exchange, precision),
     )
-    x = l2_normalize(rows.z[0]) / jnp.sqrt(positive(temperature, "temperature", rows.dtype))
-    neg, *same = cross_channels(rows, x, x, axis_name, candidate_channels(True, False, peers))
+    scale = lax.rsqrt(positive(temperature, "temperature", rows.dtype))
+    x = scaled_unit_rows(rows.z[0], scale)
+    bound = inverse_bound(temperature)
+    channels = candidate_channels(True, False, peers)
+    neg, *same = cross_channels(rows, x, x, axis_name, channels, bound=bound)
     pos = same[0]
     rows = rows._replace(valid=rows.valid & has_any(pos))
     return reduce_rows(candidate_loss(pos, [neg, *same], True), rows, reduce_fn, axis_name)
@@ -354,7 +405,7 @@ def _extra_negatives(
     extra = as_float(replicate(negatives), "negatives").astype(rows.dtype)
     shared = extra.ndim == rank
     lead = extra.shape[:1] if shared else extra.shape[:2]
-    if extra.shape not in (lead + shape[1:], shape[:1] + lead[1:] + shape[1:]):
+    if extra.shape != (lead if shared else shape[:1] + lead[1:]) + shape[1:]:
         raise ValueError(
             f"negatives must be [m, *features], shared by all anchors, or [batch, k, *features] for "
             f"each; z1 is {shape}, got {extra.shape}"

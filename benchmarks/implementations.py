@@ -1,0 +1,202 @@
+"""The losses under comparison: each returns value and gradients of one step, ready to be timed.
+
+An entry of ``IMPLEMENTATIONS[loss]`` is a function ``make(temperature) -> step`` with
+``step(z1, z2) -> (value, gradients)`` on float32 NumPy arrays; packages are imported inside, so that a
+process pays only for what it measures. Every entry normalizes its inputs.
+"""
+
+import importlib
+import importlib.util
+import sys
+import types
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+Step = Callable[[Any, Any], Any]
+
+
+def import_past_fronts(name: str, *packages: str) -> Any:
+    """Imports a module with empty ones in place of others that it names, which may want much more."""
+    for package in packages:
+        spec = importlib.util.find_spec(package)
+        if spec is None:
+            raise ModuleNotFoundError(f"{package} is not installed")
+        front = types.ModuleType(package)
+        front.__path__ = list(spec.submodule_search_locations or [])
+        sys.modules[package] = front
+    return importlib.import_module(name)
+
+
+def in_jax(loss: Callable[[Any, Any], Any]) -> Step:
+    """A step of a JAX loss; the inputs are put on the device once."""
+    import jax
+
+    step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+    return lambda z1, z2: jax.block_until_ready(step(z1, z2))
+
+
+def in_torch(loss: Callable[[Any, Any], Any]) -> Step:
+    """A step of a torch loss."""
+    import torch
+
+    def step(z1: Any, z2: Any) -> Any:
+        x, y = (torch.from_numpy(z).requires_grad_() for z in (z1, z2))
+        value = loss(x, y)
+        value.backward()
+        return value.item(), (x.grad.numpy(), y.grad.numpy())
+
+    return step
+
+
+def jaxcon(name: str, temperature: float, **settings: Any) -> Step:
+    """This library's loss of that name."""
+    from jaxcon import losses
+
+    return in_jax(partial(getattr(losses, name), temperature=temperature, **settings))
+
+
+def jnp_ntxent(temperature: float) -> Step:
+    """NT-Xent as one writes it with jax.numpy."""
+    import jax
+    import jax.numpy as jnp
+
+    def loss(z1: Any, z2: Any) -> Any:
+        u = jnp.concatenate([z1, z2])
+        u = u / jnp.linalg.norm(u, axis=1, keepdims=True)
+        s = jnp.where(jnp.eye(len(u), dtype=bool), -jnp.inf, u @ u.T / temperature)
+        pair = jnp.sum(u[: len(z1)] * u[len(z1) :], axis=1) / temperature
+        return jnp.mean(jax.nn.logsumexp(s, axis=1)) - jnp.mean(pair)
+
+    return in_jax(loss)
+
+
+def jnp_clip(temperature: float) -> Step:
+    """CLIP's loss as one writes it with jax.numpy, from one matrix."""
+    import jax
+    import jax.numpy as jnp
+
+    def loss(z1: Any, z2: Any) -> Any:
+        x, y = (z / jnp.linalg.norm(z, axis=1, keepdims=True) for z in (z1, z2))
+        s = x @ y.T / temperature
+        both = jax.nn.logsumexp(s, axis=1) + jax.nn.logsumexp(s, axis=0)
+        return jnp.mean(both / 2 - jnp.diagonal(s))
+
+    return in_jax(loss)
+
+
+def jnp_siglip(temperature: float) -> Step:
+    """SigLIP as one writes it with jax.numpy."""
+    import jax
+    import jax.numpy as jnp
+
+    def loss(z1: Any, z2: Any) -> Any:
+        x, y = (z / jnp.linalg.norm(z, axis=1, keepdims=True) for z in (z1, z2))
+        s = x @ y.T / temperature - 10.0
+        return jnp.sum(jax.nn.softplus(jnp.where(jnp.eye(len(x), dtype=bool), -s, s))) / len(x)
+
+    return in_jax(loss)
+
+
+def optax_ntxent(temperature: float) -> Step:
+    """optax.losses.ntxent: both views in one batch with labels."""
+    import jax.numpy as jnp
+    import optax
+
+    def loss(z1: Any, z2: Any) -> Any:
+        labels = jnp.tile(jnp.arange(len(z1)), 2)
+        return optax.losses.ntxent(jnp.concatenate([z1, z2]), labels, temperature)
+
+    return in_jax(loss)
+
+
+def torch_ntxent(temperature: float, *, compiled: bool = False) -> Step:
+    """NT-Xent as one writes it with torch."""
+    import torch
+    from torch.nn import functional
+
+    def loss(z1: Any, z2: Any) -> Any:
+        u = functional.normalize(torch.cat([z1, z2]))
+        s = (u @ u.T / temperature).fill_diagonal_(float("-inf"))
+        return functional.cross_entropy(s, torch.arange(len(u)).roll(len(z1)))
+
+    return in_torch(torch.compile(loss) if compiled else loss)
+
+
+def torch_clip(temperature: float, *, compiled: bool = False) -> Step:
+    """CLIP's loss as one writes it with torch, from one matrix."""
+    import torch
+    from torch.nn import functional
+
+    def loss(z1: Any, z2: Any) -> Any:
+        s = functional.normalize(z1) @ functional.normalize(z2).T / temperature
+        target = torch.arange(len(s))
+        return (functional.cross_entropy(s, target) + functional.cross_entropy(s.T, target)) / 2
+
+    return in_torch(torch.compile(loss) if compiled else loss)
+
+
+def metric_learning(temperature: float) -> Step:
+    """pytorch-metric-learning's NTXentLoss."""
+    import torch
+    from pytorch_metric_learning.losses import NTXentLoss
+
+    loss = NTXentLoss(temperature=temperature)
+    return in_torch(lambda x, y: loss(torch.cat([x, y]), torch.arange(len(x)).repeat(2)))
+
+
+def lightly(temperature: float) -> Step:
+    """lightly's NTXentLoss."""
+    empty = ["lightly", "lightly.loss", "lightly.utils", "lightly.models"]
+    empty += ["lightly.models.modules", "lightly.models.utils"]
+    module = import_past_fronts("lightly.loss.ntx_ent_loss", *empty)
+    return in_torch(module.NTXentLoss(temperature))
+
+
+def open_clip(temperature: float) -> Step:
+    """open_clip's ClipLoss."""
+    from torch.nn import functional
+
+    loss = import_past_fronts("open_clip.loss", "open_clip").ClipLoss()
+    unit = functional.normalize
+    return in_torch(lambda x, y: loss(unit(x), unit(y), 1 / temperature))
+
+
+def open_siglip(temperature: float) -> Step:
+    """open_clip's SigLipLoss."""
+    from torch.nn import functional
+
+    loss = import_past_fronts("open_clip.loss", "open_clip").SigLipLoss()
+    unit = functional.normalize
+    return in_torch(lambda x, y: loss(unit(x), unit(y), 1 / temperature, -10.0))
+
+
+IMPLEMENTATIONS: dict[str, dict[str, Callable[[float], Step]]] = {
+    "ntxent": {
+        "jaxcon": partial(jaxcon, "ntxent_loss"),
+        "jaxcon, block_size=512": partial(jaxcon, "ntxent_loss", block_size=512),
+        "dense jnp": jnp_ntxent,
+        "dense torch": torch_ntxent,
+        "torch.compile": partial(torch_ntxent, compiled=True),
+        "lightly": lightly,
+        "optax": optax_ntxent,
+        "pytorch-metric-learning": metric_learning,
+    },
+    "clip": {
+        "jaxcon": partial(jaxcon, "clip_loss"),
+        "jaxcon, block_size=512": partial(jaxcon, "clip_loss", block_size=512),
+        "dense jnp": jnp_clip,
+        "dense torch": torch_clip,
+        "torch.compile": partial(torch_clip, compiled=True),
+        "open_clip": open_clip,
+    },
+    "siglip": {
+        "jaxcon": partial(jaxcon, "siglip_loss"),
+        "jaxcon, block_size=512": partial(jaxcon, "siglip_loss", block_size=512),
+        "dense jnp": jnp_siglip,
+        "open_clip": open_siglip,
+    },
+}
+
+# Products of rows x rows x dim that forward and backward need at least, and rows per pair.
+FLOOR = {"ntxent": (2, 2), "clip": (4, 1), "siglip": (3, 1)}

@@ -1,0 +1,215 @@
+"""Reductions over a similarity matrix: the one primitive that the pairwise losses are made of.
+
+A loss needs, of the matrix ``s = x y^T`` of all pairs, a few vectors: for each row the log-sum-exp of
+its negatives, for each column likewise, or sums. :func:`reduce_pairs` computes them all in one pass.
+
+Which pairs count is decided by ids: a pair whose ids are equal is no negative. With the global index
+of an example as its id, this one rule leaves out the diagonal of CLIP, and self and twin in NT-Xent.
+
+>>> import jax.numpy as jnp
+>>> from jaxcon.streaming import Channel, reduce_pairs
+>>> x, y = jnp.eye(3), jnp.log(jnp.arange(1.0, 10).reshape(3, 3))
+>>> ids = jnp.arange(3)
+>>> (row,) = reduce_pairs(x, y, [Channel(axis=1)], row_ids=ids, col_ids=ids)
+>>> print(jnp.exp(row).round(4))  # s is y transposed: 4 + 7, 2 + 8, 3 + 6
+[11. 10.  9.]
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxcon.streaming.channels import (
+    PRECISION,
+    Channel,
+    different_ids,
+    masked_logsumexp,
+    nothing,
+    reduce_dense,
+    similarity_logits,
+)
+from jaxcon.streaming.ring import ring_sweep
+from jaxcon.streaming.tiles import Known, Plan, Side, sweep, vary_together
+from jaxcon.typing import Array, AxisName
+
+# Logits within +-50 need no shift: e^50 times 10^12 terms is far below the largest float32, and
+# e^-50 / 10^12 far above the smallest.
+_NO_SHIFT = 50.0
+
+# The rule of block_size=None, measured on 2 CPU cores; see docs/benchmarks.
+_DENSE_ENTRIES = 2**18
+_KEPT_ENTRIES = 2**26
+_BLOCK = 512
+
+
+def reduce_pairs(
+    x: Array,
+    y: Array,
+    channels: Sequence[Channel],
+    *,
+    row_ids: Any,
+    col_ids: Any,
+    row_valid: Array | None = None,
+    col_valid: Array | None = None,
+    row_aux: Any = (),
+    col_aux: Any = (),
+    block_size: int | None = None,
+    bound: float | None = None,
+    precision: Any = PRECISION,
+) -> tuple[Array, ...]:
+    """Reduces ``s_ij = x_i . y_j`` over the pairs that each channel keeps.
+
+    Args:
+      x: ``[n, dim]``, the rows; y: ``[m, dim]``, the columns. If y, its ids and its validity *are*
+        those of x, the same arrays, each unordered pair is visited once: half the work. bfloat16 is
+        multiplied as such.
+      channels: what to compute.
+      row_ids: int ``[n]`` or a tuple of them, handed to ``channel.pairs``; col_ids: ``[m]`` likewise.
+      row_valid: bool ``[n]``, col_valid: bool ``[m]``: False takes a row or column out of all pairs.
+        Its x or y must still be finite.
+      row_aux: arrays ``[n]`` handed to ``channel.logits``; col_aux: ``[m]``. Differentiable.
+      block_size: edge of the tiles in which to evaluate, in memory O((n + m) dim) for value and
+        gradient; any size, it need not divide n or m. Second derivatives work where the inner one is
+        in reverse mode; forward mode (``jax.jvp``, ``jax.jacfwd``, ``jax.hessian``) raises JAX's
+        TypeError. None chooses by the number of pairs n m: up to 2^18 the whole matrix by plain
+        operations, in any mode of differentiation; up to 2^26 tiles that the backward pass finds
+        again (256 MiB in float32); beyond, tiles that it computes again.
+      bound: a number that no logit exceeds in magnitude, if one is known before the data: the inverse
+        of a constant temperature for cosines. Up to 50 it saves the search for the largest logit.
+      precision: of the products.
+
+    Returns:
+      For each channel ``[n]`` (axis 1) or ``[m]`` (axis 0), float32 at least. Where no pair is kept, a
+      log-sum-exp is :func:`nothing`, a sum 0, both with zero gradient. NaN in a valid row stays NaN.
+
+    Raises:
+      ValueError: for a block_size that is not a positive integer.
+    """
+    _check_block_size(block_size)
+    row, col = Known(row_ids, row_aux, row_valid), Known(col_ids, col_aux, col_valid)
+    entries = x.shape[0] * y.shape[0]
+    if block_size is None and entries <= _DENSE_ENTRIES:
+        tile = jnp.matmul(x, y.T, precision=precision)  # (n, d) . (d, m) -> (n, m)
+        return reduce_dense(tile, channels, row, col)
+    plan = Plan(
+        channels=tuple(channels),
+        symmetric=_same((x, row_ids, row_valid), (y, col_ids, col_valid)),
+        bounded=bound is not None and bound <= _NO_SHIFT,
+        keep=block_size is None and entries <= _KEPT_ENTRIES,
+        precision=precision,
+    )
+    sides = _sides(plan, x, y, row, col, block_size)
+    return _uncut(plan, _jit_sweep(plan, *sides), (y.shape[0], x.shape[0]))
+
+
+def reduce_ring(
+    x: Array,
+    y: Array,
+    channels: Sequence[Channel],
+    *,
+    axis_name: AxisName,
+    row_ids: Any,
+    col_ids: Any,
+    row_valid: Array | None = None,
+    col_valid: Array | None = None,
+    row_aux: Any = (),
+    col_aux: Any = (),
+    block_size: int | None = None,
+    bound: float | None = None,
+    precision: Any = PRECISION,
+) -> tuple[Array, ...]:
+    """:func:`reduce_pairs` of all devices' rows with all devices' columns, without gathering them.
+
+    Blocks of columns travel round the devices by :func:`jaxcon.collectives.ring`, with the statistics
+    of those columns; a device holds its own rows and one block. Of P devices with n rows each, where
+    rows and columns are the same set, a block travels P // 2 hops and half the products are saved.
+
+    Args:
+      x: ``[n, dim]``, this device's rows; y: ``[m, dim]``, its columns. If y, its ids and its validity
+        *are* those of x, each unordered pair is visited once.
+      axis_name: the mapped axis.
+      block_size: edge of the tiles; None: 512.
+
+    The other arguments are those of :func:`reduce_pairs`.
+
+    Returns:
+      For each channel ``[n]`` (axis 1) or ``[m]`` (axis 0): this device's rows reduced over all
+      devices' columns, and its columns over all devices' rows.
+
+    Raises:
+      ValueError: for a block_size that is not a positive integer.
+    """
+    _check_block_size(block_size)
+    plan = Plan(
+        channels=tuple(channels),
+        symmetric=_same((x, row_ids, row_valid), (y, col_ids, col_valid)),
+        bounded=bound is not None and bound <= _NO_SHIFT,
+        keep=False,
+        precision=precision,
+    )
+    row, col = Known(row_ids, row_aux, row_valid), Known(col_ids, col_aux, col_valid)
+    sides = _sides(plan, x, y, row, col, block_size)
+    return _uncut(plan, ring_sweep(plan, axis_name, *sides), (y.shape[0], x.shape[0]))
+
+
+_jit_sweep = jax.jit(sweep, static_argnums=0)  # eager calls compile once
+
+
+def _check_block_size(block_size: Any) -> None:
+    if block_size is not None and (not isinstance(block_size, int) or block_size < 1):
+        raise ValueError(f"block_size must be a positive integer or None, got {block_size!r}")
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two pytrees hold the very same arrays."""
+    a, b = jax.tree.leaves(a), jax.tree.leaves(b)
+    return len(a) == len(b) and all(p is q for p, q in zip(a, b, strict=True))
+
+
+def _sides(
+    plan: Plan, x: Array, y: Array, row: Known, col: Known, block_size: int | None
+) -> tuple[Side, Side | None]:
+    """Both sides of a sweep, cut into blocks; one where they are the same."""
+    if plan.symmetric:
+        return vary_together((_side(x, row, col, block_size), None))
+    return vary_together((_side(x, row, None, block_size), _side(y, None, col, block_size)))
+
+
+def _uncut(plan: Plan, values: tuple[Array, ...], lengths: tuple[int, int]) -> tuple[Array, ...]:
+    """The channels' values without the rows that filled the last block."""
+    pairs = zip(plan.channels, values, strict=True)
+    return tuple(v.reshape(-1)[: lengths[channel.axis]] for channel, v in pairs)
+
+
+def _side(z: Array, as_row: Known | None, as_col: Known | None, block_size: int | None) -> Side:
+    """Rows cut into blocks; the last is filled up with rows that are not valid."""
+    n = z.shape[0]
+    block = min(block_size or _BLOCK, n)
+    blocks = -(-n // block)
+    padding = blocks * block - n
+
+    def fill(known: Known | None) -> Known | None:
+        if known is None or not padding:
+            return known
+        valid = jnp.ones(n, bool) if known.valid is None else known.valid
+        return known._replace(valid=valid)
+
+    def cut(a: Array) -> Array:
+        a = jnp.pad(a, ((0, padding),) + ((0, 0),) * (a.ndim - 1)) if padding else a
+        return a.reshape(blocks, block, *a.shape[1:])
+
+    return jax.tree.map(cut, Side(z, fill(as_row), fill(as_col)))
+
+
+__all__ = [
+    "PRECISION",
+    "Channel",
+    "different_ids",
+    "masked_logsumexp",
+    "nothing",
+    "reduce_pairs",
+    "reduce_ring",
+    "similarity_logits",
+]

@@ -1,0 +1,86 @@
+"""What to compute of a similarity matrix: channels, their dense form, and the empty log-sum-exp."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxcon.typing import Array
+
+PRECISION = lax.Precision.HIGHEST  # the default is TF32 on NVIDIA GPUs and bfloat16 on TPUs
+
+
+def similarity_logits(tile: Array, row_aux: Any, col_aux: Any) -> Array:
+    """The similarities themselves as logits."""
+    return tile
+
+
+def different_ids(row_ids: Any, col_ids: Any) -> Array:
+    """Keeps the pairs of unequal ids: the negatives."""
+    return row_ids != col_ids
+
+
+class Channel(NamedTuple):
+    """One vector to compute: a reduction of logits over the pairs to keep.
+
+    Both functions must be pointwise: they see a tile of the matrix, or its transpose, and values of its
+    rows and columns that broadcast against it. Functions of a module, rather than closures made anew
+    for every call, let eager calls reuse what was compiled. ``pairs`` must not tell its arguments apart
+    (``f(a, b) == f(b, a)``): of two rows of one set, each is the other's candidate or neither is.
+
+    Attributes:
+      axis: 1 reduces over columns and gives a value a row; 0 gives a value a column.
+      logits: ``(tile, row_aux, col_aux) -> logits``, pointwise in the tile; the auxiliaries broadcast.
+      pairs: ``(row_ids, col_ids) -> bool``, which pairs count; broadcast likewise.
+      log: True for the log of the sum of the logits' exponentials; False for the plain sum.
+    """
+
+    axis: int
+    logits: Callable[[Array, Any, Any], Array] = similarity_logits
+    pairs: Callable[[Any, Any], Array] = different_ids
+    log: bool = True
+
+
+def nothing(dtype: Any) -> float:
+    """The log-sum-exp of no pair at all: finite, so that no inf - inf can arise from it."""
+    return float(jnp.finfo(dtype).min) / 4
+
+
+def masked_logsumexp(logits: Array, keep: Array, axis: int) -> Array:
+    """``log sum exp`` over the kept entries; :func:`nothing`, with zero gradient, where none is."""
+    shift = lax.stop_gradient(
+        jnp.max(logits, axis=axis, keepdims=True, initial=-jnp.inf, where=keep)
+    )
+    some = jnp.any(keep, axis=axis)
+    shift = jnp.where(jnp.expand_dims(some, axis), shift, 0)
+    total = jnp.sum(jnp.exp(jnp.where(keep, logits - shift, -jnp.inf)), axis=axis)
+    lse = jnp.log(jnp.where(some, total, 1)) + jnp.squeeze(shift, axis)
+    return jnp.where(some, lse, nothing(logits.dtype))
+
+
+def reduce_dense(
+    tile: Array,
+    channels: Sequence[Channel],
+    row: tuple[Any, Any, Array | None],
+    col: tuple[Any, Any, Array | None],
+) -> tuple[Array, ...]:
+    """The channels of a whole matrix by plain operations, for any kind of differentiation.
+
+    ``row`` and ``col`` are (ids, aux, valid), as in :func:`jaxcon.streaming.reduce_pairs`.
+    """
+    row_ids, row_aux, row_valid = jax.tree.map(lambda a: a[:, None], row)
+    col_ids, col_aux, col_valid = jax.tree.map(lambda a: a[None, :], col)
+    valid = jnp.ones((), bool)
+    for given in (row_valid, col_valid):
+        valid = valid if given is None else valid & given
+
+    def reduce(channel: Channel) -> Array:
+        logits = channel.logits(tile, row_aux, col_aux)
+        keep = jnp.broadcast_to(channel.pairs(row_ids, col_ids) & valid, logits.shape)
+        if channel.log:
+            return masked_logsumexp(logits, keep, channel.axis)
+        return jnp.sum(jnp.where(keep, logits, 0), axis=channel.axis)
+
+    return tuple(reduce(channel) for channel in channels)

@@ -1,0 +1,148 @@
+"""Every public loss on degenerate rows, in every float dtype and at every temperature.
+
+Value and gradient stay finite; on well-aligned pairs at a low temperature they are right; what is not
+finite in an unmasked row stays visible.
+"""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from tests.losses.calls import cast, evaluate, gap
+from tests.losses.cases import CASES, Case, N
+
+TEMPERATURES = [1.0, 0.1, 0.01, 0.005]
+each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+
+
+def degenerate(case: Case, dtype: str):
+    """Names, inputs and row keywords of the degenerate batches."""
+    plain, rows = case.inputs(seed=31), case.neutral()
+    vectors = [name for name in case.embeddings() if "log_std" not in name]
+
+    def each(change):
+        return {k: change(v) if k in vectors else v for k, v in plain.items()}
+
+    def only(count):
+        return rows | {"where": np.arange(N) < count}
+
+    def labelled(labels):
+        labelled_rows = {k: labels if k == "labels" else v for k, v in rows.items()}
+        return {k: labels if k == "labels" else v for k, v in plain.items()}, labelled_rows
+
+    first = plain[vectors[0]]
+    if case.normalized:
+        scales = (1e-4, 1e4) if dtype == "float16" else (1e-20, 1e20)
+    else:
+        scales = (1e-3, 1e3)
+    half = np.where(np.arange(N) % 2, *scales)
+    yield "zero rows", each(np.zeros_like), rows
+    yield (
+        "one zero row",
+        each(lambda z: z * (np.arange(N) > 0).reshape(-1, *(1,) * (z.ndim - 1))),
+        rows,
+    )
+    yield "identical rows", each(np.ones_like), rows
+    yield "aligned pairs", each(lambda z: first if z.ndim == 2 else z), rows
+    yield "one row", plain, only(1)
+    yield "all padded", plain, only(0)
+    yield "no positive", *labelled(np.arange(N, dtype=np.int32))
+    yield "no negative", *labelled(np.zeros(N, np.int32))
+    if "ids" in case.keywords:
+        yield "no negative by ids", plain, rows | {"ids": np.zeros(N, np.int32)}
+    if "weights" in case.keywords:
+        yield "no weight", plain, rows | {"weights": np.zeros(N)}
+    for scale in scales:
+        yield f"rows of {scale:g}", each(lambda z, scale=scale: scale * z), rows
+    yield (
+        "rows of both scales",
+        each(lambda z: z * half.reshape(-1, *(1,) * (z.ndim - 1))),
+        rows,
+    )
+
+
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    [
+        # bfloat16 rounds more than float16 but has float32's range; a form computes as its loss does.
+        pytest.param(case, dtype, marks=pytest.mark.slow)
+        if dtype == "bfloat16" or (dtype == "float16" and case.id != case.name)
+        else (case, dtype)
+        for case in CASES
+        for dtype in ("float32", "float16", "bfloat16")
+    ],
+    ids=lambda v: v if isinstance(v, str) else v.id,
+)
+def test_degenerate_batches_are_finite(case, dtype):
+    temperatures = TEMPERATURES if "temperature" in case.keywords else [None]
+    for (name, inputs, rows), temperature in itertools.product(
+        degenerate(case, dtype), temperatures
+    ):
+        value, grads = evaluate(case, inputs, rows, dtype=dtype, temperature=temperature)
+        assert value.dtype == np.float32
+        assert np.isfinite(value), (name, temperature)
+        for k, grad in grads.items():
+            assert grad.dtype == dtype
+            assert np.isfinite(np.float64(grad)).all(), (name, temperature, k)
+        if case.bounded:
+            assert value >= 0, (name, temperature)
+        if name in {"all padded", "no weight"}:
+            assert value == 0
+            assert not any(np.any(grad) for grad in grads.values()), (name, temperature)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.aligned], ids=lambda case: case.id)
+def test_aligned_pairs_at_a_low_temperature_keep_their_digits(case):
+    """Where ``logsumexp - positive`` would return rounding noise, in value and in gradient.
+
+    No float32 evaluation can do much better than the rounding of a logit of 1 / temperature, which is
+    1.2e-5 at 0.01; hence the median of a few batches.
+    """
+    for temperature in (0.1, 0.01):
+        errors = []
+        for seed in range(5):
+            inputs = case.inputs(seed=seed)
+            noise = np.random.default_rng(seed).normal(size=inputs["z1"].shape)
+            inputs["z2"] = inputs["z1"] + 0.02 * noise
+            inputs = {k: np.float64(np.float32(v)) for k, v in inputs.items()}  # the same in both
+            value, grads = evaluate(case, inputs, dtype=np.float32, temperature=temperature)
+            exact, exact_grads = evaluate(case, inputs, temperature=temperature)
+            errors.append((gap(value, exact), gap(grads, exact_grads)))
+        error, grad_error = np.median(errors, axis=0)
+        assert error < 1e-5
+        assert grad_error < max(1e-5, np.finfo(np.float32).eps / temperature)
+
+
+@each_case
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_what_is_not_finite_stays_visible(case, poison):
+    for name in case.embeddings():
+        inputs = case.inputs(seed=34)
+        inputs[name].reshape(N, -1)[3, 0] = poison
+        value, _ = evaluate(case, inputs, dtype=np.float32)
+        assert not np.isfinite(value), name
+
+
+@pytest.mark.slow
+@each_case
+def test_a_batch_of_one(case):
+    inputs, rows = case.inputs(seed=35, n=1), case.neutral(n=1)
+    for dtype in ("float32", "bfloat16", "float16"):
+        value, grads = evaluate(case, inputs, rows, dtype=dtype)
+        assert np.isfinite(value)
+        assert all(np.isfinite(np.float64(grad)).all() for grad in grads.values())
+
+
+@pytest.mark.slow
+@each_case
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_that_of_the_rounded_rows(case, dtype):
+    """Computation is in float32: only the rows, and their gradients, are rounded."""
+    inputs = case.inputs(seed=36)
+    rounded = {k: np.asarray(v, np.float64) for k, v in cast(inputs, dtype).items()}
+    rounded |= {k: v for k, v in inputs.items() if k not in case.embeddings()}
+    value, grads = evaluate(case, inputs, dtype=dtype)
+    exact, exact_grads = evaluate(case, rounded)
+    np.testing.assert_allclose(value, exact, rtol=1e-4, atol=1e-5)
+    assert gap(grads, exact_grads) < (0.01 if dtype == "bfloat16" else 0.002)

@@ -1,0 +1,104 @@
+"""Similarity matrices and normalization against NumPy loops, at every scale and dtype."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcon.similarity import (
+    as_float,
+    cosine_similarity,
+    dot_product,
+    l2_normalize,
+    squared_distance,
+)
+
+X = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
+Y = np.random.default_rng(1).normal(size=(7, 8)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("function", "of_a_pair"),
+    [
+        (dot_product, lambda a, b: np.sum(a * b)),
+        (cosine_similarity, lambda a, b: np.sum(a * b) / np.sqrt(np.sum(a * a) * np.sum(b * b))),
+        (squared_distance, lambda a, b: np.sum((a - b) ** 2)),
+    ],
+)
+def test_matrices_are_the_pairs_values(function, of_a_pair):
+    expected = [[of_a_pair(a, b) for b in np.float64(Y)] for a in np.float64(X)]
+    np.testing.assert_allclose(function(X, Y), expected, rtol=2e-5, atol=1e-6)
+    assert function(X.astype(jnp.bfloat16), Y).dtype == jnp.float32
+    with jax.enable_x64(True):
+        got = function(np.float64(X), np.float64(Y))
+        np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
+def test_squared_distance_of_equal_rows_is_not_negative():
+    x = 100 * X
+    assert (np.asarray(squared_distance(x, x)) >= 0).all()
+
+
+@pytest.mark.parametrize("function", [dot_product, cosine_similarity, squared_distance])
+@pytest.mark.parametrize(
+    ("x", "y"), [(X[0], Y), (X, Y[:, :-1]), (X[None], Y)], ids=["rank 1", "widths", "rank 3"]
+)
+def test_other_shapes_are_refused(function, x, y):
+    with pytest.raises(ValueError, match=r"expected x \[n, dim\] and y \[m, dim\]"):
+        function(x, y)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_rows_of_every_scale_become_unit_rows(dtype):
+    smallest, largest = (1e-4, 1e4) if dtype == "float16" else (1e-30, 1e30)
+    expected = np.float64(X) / np.linalg.norm(np.float64(X), axis=1, keepdims=True)
+    for scale in (smallest, 1.0, largest):
+        got = l2_normalize((scale * X).astype(jnp.dtype(dtype)))
+        assert got.dtype == jnp.float32
+        tolerance = {"float32": 1e-6, "float16": 2e-3, "bfloat16": 8e-3}[dtype]
+        np.testing.assert_allclose(got, expected, atol=tolerance)
+    assert not np.any(l2_normalize(jnp.zeros((2, 3), dtype)))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e30])
+def test_the_gradient_of_normalize_is_the_projection(scale):
+    """d(x / |x|) v = (v - u (u . v)) / |x|."""
+    cotangent = np.random.default_rng(2).normal(size=X.shape)
+    _, back = jax.vjp(l2_normalize, jnp.asarray(scale * X))
+    (got,) = back(jnp.asarray(cotangent, jnp.float32))
+    length = np.linalg.norm(np.float64(X), axis=1, keepdims=True)
+    u = X / length
+    expected = (cotangent - u * np.sum(u * cotangent, axis=1, keepdims=True)) / length
+    np.testing.assert_allclose(np.float64(got) * scale, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_zero_row_has_zero_gradient():
+    grad = jax.grad(lambda x: jnp.sum(l2_normalize(x) * 3.0))(jnp.zeros((2, 4)))
+    np.testing.assert_array_equal(grad, 0)
+
+
+def test_what_is_not_finite_stays_visible():
+    for poison in (np.nan, np.inf):
+        x = X.copy()
+        x[1, 2] = poison
+        got = np.asarray(l2_normalize(x))
+        assert not np.isfinite(got[1]).all()
+        assert np.isfinite(got[[0, 2, 3, 4]]).all()
+
+
+def test_the_axis_can_be_chosen():
+    np.testing.assert_allclose(l2_normalize(X, axis=0), l2_normalize(X.T).T, rtol=1e-6)
+
+
+def test_gradients_in_float16_saturate():
+    """A row of 1e-4 has a gradient of 1e6 or so, which float16 does not hold."""
+    x = jnp.full((1, 4), 1e-4, jnp.float16)
+    grad = jax.grad(lambda x: 1e5 * l2_normalize(x)[0, 0])(x)
+    assert np.isfinite(np.float64(grad)).all()
+    assert np.max(np.abs(np.float64(grad))) == np.finfo(np.float16).max
+
+
+@pytest.mark.parametrize("x", [np.arange(3), np.ones(3, bool), np.ones(3, complex)])
+def test_as_float_refuses_other_dtypes(x):
+    with pytest.raises(ValueError, match="z must be of a floating-point dtype, got"):
+        as_float(x, "z")

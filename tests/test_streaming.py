@@ -1,0 +1,472 @@
+"""The tiled reductions against plain float64 formulas: values, gradients, memory, devices."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend.core import jaxprs_in_params
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxcon import collectives, streaming
+from jaxcon.streaming import Channel, nothing, reduce_pairs, reduce_ring
+from jaxcon.streaming.tiles import Side, tile_count, tile_index
+
+
+def scaled(tile, row_aux, col_aux):
+    """Logits with auxiliaries on both sides, as Gaussian embeddings have."""
+    return tile * row_aux - jnp.exp(-col_aux) * tile**2
+
+
+def equal_ids(row_ids, col_ids):
+    return row_ids == col_ids
+
+
+CHANNELS = (
+    Channel(1),
+    Channel(0),
+    Channel(1, scaled),
+    Channel(0, scaled, equal_ids),
+    Channel(1, pairs=equal_ids, log=False),
+    Channel(0, scaled, log=False),
+)
+
+
+def problem(n, m, dim=5, seed=0):
+    """Random rows, columns, ids, validity and auxiliaries; row 0 keeps no pair in any channel."""
+    rng = np.random.default_rng(seed)
+    row_valid, col_valid = rng.random(n) < 0.8, rng.random(m) < 0.8
+    row_valid[0] = False
+    return {
+        "x": jnp.asarray(rng.normal(size=(n, dim)), jnp.float32),
+        "y": jnp.asarray(rng.normal(size=(m, dim)), jnp.float32),
+        "row_ids": jnp.asarray(rng.integers(0, 4, n)),
+        "col_ids": jnp.asarray(rng.integers(0, 4, m)),
+        "row_valid": jnp.asarray(row_valid),
+        "col_valid": jnp.asarray(col_valid),
+        "row_aux": jnp.asarray(rng.normal(size=n), jnp.float32),
+        "col_aux": jnp.asarray(rng.normal(size=m), jnp.float32),
+    }
+
+
+def one_set(n, seed=0):
+    """A problem whose rows are its columns."""
+    p = problem(n, n, seed=seed)
+    return p | {"y": p["x"], "col_ids": p["row_ids"], "col_valid": p["row_valid"]}
+
+
+def slow_reduce(p):
+    """The definition, pair by pair, in float64."""
+    p = {k: np.asarray(v, np.float64) for k, v in p.items()}
+    s = p["x"] @ p["y"].T
+    curved = s * p["row_aux"][:, None] - np.exp(-p["col_aux"]) * s**2
+    valid = (p["row_valid"][:, None] * p["col_valid"]).astype(bool)
+    same = p["row_ids"][:, None] == p["col_ids"]
+
+    def lse(logits, keep, axis):
+        lines = zip(np.moveaxis(logits, 1 - axis, 0), np.moveaxis(keep, 1 - axis, 0), strict=True)
+        kept = (line[k] for line, k in lines)
+        return np.array([np.logaddexp.reduce(v) if len(v) else nothing(np.float32) for v in kept])
+
+    return (
+        lse(s, valid & ~same, 1),
+        lse(s, valid & ~same, 0),
+        lse(curved, valid & ~same, 1),
+        lse(curved, valid & same, 0),
+        np.sum(s * (valid & same), 1),
+        np.sum(curved * (valid & ~same), 0),
+    )
+
+
+def total(p, diff, channels=CHANNELS, **settings):
+    """A scalar of all channels with different weights, as a function of the differentiable part."""
+    p = p | diff
+    p["y"] = diff.get("y", p["x"])
+    outputs = reduce_pairs(channels=channels, **p, **settings)
+    parts = (
+        jnp.where(o > -1e30, o, 0) * jnp.sin(1.0 + k + jnp.arange(len(o)))
+        for k, o in enumerate(outputs)
+    )
+    return sum(map(jnp.sum, parts))
+
+
+def differentiable(p):
+    keys = ("x", "row_aux", "col_aux") if p["y"] is p["x"] else ("x", "y", "row_aux", "col_aux")
+    return {k: p[k] for k in keys}
+
+
+@pytest.fixture(params=["two sets", "one set"])
+def data(request):
+    return problem(23, 37) if request.param == "two sets" else one_set(29)
+
+
+@pytest.mark.parametrize("block_size", [None, 8, 64])
+def test_values_are_those_of_the_definition(data, block_size):
+    outputs = reduce_pairs(channels=CHANNELS, **data, block_size=block_size)
+    for output, expected in zip(outputs, slow_reduce(data), strict=True):
+        np.testing.assert_allclose(output, expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize(("block_size", "bound"), [(8, 40.0), (64, None)])
+def test_gradients_are_those_of_plain_operations(data, block_size, bound):
+    diff = differentiable(data)
+    plain = jax.jit(jax.grad(lambda d: total(data, d)))(diff)
+    tiled = jax.jit(jax.grad(lambda d: total(data, d, block_size=block_size, bound=bound)))(diff)
+    for name, expected in plain.items():
+        scale = np.linalg.norm(expected)
+        assert np.linalg.norm(tiled[name] - expected) < 1e-5 * scale, name
+
+
+def test_kept_tiles_give_the_same(data, monkeypatch):
+    diff = differentiable(data)
+
+    def value_and_grad(diff):
+        return jax.jit(jax.value_and_grad(lambda d: total(data, d)))(diff)
+
+    plain = value_and_grad(diff)
+    monkeypatch.setattr(streaming, "_DENSE_ENTRIES", 0)
+    monkeypatch.setattr(streaming, "_BLOCK", 8)
+    kept = value_and_grad(diff)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), kept, plain)
+
+
+def curvature(p, **settings):
+    """A gradient of a function of the gradient, for a loss-like channel."""
+    channels = (Channel(1),)
+
+    def inner(x):
+        g = jax.grad(lambda x: total(p, {"x": x}, channels, **settings))(x)
+        return jnp.sum(g * jnp.cos(p["x"]))
+
+    return jax.jit(jax.grad(inner))(p["x"])
+
+
+def test_second_derivatives_reverse_over_reverse(monkeypatch):
+    p = one_set(21)
+    plain = curvature(p)
+    np.testing.assert_allclose(curvature(p, block_size=8), plain, rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(streaming, "_DENSE_ENTRIES", 0)
+    monkeypatch.setattr(streaming, "_BLOCK", 8)
+    np.testing.assert_allclose(curvature(p), plain, rtol=1e-4, atol=1e-5)
+
+
+def test_forward_mode_is_a_type_error_when_tiled_and_works_when_dense():
+    p = one_set(9)
+    f = partial(total, p, channels=(Channel(1),))
+    jax.jvp(lambda x: f({"x": x}), (p["x"],), (p["x"],))
+    with pytest.raises(TypeError, match="custom_vjp"):
+        jax.jvp(lambda x: f({"x": x}, block_size=4), (p["x"],), (p["x"],))
+
+
+@pytest.mark.parametrize("block_size", [0, -1, 2.5])
+def test_a_block_size_that_is_no_positive_integer_is_refused(block_size):
+    with pytest.raises(ValueError, match="block_size must be a positive integer"):
+        reduce_pairs(channels=CHANNELS, **problem(4, 4), block_size=block_size)
+
+
+@pytest.mark.parametrize("block_size", [None, 4])
+def test_rows_without_a_pair_are_finite_with_zero_gradient(block_size):
+    x = jnp.ones((6, 3))
+    ids = jnp.zeros(6, int)
+
+    def f(x):
+        (lse,) = reduce_pairs(x, x, [Channel(1)], row_ids=ids, col_ids=ids, block_size=block_size)
+        return jnp.sum(jax.nn.softplus(lse)), lse
+
+    (value, lse), grad = jax.value_and_grad(f, has_aux=True)(x)
+    assert value == 0
+    assert np.all(lse == nothing(jnp.float32))
+    assert not grad.any()
+
+
+@pytest.mark.parametrize("bound", [None, 10.0])
+def test_nan_in_a_valid_row_stays_visible(bound):
+    x = jax.random.normal(jax.random.key(0), (9, 3)).at[4].set(jnp.nan)
+    ids = jnp.arange(9)
+    call = partial(reduce_pairs, x, x, [Channel(1)], row_ids=ids, col_ids=ids, block_size=4)
+    assert np.isnan(call(bound=bound)[0]).all()
+    assert np.isfinite(call(row_valid=ids != 4, col_valid=ids != 4, bound=bound)[0][0])
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.07, 0.01])
+@pytest.mark.parametrize("block_size", [None, 16])
+def test_float32_error_at_low_temperature(temperature, block_size):
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(64, 16))
+    z = np.concatenate([z, z + 0.01 * rng.normal(size=z.shape)])  # aligned pairs
+    u = z / np.linalg.norm(z, axis=1, keepdims=True) / np.sqrt(temperature)
+    ids = jnp.tile(jnp.arange(64), 2)
+    s = np.where(ids[:, None] == ids, -np.inf, u @ u.T)
+    lse = np.logaddexp.reduce(s, axis=1)
+    weights = np.exp(s - lse[:, None])
+    expected = (weights + weights.T) @ u
+
+    def f(u):
+        return reduce_pairs(
+            u,
+            u,
+            [Channel(1)],
+            row_ids=ids,
+            col_ids=ids,
+            block_size=block_size,
+            bound=1 / temperature,
+        )[0]
+
+    u32 = jnp.asarray(u, jnp.float32)
+    np.testing.assert_allclose(f(u32), lse, rtol=3e-6, atol=3e-6)
+    grad = jax.grad(lambda u: f(u).sum())(u32)
+    assert np.linalg.norm(grad - expected) < 1e-5 * np.linalg.norm(expected)
+
+
+def test_bfloat16_is_multiplied_as_such_and_accumulated_in_float32():
+    p = problem(40, 24, dim=64)
+    half = {k: p[k].astype(jnp.bfloat16) for k in ("x", "y")}
+    call = partial(reduce_pairs, channels=(Channel(1), Channel(0)), block_size=16)
+    p = {k: v for k, v in p.items() if "aux" not in k}
+    rounded = p | {k: v.astype(jnp.float32) for k, v in half.items()}
+    for got, expected in zip(call(**(p | half)), call(**rounded), strict=True):
+        assert got.dtype == jnp.float32
+        np.testing.assert_allclose(got, expected, rtol=1e-5)
+    text = jax.jit(lambda x, y: call(**(p | {"x": x, "y": y}))).lower(**half).as_text()
+    dots = [line for line in text.splitlines() if "dot_general" in line]
+    assert dots
+    assert all("bf16" in line and "-> tensor<16x16xf32>" in line for line in dots)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3, 4, 7, 8])
+def test_the_schedule_visits_each_tile_once(blocks):
+    side = Side(jnp.zeros((blocks, 1, 1)), None, None)
+    other = Side(jnp.zeros((3, 1, 1)), None, None)
+    for cols, expected in (
+        (None, {(i, j) for i in range(blocks) for j in range(i, blocks)}),
+        (other, {(i, j) for i in range(blocks) for j in range(3)}),
+    ):
+        visited = tile_index(np.arange(tile_count(side, cols)), side, cols)
+        visited = [(int(i), int(j)) for i, j in zip(*visited, strict=True)]
+        assert set(visited) == expected
+        assert len(visited) == len(expected)
+
+
+def lse_sum(x, y, block_size):
+    ids = jnp.arange(len(x))
+    outputs = reduce_pairs(
+        x, y, [Channel(1), Channel(0)], row_ids=ids, col_ids=ids, block_size=block_size
+    )
+    return sum(map(jnp.sum, outputs))
+
+
+def test_memory_is_linear_in_the_rows():
+    def temporaries(n):
+        x = jax.ShapeDtypeStruct((n, 16), jnp.float32)
+        step = jax.jit(jax.grad(lambda x, y: lse_sum(x, y, 64), argnums=(0, 1)))
+        return step.lower(x, x).compile().memory_analysis().temp_size_in_bytes
+
+    small, large = temporaries(1024), temporaries(8192)
+    assert large < 9 * small
+    assert large < 8192 * 8192 * 4 / 40  # one matrix of all pairs
+
+
+def test_one_set_of_rows_costs_one_exponential_per_unordered_pair():
+    def sweep_text(same):
+        x = jnp.ones((64, 8))
+        ids = jnp.arange(64)
+        y = x if same else x + 1
+
+        def f(x, y):
+            return jnp.sum(
+                reduce_pairs(
+                    x,
+                    x if same else y,
+                    [Channel(1)],
+                    row_ids=ids,
+                    col_ids=ids,
+                    block_size=16,
+                    bound=1.0,
+                )[0]
+            )
+
+        return jax.jit(jax.grad(f)).lower(x, y).compile().as_text()
+
+    def per_tile(text):
+        return sum(" exponential(" in line and "f32[16,16]" in line for line in text.splitlines())
+
+    assert per_tile(sweep_text(True)) == per_tile(sweep_text(False)) == 2  # forward, backward
+
+
+MAPPED = {
+    "vmap": lambda f: jax.jit(jax.vmap(f, axis_name="batch")),
+    "pmap": lambda f: jax.pmap(f, axis_name="batch", devices=jax.devices()[:4]),
+}
+
+
+def sharded(check_vma):
+    mesh = Mesh(np.array(jax.devices()[:4]), ("batch",))
+
+    def wrap(f):
+        inner = jax.shard_map(
+            lambda x, y: jax.tree.map(lambda a: a[None], f(x[0], y[0])),
+            mesh=mesh,
+            in_specs=P("batch"),
+            out_specs=P("batch"),
+            check_vma=check_vma,
+        )
+        return jax.jit(inner)
+
+    return wrap
+
+
+MAPPED["shard_map"] = sharded(True)
+MAPPED["shard_map, check_vma=False"] = sharded(False)
+
+
+@pytest.mark.parametrize("mode", MAPPED)
+def test_inside_mapped_functions(mode):
+    x, y = jax.random.normal(jax.random.key(0), (2, 4, 5, 3))
+
+    def local(x, y):
+        """Own rows against all devices' columns, and against columns that are the same everywhere."""
+        everywhere = jnp.ones((7, 3))
+        columns = jax.lax.all_gather(y, "batch", axis=0, tiled=True)
+        ids = jax.lax.axis_index("batch") * 5 + jnp.arange(5)
+        call = partial(reduce_pairs, x, channels=[Channel(1)], row_ids=ids, block_size=3)
+        (a,), (b,) = (
+            call(columns, col_ids=jnp.arange(20)),
+            call(everywhere, col_ids=-jnp.ones(7, int)),
+        )
+        return jax.lax.pmean(jnp.mean(a + b), "batch")
+
+    def reference(x, y):
+        s = x.reshape(20, 3) @ y.reshape(20, 3).T
+        rows = jax.nn.logsumexp(jnp.where(jnp.eye(20, dtype=bool), -jnp.inf, s), axis=1)
+        return jnp.mean(rows + jax.nn.logsumexp(x.reshape(20, 3) @ jnp.ones((3, 7)), axis=1))
+
+    value, grads = MAPPED[mode](jax.value_and_grad(local, argnums=(0, 1)))(x, y)
+    expected = jax.value_and_grad(reference, argnums=(0, 1))(x, y)
+    np.testing.assert_allclose(value, expected[0], rtol=1e-5)
+    # Where JAX keeps no account of varying values, the transpose of pmean is psum / P: 4 times 1 / 4.
+    for got, want in zip(grads, expected[1], strict=True):
+        factor = 1 if mode == "shard_map" else 4
+        np.testing.assert_allclose(got, factor * want, rtol=1e-4, atol=1e-6)
+
+
+def test_on_globally_sharded_arrays():
+    mesh = Mesh(np.array(jax.devices()), ("batch",))
+    x, y = jax.random.normal(jax.random.key(0), (2, 32, 4))
+    f = jax.jit(jax.value_and_grad(partial(lse_sum, block_size=8), argnums=(0, 1)))
+    across = jax.device_put((x, y), NamedSharding(mesh, P("batch")))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), f(*across), f(x, y))
+
+
+def ring_loss(exchange, block_size, same, x, y, axis="batch"):
+    """Local part of a loss with rows and columns of all devices, by gather or by ring."""
+    n = len(x)
+    ids = jax.lax.axis_index(axis) * n + jnp.arange(n)
+    aux = jnp.sum(x, axis=1), jnp.sum(y, axis=1)
+    channels = [Channel(1), Channel(1, scaled)] + [Channel(0)] * (not same)
+    y, names = (x, ids) if same else (y, ids)
+    if exchange == "ring":
+        outputs = reduce_ring(
+            x,
+            y,
+            channels,
+            axis_name=axis,
+            row_ids=ids,
+            col_ids=names,
+            row_aux=aux[0],
+            col_aux=aux[1],
+            block_size=block_size,
+        )
+    else:
+        y, names, col_aux = collectives.gather((y, names, aux[1]), axis)
+        outputs = list(
+            reduce_pairs(
+                x, y, channels, row_ids=ids, col_ids=names, row_aux=aux[0], col_aux=col_aux
+            )
+        )
+        outputs[2:] = [
+            collectives.own_rows(collectives.logsumexp(o, axis), axis) for o in outputs[2:]
+        ]
+    return collectives.mean(sum(jnp.mean(o * jnp.cos(k + o)) for k, o in enumerate(outputs)), axis)
+
+
+MORE = [pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 8)]
+
+
+@pytest.mark.parametrize("devices", [4, 5, *MORE])
+@pytest.mark.parametrize("same", [False, True])
+def test_ring_is_exact(devices, same):
+    x, y = jax.random.normal(jax.random.key(0), (2, devices, 3, 4))
+
+    def run(exchange):
+        f = partial(ring_loss, exchange, 2, same)
+        return jax.jit(jax.vmap(jax.value_and_grad(f, argnums=(0, 1)), axis_name="batch"))(x, y)
+
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-4, atol=2e-6), run("ring"), run("gather")
+    )
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        "shard_map",
+        pytest.param("shard_map, check_vma=False", marks=pytest.mark.slow),
+        pytest.param("pmap", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("same", [False, True])
+def test_ring_inside_mapped_functions(mode, same):
+    x, y = jax.random.normal(jax.random.key(0), (2, 4, 3, 4))
+
+    def run(exchange):
+        f = partial(ring_loss, exchange, 2, same)
+        return MAPPED[mode](jax.value_and_grad(f, argnums=(0, 1)))(x, y)
+
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-4, atol=2e-6), run("ring"), run("gather")
+    )
+
+
+def moved_rows(same, devices, n=64, dim=32):
+    """Rows of dim floats that a device sends in value and gradient, counted while tracing."""
+    mesh = Mesh(np.array(jax.devices()[:devices]), ("batch",))
+
+    def f(x, y):
+        ids = jax.lax.axis_index("batch") * n + jnp.arange(n)
+        y = x if same else y
+        (lse,) = reduce_ring(x, y, [Channel(1)], axis_name="batch", row_ids=ids, col_ids=ids)
+        return jax.lax.pmean(jnp.mean(lse), "batch")
+
+    step = jax.shard_map(
+        jax.value_and_grad(f, argnums=(0, 1)),
+        mesh=mesh,
+        in_specs=P("batch"),
+        out_specs=(P(), P("batch")),
+    )
+    x = jnp.ones((devices * n, dim))
+    jaxpr = jax.make_jaxpr(step)(x, x + 1)
+
+    def count(jaxpr):
+        found = 0
+        for eqn in jaxpr.eqns:
+            if eqn.primitive.name == "ppermute":
+                found += sum(v.aval.size for v in eqn.invars if v.aval.size >= n * dim)
+            times = eqn.params["length"] if eqn.primitive.name == "scan" else 1
+            found += times * sum(map(count, jaxprs_in_params(eqn.params)))
+        return found
+
+    compiled = jax.jit(step).lower(x, x).compile().as_text()
+    assert "all-gather" not in compiled
+    assert f"f32[{devices * n},{devices * n}]" not in compiled
+    return count(jaxpr.jaxpr) / (n * dim)
+
+
+@pytest.mark.parametrize("devices", [5, 8])
+def test_ring_moves_as_many_rows_as_derived(devices):
+    # All round: P - 1 hops of the columns forward; backward P - 1 again, and P of their gradient.
+    assert moved_rows(same=False, devices=devices) == 3 * (devices - 1) + 1
+    # Half round: P // 2 hops forward and backward, and the gradient there and straight home.
+    stops = (devices - 1) // 2
+    assert moved_rows(same=True, devices=devices) == 2 * (devices // 2) + stops + 1
