@@ -66,7 +66,11 @@ def make_objective(name: LossName, temperature: float | None) -> Objective:
     objectives = {
         "clip": Objective(_clip, {"temperature": temperature or 0.5}, None, _cosine, chance_loss),
         "siglip": Objective(
-            _siglip, {"temperature": temperature or 0.1, "bias": -10.0}, None, _cosine, _chance_pairs
+            _siglip,
+            {"temperature": temperature or 0.1, "bias": -10.0},
+            None,
+            _cosine,
+            _chance_pairs,
         ),
         "npairs": Objective(
             functools.partial(_npairs, temperature=temperature or 1.0),
@@ -89,9 +93,7 @@ def make_objective(name: LossName, temperature: float | None) -> Objective:
 
 def _clip(outputs: Outputs) -> jax.Array:
     temperature = outputs.scalars["temperature"]
-    return clip_loss(
-        outputs.image.z, outputs.text.z, temperature=temperature, axis_name="batch"
-    )
+    return clip_loss(outputs.image.z, outputs.text.z, temperature=temperature, axis_name="batch")
 
 
 def _siglip(outputs: Outputs) -> jax.Array:
@@ -99,9 +101,7 @@ def _siglip(outputs: Outputs) -> jax.Array:
 
 
 def _npairs(outputs: Outputs, *, temperature: float) -> jax.Array:
-    return npairs_loss(
-        outputs.image.z, outputs.text.z, temperature=temperature, axis_name="batch"
-    )
+    return npairs_loss(outputs.image.z, outputs.text.z, temperature=temperature, axis_name="batch")
 
 
 def _gaussian(outputs: Outputs) -> jax.Array:
@@ -211,9 +211,7 @@ def make_model(
     small = {"patch": 4 if side % 4 == 0 else 1, "layout": True} if encoder == "convnet" else {}
     return DualEncoder(
         image=Side(_images.make_encoder(encoder, **small, **settings), dim, objective.log_std),
-        text=Side(
-            TextTransformer(vocabulary, dim=96, depth=2, **settings), dim, objective.log_std
-        ),
+        text=Side(TextTransformer(vocabulary, dim=96, depth=2, **settings), dim, objective.log_std),
         scalars=objective.scalars,
     )
 
