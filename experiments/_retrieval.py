@@ -57,7 +57,7 @@ def make_encode(model: DualEncoder, tokenizer: Tokenizer) -> Encode:
     def packed(method: str, inputs: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
         @jax.jit
         def apply(variables: Any, rows: Any) -> Any:
-            embedded = model.apply(variables, inputs(rows), method=method)
+            embedded: Any = model.apply(variables, inputs(rows), method=method)
             log_std = embedded.log_std
             column = jnp.zeros(len(rows)) if log_std is None else log_std
             return jnp.concatenate([embedded.z, column[:, None]], axis=1)
@@ -275,7 +275,9 @@ def _framed(grid: np.ndarray, right: np.ndarray) -> np.ndarray:
     """A bright frame around the right ones, in their own outermost pixels."""
     edge = np.zeros(grid.shape[2:4], bool)
     edge[[0, 1, -2, -1], :] = edge[:, [0, 1, -2, -1]] = True
-    return np.where((right[:, :, None, None] & edge)[..., None], np.uint8([0, 230, 80]), grid)
+    return np.where(
+        (right[:, :, None, None] & edge)[..., None], np.array([0, 230, 80], np.uint8), grid
+    )
 
 
 def _mosaic(ax: Any, grid: np.ndarray, texts: Sequence[str]) -> None:
@@ -315,7 +317,8 @@ def _deviations(
         words = np.minimum([len(text.split()) for text in texts], 20)
         panels.append(("caption", "words", log_std, words))
     for what, by, log_std, groups in panels:
-        rho = spearmanr(log_std, groups).statistic if np.ptp(log_std) else 0.0
+        result: Any = spearmanr(log_std, groups)
+        rho = result.statistic if np.ptp(log_std) else 0.0
         notes.append(
             f"Rank correlation of the log deviation of a test {what} with its {by}: {rho:+.2f}."
         )

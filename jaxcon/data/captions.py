@@ -106,5 +106,5 @@ def _load_table(dataset: str, image_size: int | None, memory_limit: int) -> Pair
             tuple(tuple(captions[paths[i]]) for i in rows),
         )
 
-    parts = split_indices(paths)
-    return PairDataset(name=dataset, **{part: split(rows.tolist()) for part, rows in parts.items()})
+    parts = {part: split(rows.tolist()) for part, rows in split_indices(paths).items()}
+    return PairDataset(dataset, parts["train"], parts["validation"], parts["test"])
