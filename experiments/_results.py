@@ -24,13 +24,15 @@ Pairs = tuple[np.ndarray, np.ndarray]
 _MAPPED = 1000  # test images in a map: t-SNE's time grows faster than its use
 
 
-def show_if_finished(workdir: Workdir) -> bool:
-    """Print the table of a finished run; return whether there is one."""
+def show_if_finished(
+    workdir: Workdir, show: Callable[[Workdir, Mapping[str, Any]], None] | None = None
+) -> bool:
+    """Print the table of a finished run by `show(workdir, scores)`; return whether there is one."""
     if not workdir.results.exists():
         return False
     results = json.loads(workdir.results.read_text())
     say(f"this run is finished: {workdir.path}")
-    _show(workdir, results["scores"])
+    (show or _show)(workdir, results["scores"])
     return True
 
 
@@ -82,12 +84,12 @@ def conclude(
         summary=_summary(scores, dataset),
         table=_images.evaluation_table(scores) if scores else None,
         figures=[
-            _loss_curve(workdir, candidates),
-            _heatmaps(workdir.figures, embeddings),
+            loss_curve(workdir, candidates),
+            heatmaps(workdir.figures, embeddings, of="two views of {} test images"),
             _embedding(workdir.figures, kinds, dataset),
         ],
         settings=settings,
-        notes=[f"Collapse check on test images. {_verdict(*embeddings['after'], temperature)}."],
+        notes=[f"Collapse check on test images. {verdict(*embeddings['after'], temperature)}."],
     )
     report.write_page(workdir.path / "report.html", page)
     write_text(workdir.results, json.dumps({"scores": scores}, indent=2) + "\n")
@@ -101,12 +103,14 @@ def _embed(apply: Callable[[Any], tuple[Any, Any]], pairs: Pairs) -> Pairs:
     return embeddings(pairs[0]), embeddings(pairs[1])
 
 
-def _verdict(z1: np.ndarray, z2: np.ndarray, temperature: float) -> str:
-    verdict = collapse_report(z1, z2, temperature=temperature).verdict
-    return verdict[0].upper() + verdict[1:]
+def verdict(z1: np.ndarray, z2: np.ndarray, temperature: float) -> str:
+    """Return the collapse report's verdict as the start of a sentence."""
+    text = collapse_report(z1, z2, temperature=temperature).verdict
+    return text[0].upper() + text[1:]
 
 
-def _loss_curve(workdir: Workdir, candidates: int) -> report.Figure:
+def loss_curve(workdir: Workdir, candidates: int | None) -> report.Figure:
+    """Draw the loss by step with ln of the number of candidates, where chance is that."""
     rows = [row for row in read_metrics(workdir.metrics) if row["loss"] is not None]
     steps = np.array([row["step"] for row in rows])
     losses = np.array([row["loss"] for row in rows])
@@ -115,10 +119,13 @@ def _loss_curve(workdir: Workdir, candidates: int) -> report.Figure:
         path,
         lambda ax: plots.loss_curve(steps, {"loss": losses}, num_candidates=candidates, ax=ax),
     )
-    return report.Figure(path, "Loss by step. The dashed line is what a collapsed encoder scores.")
+    chance = "" if candidates is None else " The dashed line is what a collapsed encoder scores."
+    return report.Figure(path, "Loss by step." + chance)
 
 
-def _heatmaps(folder: Path, embeddings: Mapping[str, Pairs]) -> report.Figure:
+def heatmaps(folder: Path, embeddings: Mapping[str, Pairs], *, of: str) -> report.Figure:
+    """Draw the similarities of pairs, a panel for each name; `of` says what they are pairs of."""
+
     def panel(title: str) -> Callable[[Any], object]:
         similarities = np.asarray(cosine_similarity(*embeddings[title]))
         return lambda ax: plots.similarity_heatmap(similarities, title=title, ax=ax)
@@ -127,8 +134,8 @@ def _heatmaps(folder: Path, embeddings: Mapping[str, Pairs]) -> report.Figure:
     report.draw(path, *(panel(title) for title in embeddings), width=4.6)
     return report.Figure(
         path,
-        f"Cosine similarities between two views of {len(embeddings['after'][0])} test images, "
-        "none of them seen in training: pairs lie on the diagonal.",
+        f"Cosine similarities between {of.format(len(embeddings['after'][0]))}, none of them seen "
+        "in training: pairs lie on the diagonal.",
     )
 
 

@@ -2,5 +2,7 @@
 
 jaxcon.data.sources    load(dataset): digits, folder:PATH or a TFDS name
 jaxcon.data.batching   batches(split, ...): their order is a pure function of (seed, step)
-jaxcon.data.digits     the TFDS builder we ship
+jaxcon.data.captions   load_pairs(dataset): images with captions, from the same three places
+jaxcon.data.digits     handwritten digits, a TFDS builder we ship
+jaxcon.data.scenes     made-up pictures with captions, the other one (drawing, grammar)
 """

@@ -36,6 +36,8 @@ _TO_PREPARE = {
     "PIL": "pillow",
 }
 
+_OURS = ("digits", "scenes")
+
 # TFDS warns that OpenCV would decode faster, once in every worker; pillow is what we install.
 logging.getLogger("absl").addFilter(
     lambda record: not record.getMessage().startswith("OpenCV is not installed")
@@ -53,8 +55,8 @@ def load_tfds(
     """Loads the dataset that TFDS knows as `name`; see `sources.load`."""
     root = Path(data_dir).expanduser() if data_dir else default_data_dir()
     builder = _prepared_builder(name, root)
-    splits = _read(builder, image_size, memory_limit)
     label = _label_key(builder)
+    splits = _read(builder, _parts(builder, label), image_size, memory_limit)
     names = builder.info.features[label].names if label else None
     return Dataset(name=name, class_names=tuple(names) if names else None, **splits)
 
@@ -72,17 +74,20 @@ def _prepared_builder(name: str, root: Path) -> Any:
 
 def _find_builder(name: str, root: Path) -> Any:
     from jaxcon.data.digits import JaxconDigits
+    from jaxcon.data.scenes import JaxconScenes
 
     try:
-        if name == "digits":
-            return JaxconDigits(data_dir=str(root), file_format="array_record")
+        if name in _OURS:
+            ours = JaxconDigits if name == "digits" else JaxconScenes
+            return ours(data_dir=str(root), file_format="array_record")
         return tfds.builder(name, data_dir=str(root), file_format="array_record")
     except tfds.core.DatasetNotFoundError:
-        known = ["digits", *tfds.list_builders(with_community_datasets=False)]
+        known = [*_OURS, *tfds.list_builders(with_community_datasets=False)]
         near = difflib.get_close_matches(name.split("/")[0].split(":")[0], known, n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise DataError(
-            f"unknown dataset {name!r}{hint} (digits, folder:PATH or a name of TensorFlow Datasets)"
+            f"unknown dataset {name!r}{hint} (digits, scenes, folder:PATH or a name of TensorFlow "
+            "Datasets)"
         ) from None
     except ValueError as error:
         if "File format is already set" not in str(error):
@@ -95,8 +100,8 @@ def _find_builder(name: str, root: Path) -> Any:
 
 def _prepare(builder: Any, name: str, root: Path) -> None:
     config = tfds.download.DownloadConfig(try_download_gcs=False)
-    # Our own takes two seconds, which deserves no three progress bars; a download does.
-    quiet = name == "digits"
+    # Our own take seconds and download nothing: no reason for three progress bars.
+    quiet = name in _OURS
     sink = io.StringIO()
     try:
         with contextlib.ExitStack() as stack:
@@ -216,9 +221,13 @@ def _parts(builder: Any, label: str | None) -> dict[str, tuple[str, np.ndarray]]
     return parts
 
 
-def _read(builder: Any, image_size: int | None, memory_limit: int) -> dict[str, Split]:
+def _read(
+    builder: Any,
+    parts: dict[str, tuple[str, np.ndarray]],
+    image_size: int | None,
+    memory_limit: int,
+) -> dict[str, Split]:
     image, label = _image_key(builder), _label_key(builder)
-    parts = _parts(builder, label)
     height, width, channels = builder.info.features[image].shape
     if image_size is None and None in (height, width):
         first = _source(builder, "train")[0][image]

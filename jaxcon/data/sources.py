@@ -1,4 +1,4 @@
-"""`load`: one call for the digits we ship, a folder of images, or a TFDS name.
+"""`load`: one call for what we ship, a folder of images, or a TFDS name.
 
 >>> digits = load("digits")
 >>> digits.train.images.shape, digits.train.images.dtype, len(digits.class_names or ())
@@ -28,13 +28,15 @@ def load(
     Which images are test is a pure function of the data (`splits.split_indices`):
 
     - `"digits"`: 1259 train, 179 validation, 359 test.
+    - `"scenes"`: 10,000 train, 1,000 validation, 1,000 test, without labels.
     - `"folder:PATH"`: 70 % train, 10 % validation, 20 % test of every class.
     - a TFDS name: its own test split; where it has none, or one without answers, its validation
       split is the test and where it has neither, 20 % of train. Validation is its own or 10 % of
       train.
 
     Args:
-      dataset: `"digits"`, `"folder:PATH"`, or a name of TensorFlow Datasets such as `"cifar10"`.
+      dataset: `"digits"`, `"scenes"`, `"folder:PATH"`, or a name of TensorFlow Datasets such as
+        `"cifar10"`.
       data_dir: where TFDS prepares; by default `$XDG_CACHE_HOME/jaxcon` or `~/.cache/jaxcon`.
       image_size: side of the square that images are resized and cropped to. By default images
         whose size TFDS fixes keep it; others get the shorter side of the first, at most 64.

@@ -2,7 +2,7 @@
 
 All image encoders are called alike and take the same last two settings: ``axis_name``, the mapped
 axis over which batch statistics are averaged, and ``dtype`` of the computation. Parameters are
-float32, features come out in float32.
+float32, features come out in float32. Texts become numbers in ``jaxcon.encoders.tokenizer``.
 
     >>> from functools import partial
     >>> import jax, jax.numpy as jnp
@@ -19,6 +19,7 @@ from jaxcon.encoders.heads import ProjectionHead
 from jaxcon.encoders.mlp import MLP
 from jaxcon.encoders.resnet import ResNet, resnet18, resnet50
 from jaxcon.encoders.temperature import Temperature
+from jaxcon.encoders.text import TextTransformer
 from jaxcon.encoders.vit import ViT
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "ProjectionHead",
     "ResNet",
     "Temperature",
+    "TextTransformer",
     "ViT",
     "resnet18",
     "resnet50",

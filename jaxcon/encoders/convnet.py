@@ -24,12 +24,18 @@ class ConvNet(nn.Module):
     Attributes:
         widths: channels of each stage; the last one is the number of features.
         blocks: residual blocks in a stage.
+        patch: edge of the squares of pixels that the first layer takes as one; divides the image's
+            height and width. 4 makes images of 48 pixels as cheap as such of 12.
+        layout: hand out the whole last map, so that the features tell where things lie, not its
+            mean.
         axis_name: the mapped axis over which batch statistics are averaged, or None.
         dtype: of the computation, e.g. ``jnp.bfloat16``; parameters stay float32.
     """
 
     widths: Sequence[int] = (32, 64, 128)
     blocks: int = 1
+    patch: int = 1
+    layout: bool = False
     axis_name: str | None = None
     dtype: Any = None
 
@@ -42,17 +48,48 @@ class ConvNet(nn.Module):
             train: use and update the batch's statistics (``mutable=["batch_stats"]``).
 
         Returns:
-            ``[batch, widths[-1]]``, float32.
+            ``[batch, widths[-1]]``, float32; with ``layout`` as many for each place of the last map.
+
+        Raises:
+            ValueError: if the patches do not tile the image.
         """
         norm = {"axis_name": self.axis_name, "dtype": self.dtype}
-        x = PatchConv(self.widths[0], dtype=self.dtype)(images)
+        x = PatchConv(self.widths[0], dtype=self.dtype)(to_patches(images, self.patch))
         x = nn.relu(BatchNorm(**norm)(x, train=train))
         for stage, width in enumerate(self.widths):
             if stage:
                 x = nn.avg_pool(x, (2, 2), strides=(2, 2), padding="SAME")
             for _ in range(self.blocks):
                 x = ConvBlock(width, **norm)(x, train=train)
-        return to_features(x.mean((-3, -2)))
+        return to_features(x.reshape(x.shape[0], -1) if self.layout else x.mean((-3, -2)))
+
+
+def to_patches(images: Array, patch: int) -> Array:
+    """Squares of pixels as one pixel with more channels.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> to_patches(jnp.ones((1, 8, 8, 3)), 4).shape
+        (1, 2, 2, 48)
+
+    Args:
+        images: ``[batch, height, width, channels]``.
+        patch: edge of the squares.
+
+    Returns:
+        ``[batch, height / patch, width / patch, patch * patch * channels]``.
+
+    Raises:
+        ValueError: if the patches do not tile the image.
+    """
+    batch, height, width, channels = images.shape
+    if height % patch or width % patch:
+        raise ValueError(
+            f"images of {height}x{width} pixels cannot be cut into patches of {patch}; "
+            "choose a patch size that divides both sides"
+        )
+    x = images.reshape(batch, height // patch, patch, width // patch, patch, channels)
+    return x.swapaxes(2, 3).reshape(batch, height // patch, width // patch, -1)
 
 
 class ConvBlock(nn.Module):

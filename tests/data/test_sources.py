@@ -12,7 +12,9 @@ def test_unknown_names_get_the_nearest_ones(data_dir):
 
 
 def test_names_like_no_other_get_no_hint(data_dir):
-    with pytest.raises(DataError, match=r"unknown dataset 'zzzzqqqq' \(digits, folder:PATH or"):
+    with pytest.raises(
+        DataError, match=r"unknown dataset 'zzzzqqqq' \(digits, scenes, folder:PATH or"
+    ):
         load("zzzzqqqq", data_dir=data_dir)
 
 

@@ -1,0 +1,206 @@
+"""CLIP: an image encoder and a text encoder learn which caption belongs to which picture.
+
+    python -m experiments.clip
+    python -m experiments.clip --loss=npairs
+    python -m experiments.clip --dataset=folder:PATH
+
+The folder holds images and a table (CSV, JSON lines or Parquet) with the columns image, caption.
+
+Reference: Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from experiments import _common, _images, _options, _pairs, _results, _retrieval
+from jaxcon.data.captions import PairDataset, load_pairs
+from jaxcon.data.pairs import pair_batches
+from jaxcon.encoders.tokenizer import Tokenizer
+from jaxcon.training.checkpoint import Workdir, check_writable, open_workdir
+from jaxcon.training.loop import read_metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """What is learned from, and what learns."""
+
+    dataset: str = "scenes"
+    """scenes (made up: objects of known shape, colour, size and place), folder:PATH (a table of
+    your images and captions), or a TensorFlow Datasets name with captions, such as coco_captions."""
+    data_dir: _options.OptionalPath = None
+    """Where datasets are prepared. Default: the user's cache folder."""
+    image_size: _options.OptionalInt = None
+    """Side that images are resized to. Default: their own, at most 64."""
+    encoder: _images.Encoder = "convnet"
+    """Of the images; texts get a small transformer."""
+    vocabulary: int = 4096
+    """At most so many tokens, learned from the training captions."""
+    projection_dim: int = 128
+    """Width of the embeddings that are compared."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """What is minimized, over the global batch."""
+
+    loss: _pairs.LossName = "clip"
+    """clip and siglip learn their temperature; gaussian and csd learn how sure an embedding is."""
+    temperature: _options.OptionalFloat = None
+    """Similarities are divided by it; the first value where it is learned. Default: clip 0.5,
+    siglip 0.1, npairs 1; gaussian and csd have none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CLIP:
+    """Train a dual encoder on images and captions, evaluate retrieval, write a report.
+
+    Options without a value here take it from the recipe; config.json in the workdir says which.
+    Running the same command again resumes, or shows the table of a finished run.
+    """
+
+    pairs: Pairs = dataclasses.field(default_factory=Pairs)
+    loss: Loss = dataclasses.field(default_factory=Loss)
+    training: _options.Training = dataclasses.field(default_factory=_options.Training)
+    machine: _options.Machine = dataclasses.field(default_factory=_options.Machine)
+
+
+def resolve(config: CLIP, examples: int) -> CLIP:
+    """Return the configuration with the recipe filled in: a tenth of the run is warm-up."""
+    training = _options.fill(
+        config.training,
+        epochs=20,
+        batch_size=_images.default_batch(128, examples),
+        optimizer="adamw",
+        learning_rate=2e-3,
+        weight_decay=1e-2,
+    )
+    assert training.epochs is not None
+    training = _options.fill(training, warmup_epochs=training.epochs / 10)
+    return dataclasses.replace(config, training=training)
+
+
+def check(config: CLIP) -> None:
+    """Raise a ValueError for the first option outside of its range, or without a meaning."""
+    _options.check_training(config.training, config.machine)
+    _options.check_range(config.loss, "temperature", low=0)
+    _options.check_range(config.pairs, "image_size", "projection_dim", low=0)
+    _options.check_range(config.pairs, "vocabulary", low=257, open_low=False)
+    if config.loss.temperature is not None:
+        if config.loss.loss in ("gaussian", "csd"):
+            raise ValueError(
+                f"--temperature={config.loss.temperature}: --loss={config.loss.loss} has none; "
+                "leave it out"
+            )
+        if config.loss.loss != "npairs" and not 0.01 <= config.loss.temperature <= 10:
+            raise ValueError(
+                f"--temperature={config.loss.temperature}: a learned one starts from 0.01 to 10"
+            )
+
+
+def make_tokenizer(workdir: Workdir, dataset: PairDataset, vocabulary: int) -> Tokenizer:
+    """Return the tokenizer of the training captions, and keep it beside the model."""
+    texts = [text for captions in dataset.train.captions for text in captions]
+    tokenizer = Tokenizer.train(texts, vocabulary=vocabulary)
+    tokenizer.save(workdir.path / "tokenizer.json")
+    return tokenizer
+
+
+def loss_notes(workdir: Workdir, name: str, chance: float, batch: int, temperature: float) -> str:
+    """Say where the loss ended between 0 and chance, and how low cosines could have brought it."""
+    last = [row["loss"] for row in read_metrics(workdir.metrics)[-20:] if row["loss"] is not None]
+    mean = sum(last) / len(last) if last else math.nan
+    level = f"ln {batch}" if name in ("clip", "npairs", "gaussian") else "for equal embeddings"
+    note = f"Loss at the end: {mean:.3f}, {mean / chance:.2f} of chance, {chance:.3f} ({level})."
+    if name == "npairs":
+        # All pairs at cosine 1, all others at that of a regular simplex, -1 / (N - 1).
+        lowest = math.log1p((batch - 1) * math.exp(-(1 + 1 / (batch - 1)) / temperature))
+        note += (
+            f" Cosines at temperature {temperature:g} cannot bring it below {lowest:.3f}, "
+            f"{lowest / chance:.2f} of chance: a loss that looks stuck near ln {batch} says little "
+            "here, retrieval and the collapse check say whether anything is learned."
+        )
+    return note
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the experiment of a command line."""
+    _common.quiet_libraries()
+    config = _options.parse(CLIP, program="clip", arguments=arguments)
+    with _options.usage_errors():
+        check(config)
+        path = _common.workdir_path(config.machine, "clip", config.pairs.dataset)
+        check_writable(path)
+        devices = _common.select_devices(config.machine)
+        if config.pairs.dataset == "scenes":
+            _common.say("loading scenes; the first time they are drawn, which takes half a minute")
+        dataset = load_pairs(
+            config.pairs.dataset,
+            data_dir=config.pairs.data_dir,
+            image_size=config.pairs.image_size,
+        )
+        config = resolve(config, len(dataset.train))
+        plan = _common.make_plan(config.training, examples=len(dataset.train), devices=len(devices))
+        settings = _options.flat(config.pairs, config.loss, config.training)
+        workdir = open_workdir(path, settings)
+    if _results.show_if_finished(workdir, _retrieval.show):
+        return
+
+    tokenizer = make_tokenizer(workdir, dataset, config.pairs.vocabulary)
+    objective = _pairs.make_objective(config.loss.loss, config.loss.temperature)
+    side = dataset.train.images.image_shape[0]
+    model = _pairs.make_model(
+        config.pairs.encoder,
+        objective,
+        side=side,
+        vocabulary=tokenizer.vocabulary,
+        dim=config.pairs.projection_dim,
+        precision=config.training.precision,
+    )
+    example = jnp.zeros((1, *dataset.train.images.image_shape))
+    tokens = jnp.zeros((1, tokenizer.length), jnp.int32)
+    captions = _pairs.caption_tokens(dataset.train, tokenizer)
+    chance = objective.chance(plan.batch_size)
+    run = _common.pretrain(
+        workdir,
+        config.training,
+        config.machine,
+        plan,
+        devices=devices,
+        init=lambda key: model.init(key, example, tokens, train=False),
+        apply_fn=model.apply,
+        loss_fn=_pairs.make_loss(model, objective),
+        batches=lambda start, sharding: pair_batches(
+            dataset.train.images,
+            captions,
+            seed=config.training.seed,
+            batch_size=plan.batch_size,
+            start_step=start,
+            sharding=sharding,
+        ),
+        chance=chance,
+    )
+    if run.finished:
+        note = loss_notes(
+            workdir, config.loss.loss, chance, plan.batch_size, config.loss.temperature or 1.0
+        )
+        _retrieval.conclude(
+            workdir,
+            run,
+            dataset,
+            model=model,
+            objective=objective,
+            tokenizer=tokenizer,
+            title=f"{config.loss.loss} on {config.pairs.dataset}",
+            notes=[note],
+            settings={**settings, **_options.flat(config.machine)},
+            candidates=plan.batch_size
+            if config.loss.loss in ("clip", "npairs", "gaussian")
+            else None,
+        )
+
+
+if __name__ == "__main__":
+    main()

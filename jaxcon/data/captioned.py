@@ -1,0 +1,113 @@
+"""Any TFDS dataset whose images have captions; scenes with their grades and attributes, too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jaxcon.data.captions import PairDataset, PairSplit
+from jaxcon.data.catalogue import (
+    _image_key,
+    _parts,
+    _prepared_builder,
+    _read,
+    _source,
+    default_data_dir,
+)
+from jaxcon.data.splits import DataError, Split
+
+_NAMES = ("captions", "caption", "text", "description")
+
+
+def load_captioned(
+    name: str, *, data_dir: str | os.PathLike[str] | None, image_size: int | None, memory_limit: int
+) -> PairDataset:
+    """Loads the dataset that TFDS knows as `name`; see `captions.load_pairs`."""
+    root = Path(data_dir).expanduser() if data_dir else default_data_dir()
+    builder = _prepared_builder(name, root)
+    key = _caption_key(builder)
+    parts, texts = {}, {}
+    for part, (split, positions) in _parts(builder, None).items():
+        read = _read_texts(builder, split, positions, key)
+        kept = np.array([bool(row.captions) for row in read], bool)
+        if not kept.any():
+            raise DataError(
+                f"{name}: no image of its split {split} has a caption; choose another dataset"
+            )
+        parts[part] = (split, positions[kept])
+        texts[part] = [row for row in read if row.captions]
+    images = _read(builder, parts, image_size, memory_limit)
+    made_up = builder.info.features if name == "scenes" else {}
+    return PairDataset(
+        name=name,
+        classes=_classes(made_up),
+        **{part: _pair_split(images[part], rows, made_up) for part, rows in texts.items()},
+    )
+
+
+class _Row(NamedTuple):
+    captions: tuple[str, ...]
+    record: Mapping[str, Any]
+
+
+def _caption_key(builder: Any) -> str:
+    features = builder.info.features
+    keys = [key for key in features if _is_text(features[key])]
+    for key in (*_NAMES, *keys):
+        if key in keys:
+            return key
+    raise DataError(
+        f"{builder.info.name} has no captions: its features are {', '.join(features)}; choose a "
+        "dataset with texts"
+    )
+
+
+def _is_text(feature: Any) -> bool:
+    """A text, a sequence of texts, or a sequence of records with the field `text`."""
+    if isinstance(feature, tfds.features.Sequence):
+        feature = feature.feature
+        if isinstance(feature, tfds.features.FeaturesDict):
+            return "text" in feature and _is_text(feature["text"])
+    return isinstance(feature, tfds.features.Text)
+
+
+def _read_texts(builder: Any, split: str, positions: np.ndarray, key: str) -> list[_Row]:
+    source = _source(builder, split, skip=_image_key(builder))
+    image = _image_key(builder)
+    rows = []
+    for position in positions.tolist():
+        record = {k: v for k, v in source[position].items() if k != image}
+        value = record[key]
+        value = value["text"] if isinstance(value, Mapping) else value
+        values = [value] if isinstance(value, bytes | str) else list(value)
+        texts = (v.decode() if isinstance(v, bytes) else str(v) for v in values)
+        rows.append(_Row(tuple(text.strip() for text in texts if text.strip()), record))
+    return rows
+
+
+def _classes(made_up: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    if not made_up:
+        return {}
+    return {name: tuple(f.names) for name, f in made_up["objects"].feature.items()}
+
+
+def _pair_split(images: Split, rows: list[_Row], made_up: Mapping[str, Any]) -> PairSplit:
+    captions = tuple(row.captions for row in rows)
+    if not made_up:
+        return PairSplit(images, captions)
+    objects = [row.record["objects"] for row in rows]
+    return PairSplit(
+        images,
+        captions,
+        grades=tuple(tuple(int(g) for g in row.record["captions"]["grade"]) for row in rows),
+        attributes={
+            name: np.array([v[name][0] if len(v[name]) == 1 else -1 for v in objects], np.int32)
+            for name in _classes(made_up)
+        },
+        counts=np.array([len(v["shape"]) for v in objects], np.int32),
+    )

@@ -1,0 +1,110 @@
+"""`load_pairs`: images with captions, from the scenes we ship, a user's folder, or a TFDS name.
+
+>>> split = PairSplit(Split(np.zeros((1, 8, 8, 3), np.uint8)), (("a dark square", "nothing"),))
+>>> len(split), split.images.image_shape
+(1, (8, 8, 3))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jaxcon.data.folder import FolderImages, read_image
+from jaxcon.data.pixels import default_side
+from jaxcon.data.sources import MEMORY_LIMIT
+from jaxcon.data.splits import DataError, Split, split_indices
+from jaxcon.data.table import find_table, read_table
+
+_FEWEST = 10  # images that leave at least one for validation and two for the test
+
+
+@dataclasses.dataclass(frozen=True)
+class PairSplit:
+    """Images, each with one caption or more.
+
+    Args:
+      images: without labels.
+      captions: for each image its captions, at least one.
+      grades: for each image how specific each caption is, from 1; None where nobody knows.
+      attributes: labels by the name of the attribute, int32 `[n]`; -1 where an image has none (a
+        scene of several objects has no one colour).
+      counts: objects in each image, int32 `[n]`, or None.
+    """
+
+    images: Split
+    captions: tuple[tuple[str, ...], ...]
+    grades: tuple[tuple[int, ...], ...] | None = None
+    attributes: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    counts: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+
+@dataclasses.dataclass(frozen=True)
+class PairDataset:
+    """Three splits that share no image; `classes` names the values of each attribute."""
+
+    name: str
+    train: PairSplit
+    validation: PairSplit
+    test: PairSplit
+    classes: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+
+def load_pairs(
+    dataset: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    image_size: int | None = None,
+    memory_limit: int = MEMORY_LIMIT,
+) -> PairDataset:
+    """Loads images with captions; splits and the other arguments are those of `sources.load`.
+
+    - `"scenes"`: pictures made up by `jaxcon.data.scenes`, with grades and attributes.
+    - `"folder:PATH"`: a table (`jaxcon.data.table`), or a folder with one; all captions of an image
+      are in one split.
+    - a TFDS name with captions, such as `"coco_captions"`; images without any are left out.
+
+    Raises:
+      DataError: with one line that says what is wrong, in which row, and how to mend it.
+    """
+    if image_size is not None and image_size < 1:
+        raise DataError(f"image_size must be at least 1, got {image_size}")
+    if dataset.startswith("folder:"):
+        return _load_table(dataset, image_size, memory_limit)
+    from jaxcon.data.captioned import load_captioned
+
+    return load_captioned(
+        dataset, data_dir=data_dir, image_size=image_size, memory_limit=memory_limit
+    )
+
+
+def _load_table(dataset: str, image_size: int | None, memory_limit: int) -> PairDataset:
+    table = find_table(Path(dataset.removeprefix("folder:")).expanduser())
+    captions = read_table(table)
+    paths = sorted(captions)
+    if len(paths) < _FEWEST:
+        raise DataError(
+            f"{table} names {len(paths)} images; expected at least {_FEWEST}, to be divided into "
+            "train, validation and test"
+        )
+    if image_size is None:
+        image_size = default_side(*read_image(table.parent / paths[0], None).shape[:2])
+    shape = (image_size, image_size, 3)
+    small = len(paths) * np.prod(shape) <= memory_limit
+
+    def split(rows: Sequence[int]) -> PairSplit:
+        images = FolderImages([str(table.parent / paths[i]) for i in rows], shape)
+        return PairSplit(
+            Split(images.read_all() if small else images),
+            tuple(tuple(captions[paths[i]]) for i in rows),
+        )
+
+    parts = {part: split(rows.tolist()) for part, rows in split_indices(paths).items()}
+    return PairDataset(dataset, parts["train"], parts["validation"], parts["test"])

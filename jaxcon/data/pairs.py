@@ -1,0 +1,88 @@
+"""Batches of images with one of their captions each: a pure function of (seed, step), too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+
+from jaxcon.data.batching import Batch, _place, batch_indices, batches
+from jaxcon.data.splits import Split
+
+
+class CaptionTokens:
+    """The tokens of all captions of a split, and which caption an image shows at which step.
+
+    Example:
+      >>> tokens = CaptionTokens([[1, 2], [3, 0], [4, 0]], counts=[2, 1])
+      >>> tokens.of(np.array([1, 0]), seed=0, step=0).tolist()
+      [[4, 0], [3, 0]]
+
+    Args:
+      tokens: int `[captions, length]`, those of the first image first.
+      counts: captions of each image, at least 1.
+      weights: positive, one for each caption: how often it is drawn among those of its image; None
+        draws all equally.
+    """
+
+    def __init__(
+        self,
+        tokens: np.ndarray | Sequence[Sequence[int]],
+        counts: np.ndarray | Sequence[int],
+        weights: np.ndarray | Sequence[float] | None = None,
+    ) -> None:
+        self._tokens = np.asarray(tokens, np.int32)
+        ends = np.cumsum(counts)
+        if not len(ends) or ends[-1] != len(self._tokens) or min(counts) < 1:
+            raise ValueError(
+                f"{len(self._tokens)} captions cannot be shared out as counts, which sum to "
+                f"{ends[-1] if len(ends) else 0} and must be at least 1 each"
+            )
+        weights = np.ones(len(self._tokens)) if weights is None else np.asarray(weights, float)
+        self._last = ends - 1
+        # Image i owns the stretch from edges[i] to edges[i + 1] of all weights laid end to end.
+        self._upper = np.cumsum(weights)
+        self._edges = np.concatenate([[0.0], self._upper[self._last]])
+
+    def of(self, examples: np.ndarray, *, seed: int, step: int) -> np.ndarray:
+        """int32 `[batch, length]`: a caption of each example, drawn for (seed, step, row).
+
+        Args:
+          examples: int `[batch]`.
+          seed: that of the order.
+          step: training step.
+        """
+        # Another counter than the order of an epoch with the same key: another part of the stream.
+        philox = np.random.Philox(key=np.array([seed, step], np.uint64), counter=[0, 0, 0, 1])
+        share = (philox.random_raw(len(examples)) >> np.uint64(11)) * 2.0**-53  # [0, 1)
+        low, high = self._edges[examples], self._edges[examples + 1]
+        caption = np.searchsorted(self._upper, low + share * (high - low), side="right")
+        return self._tokens[np.minimum(caption, self._last[examples])]
+
+
+def pair_batches(
+    images: Split,
+    tokens: CaptionTokens,
+    *,
+    seed: int,
+    batch_size: int,
+    start_step: int = 0,
+    sharding: jax.sharding.Sharding | None = None,
+) -> Iterator[Batch]:
+    """`batching.batches` with `"tokens"`, int32 `[batch, length]`: of one caption a row.
+
+    Args:
+      images: of a `PairSplit`.
+      tokens: of their captions.
+      seed: of the order and of which caption is drawn.
+      batch_size: rows of the global batch.
+      start_step: first step to yield.
+      sharding: where the batch goes; None: the default device.
+    """
+    stream = batches(
+        images, seed=seed, batch_size=batch_size, start_step=start_step, sharding=sharding
+    )
+    for step, batch in enumerate(stream, start=start_step):
+        rows = batch_indices(len(images), seed=seed, batch_size=batch_size, step=step)
+        yield {**batch, "tokens": _place(tokens.of(rows, seed=seed, step=step), sharding)}

@@ -1,0 +1,66 @@
+"""A small text transformer."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from jaxcon.encoders.layers import to_features
+from jaxcon.encoders.vit import TransformerBlock
+
+
+class TextTransformer(nn.Module):
+    """Embedded tokens with learned positions, pre-norm blocks, mean over what is not padding.
+
+    Every token sees all others. It has no batch statistics: ``train`` and ``axis_name`` are taken
+    and change nothing.
+
+    Example:
+        >>> import jax
+        >>> net = TextTransformer(vocabulary=300, dim=16, depth=1, heads=2)
+        >>> tokens = jnp.array([[5, 7, 0, 0], [9, 0, 0, 0]])
+        >>> variables = net.init(jax.random.key(0), tokens, train=False)
+        >>> net.apply(variables, tokens, train=False).shape
+        (2, 16)
+
+    Attributes:
+        vocabulary: number of tokens; 0 is padding.
+        dim: width of the tokens, a multiple of ``heads``; the number of features.
+        depth: number of blocks.
+        heads: attention heads.
+        axis_name: unused, so that encoders are interchangeable.
+        dtype: of the computation, e.g. ``jnp.bfloat16``; parameters stay float32.
+    """
+
+    vocabulary: int
+    dim: int = 128
+    depth: int = 2
+    heads: int = 4
+    axis_name: str | None = None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, tokens: Array, *, train: bool) -> Array:
+        """Features of texts; those of a row of padding alone are 0.
+
+        Args:
+            tokens: int, ``[batch, length]``, numbers below ``vocabulary``, 0 for padding. The
+                length is that of the first call.
+            train: unused.
+
+        Returns:
+            ``[batch, dim]``, float32.
+        """
+        del train
+        where = tokens != 0  # (batch, length)
+        normal = nn.initializers.normal(0.02)
+        x = nn.Embed(self.vocabulary, self.dim, embedding_init=normal, dtype=self.dtype)(tokens)
+        positions = self.param("positions", normal, (tokens.shape[1], self.dim), jnp.float32)
+        x = x + positions.astype(x.dtype)
+        mask = where[:, None, None, :]  # no head of no token attends to padding
+        for _ in range(self.depth):
+            x = TransformerBlock(self.heads, dtype=self.dtype)(x, mask)
+        x = to_features(nn.LayerNorm(dtype=self.dtype)(x))
+        count = jnp.maximum(where.sum(1, keepdims=True), 1)
+        return jnp.sum(x, axis=1, where=where[..., None]) / count

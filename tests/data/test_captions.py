@@ -1,0 +1,225 @@
+"""Images with captions: tables of a user's own, TFDS names, scenes; and what is wrong with a row."""
+
+import csv
+import json
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from jaxcon.data import scenes
+from jaxcon.data.captions import load_pairs
+from jaxcon.data.grammar import Thing
+from jaxcon.data.scenes import make_example
+from jaxcon.data.splits import DataError
+
+ROWS = [
+    {"image": f"images/{i:02}.png", "caption": f"picture {i}, told {again}"}
+    for i in range(20)
+    for again in ("once", "twice")
+]
+
+
+def write(folder, rows, kind="csv"):
+    path = folder / f"captions.{kind}"
+    if kind == "csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    elif kind == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "images").mkdir()
+    for i in range(20):
+        pixels = np.full((20, 16, 3), 10 * i, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{i:02}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_tables_of_every_kind(folder, kind):
+    table = write(folder, ROWS, kind)
+    dataset = load_pairs(f"folder:{folder}")
+    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [14, 2, 4]
+    seen = []
+    for split in (dataset.train, dataset.validation, dataset.test):
+        assert split.images.image_shape == (16, 16, 3)
+        assert split.grades is None
+        assert not split.attributes
+        for image, captions in zip(split.images.images, split.captions, strict=True):
+            number = int(image[0, 0, 0]) // 10
+            assert captions == (f"picture {number}, told once", f"picture {number}, told twice")
+            seen.append(number)
+    assert sorted(seen) == list(range(20))
+    assert load_pairs(f"folder:{table}").test.captions == dataset.test.captions
+
+
+def test_splits_depend_on_the_paths_alone(folder):
+    write(folder, ROWS)
+    expected = load_pairs(f"folder:{folder}").test.captions
+    write(folder, ROWS[::-1])
+    turned = tuple(captions[::-1] for captions in expected)
+    assert load_pairs(f"folder:{folder}").test.captions == turned
+
+
+def test_large_tables_are_read_image_by_image(folder):
+    write(folder, ROWS)
+    lazy = load_pairs(f"folder:{folder}", memory_limit=0, image_size=8).train
+    assert not lazy.images.in_memory
+    expected = load_pairs(f"folder:{folder}", image_size=8).train.images.images
+    np.testing.assert_array_equal(lazy.images.images[3], expected[3])
+
+
+def changed(position, **values):
+    rows = [dict(row) for row in ROWS]
+    rows[position].update(values)
+    return rows
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"image": "images/99.png"}, r"there is no image .*images/99.png"),
+        ({"caption": "  "}, "the caption is empty"),
+        ({"image": ""}, "the image is empty"),
+    ],
+)
+def test_the_row_is_named(folder, kind, values, message):
+    table = write(folder, changed(6, **values), kind)
+    number = 8 if kind == "csv" else 7  # the heading is row 1 of a CSV file
+    with pytest.raises(DataError, match=rf"{table} row {number}: {message}") as caught:
+        load_pairs(f"folder:{folder}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_wrong_column_is_named_with_the_right_one(folder, kind):
+    write(folder, [{"image": row["image"], "captions": row["caption"]} for row in ROWS], kind)
+    with pytest.raises(
+        DataError, match="no column 'caption' among image, captions; rename 'captions'"
+    ):
+        load_pairs(f"folder:{folder}")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "", "row 1: no column 'image' among nothing"),
+        ("a.csv", "image,caption\n", "has no rows"),
+        ("a.csv", "image,caption\nimages/00.png,a cat, a dog\n", "row 2: more cells than columns"),
+        ("a.csv", b"image,caption\nimages/00.png,\xff\n", "save it as UTF-8"),
+        ("a.jsonl", '{"image": "images/00.png"}\n', "row 1: no column 'caption' among image"),
+        ("a.jsonl", '{"image": "x", "caption": 3}\n', "row 1: there is no image|must be a text"),
+        ("a.jsonl", '{"image": 3, "caption": "x"}\n', "row 1: the image must be a text, got 3"),
+        ("a.jsonl", "\n{oops\n", "row 2: not JSON"),
+        ("a.jsonl", "[1]\n", "row 1: expected an object with image and caption"),
+        ("a.parquet", "not parquet", "cannot read the table"),
+    ],
+)
+def test_damaged_tables_are_refused_in_one_line(folder, name, text, message):
+    (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(DataError, match=message) as caught:
+        load_pairs(f"folder:{folder}")
+    assert "\n" not in str(caught.value)
+    assert str(folder / name) in str(caught.value)
+
+
+def test_folders_without_a_table_or_with_two(folder):
+    with pytest.raises(DataError, match="there are no captions in"):
+        load_pairs(f"folder:{folder}")
+    with pytest.raises(DataError, match="there is no folder"):
+        load_pairs(f"folder:{folder}/nowhere")
+    with pytest.raises(DataError, match="is not a table of captions"):
+        load_pairs(f"folder:{folder}/images/00.png")
+    write(folder, ROWS)
+    write(folder, ROWS, "jsonl")
+    with pytest.raises(DataError, match=r"2 tables \(captions.csv, captions.jsonl\); name one"):
+        load_pairs(f"folder:{folder}")
+
+
+def test_too_few_images_are_refused(folder):
+    write(folder, ROWS[:8])
+    with pytest.raises(DataError, match="names 4 images; expected at least 10"):
+        load_pairs(f"folder:{folder}")
+
+
+def test_a_damaged_image_is_named(folder):
+    write(folder, ROWS)
+    (folder / "images" / "07.png").write_bytes(b"nonsense")
+    with pytest.raises(DataError, match=r"cannot read the image .*07.png"):
+        load_pairs(f"folder:{folder}")
+
+
+def test_scenes_come_with_grades_attributes_and_counts(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scenes, "SPLITS", {"train": 30, "validation": 4, "test": 4})
+        dataset = load_pairs("scenes", data_dir=tmp_path)
+    wanted = {
+        example.image.tobytes(): example
+        for example in (make_example(number, test=False) for number in range(30))
+    }
+    train = dataset.train
+    assert train.grades == ((1, 2, 3, 4),) * 30
+    assert set(train.attributes) == set(Thing._fields) == set(dataset.classes)
+    for row, image in enumerate(train.images.images):
+        example = wanted.pop(image.tobytes())
+        assert train.captions[row] == example.captions
+        things = example.scene.things
+        assert train.counts[row] == len(things)
+        for name, labels in train.attributes.items():
+            value = dataset.classes[name][labels[row]] if labels[row] >= 0 else None
+            assert value == (getattr(things[0], name) if len(things) == 1 else None)
+
+
+class TwoCaptions(tfds.core.GeneratorBasedBuilder):
+    """Like coco_captions: a sequence of records with a text; some images have none."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    url_infos = None
+
+    def _info(self):
+        captions = tfds.features.Sequence({"text": tfds.features.Text(), "id": np.int64})
+        image = tfds.features.Image(shape=(None, None, 3))
+        features = tfds.features.FeaturesDict({"image": image, "captions": captions})
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(0), "test": self._generate_examples(100)}
+
+    def _generate_examples(self, first):
+        for number in range(first, first + 20):
+            pixels = Image.fromarray(np.full((9, 12, 3), number, np.uint8))
+            texts = [f"number {number}", "a grey picture"] if number % 4 else [" "]
+            captions = [{"text": text, "id": i} for i, text in enumerate(texts)]
+            yield number, {"image": pixels, "captions": captions}
+
+
+def test_any_tfds_name_with_captions(tmp_path):
+    dataset = load_pairs("two_captions", data_dir=tmp_path)
+    assert len(dataset.test) == 15
+    assert len(dataset.train) + len(dataset.validation) == 15
+    assert dataset.classes == {}
+    for image, captions in zip(dataset.test.images.images, dataset.test.captions, strict=True):
+        assert image.shape == (9, 9, 3)
+        assert captions == (f"number {image[0, 0, 0]}", "a grey picture")
+
+
+def test_a_dataset_without_captions_is_refused(tmp_path):
+    with pytest.raises(DataError, match="has no captions: its features are image, label, position"):
+        load_pairs("digits", data_dir=tmp_path)
+
+
+def test_sizes_are_checked():
+    with pytest.raises(DataError, match="image_size must be at least 1, got 0"):
+        load_pairs("scenes", image_size=0)

@@ -1,0 +1,280 @@
+import hashlib
+import itertools
+import math
+import re
+
+import numpy as np
+import pytest
+
+from jaxcon.data import scenes
+from jaxcon.data.catalogue import _prepared_builder
+from jaxcon.data.drawing import COLOURS, SHAPES, TEXTURES, TONES, Draws, background, paint
+from jaxcon.data.grammar import GRADES, POSITIONS, SIZES, Scene, Thing, caption
+from jaxcon.data.scenes import held_out, make_example, sample_scene
+from jaxcon.data.sources import load
+from tests.data.processes import NO_TENSORFLOW, start
+
+THING = r"an? (?:(small|large) )?(?:(red|orange|yellow|green|cyan|blue|purple|pink) )?"
+THING += (
+    r"(circle|square|triangle|star|cross|ring|object)(?: at the ((?:top|bottom) (?:left|right)))?"
+)
+FRAME = r"(?:a picture (?:of|with) |an image that shows |there (?:is|are) )?"
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return [make_example(number, test=number % 2 == 1) for number in range(1200)]
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """The builder's own path on a hundredth of the scenes."""
+    folder = tmp_path_factory.mktemp("few")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scenes, "SPLITS", {"train": 100, "validation": 10, "test": 10})
+        load("scenes", data_dir=folder)
+    return folder
+
+
+def told(text):
+    """What a caption of grade 3 or 4 says, read by a regular expression: (things, ground)."""
+    body, _, ground = re.sub(f"^{FRAME}", "", text).partition(" on a ")
+    things = re.split(r", | and | above | below | left of | right of ", body)
+    parsed = [re.fullmatch(THING, thing) for thing in things]
+    assert all(parsed), text
+    return {match.groups() for match in parsed}, ground
+
+
+def test_the_data_are_the_same_on_every_machine():
+    digest = hashlib.sha256()
+    for number, test in itertools.product(range(100), (False, True)):
+        example = make_example(number, test=test)
+        digest.update(example.image.tobytes())
+        digest.update("\n".join(example.captions).encode())
+    assert digest.hexdigest() == "922edfefa1b2a25d69c287e4c178d3cb75b80559736bffb684dd7818c7f867ab"
+
+
+def test_prepared_splits_hold_the_examples_with_their_attributes(few):
+    builder = _prepared_builder("scenes", few)
+    first = 0
+    for split, size in {"train": 100, "validation": 10, "test": 10}.items():
+        numbers = range(first, first + size)
+        wanted = {
+            example.image.tobytes(): example
+            for example in (make_example(number, test=split == "test") for number in numbers)
+        }
+        first += size
+        records = list(builder.as_data_source(split))
+        assert len(wanted) == len(records) == size
+        for record in records:
+            example = wanted.pop(record["image"].tobytes())
+            assert [t.decode() for t in record["captions"]["text"]] == list(example.captions)
+            assert list(record["captions"]["grade"]) == [1, 2, 3, 4]
+            objects = record["objects"]
+            names = zip(*(objects[f] for f in Thing._fields), strict=True)
+            things = tuple(
+                Thing(SHAPES[s], list(COLOURS)[c], SIZES[z], POSITIONS[p]) for s, c, z, p in names
+            )
+            tone, texture = record["background"]["tone"], record["background"]["texture"]
+            assert Scene(things, list(TONES)[tone], TEXTURES[texture]) == example.scene
+
+
+def test_scenes_load_as_images_without_classes(few):
+    dataset = load("scenes", data_dir=few)
+    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [
+        100,
+        10,
+        10,
+    ]
+    assert dataset.train.image_shape == (48, 48, 3)
+    assert dataset.train.labels is None
+
+
+def test_preparing_needs_no_tensorflow(tmp_path):
+    code = f"""{NO_TENSORFLOW}
+from jaxcon.data import scenes
+from jaxcon.data.sources import load
+scenes.SPLITS = {{"train": 4, "validation": 2, "test": 2}}
+print(len(load("scenes").train))
+"""
+    process = start(code, cache=tmp_path)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out.strip()) == (0, "4"), err
+
+
+def test_captions_of_grades_3_and_4_tell_what_is_there(examples):
+    for example in examples:
+        scene = example.scene
+        full, ground = told(example.captions[3])
+        assert full == {(t.size, t.colour, t.shape, t.position) for t in scene.things}
+        assert ground == f"{scene.tone} {scene.texture} background"
+        some, ground = told(example.captions[2])
+        assert some == {(None, t.colour, t.shape, None) for t in scene.things}
+        assert ground == ""
+
+
+def test_relations_are_true(examples):
+    place = {p: (i // 2, i % 2) for i, p in enumerate(POSITIONS)}
+    seen = set()
+    for example in examples:
+        for relation in (" above ", " below ", " left of ", " right of "):
+            if relation in example.captions[3]:
+                both = re.findall(r"at the (\w+ \w+)", example.captions[3])
+                (y1, x1), (y2, x2) = (place[p] for p in both)
+                offset = (np.sign(y1 - y2), np.sign(x1 - x2))
+                assert offset == {
+                    " above ": (-1, 0), " below ": (1, 0), " left of ": (0, -1), " right of ": (0, 1)
+                }[relation]  # fmt: skip
+                seen.add(relation)
+    assert len(seen) == 4
+
+
+def test_captions_of_grade_2_tell_one_true_thing(examples):
+    kinds = set()
+    for example in examples:
+        text, things = re.sub(f"^{FRAME}", "", example.captions[1]), example.scene.things
+        number = {"one object": 1, "two objects": 2, "three objects": 3}.get(text)
+        if number:
+            assert number == len(things)
+            assert ("there are" in example.captions[1]) <= (number > 1)
+            kinds.add("count")
+        elif text.endswith("background"):
+            assert text == f"a {example.scene.tone} {example.scene.texture} background"
+            kinds.add("ground")
+        else:
+            match = re.fullmatch(THING, text)
+            assert match, text
+            size, colour, shape, position = match.groups()
+            shape = None if shape == "object" else shape
+            attributes = [size, colour, shape, position]
+            assert sum(a is not None for a in attributes) == 1
+            true = [
+                all(a in (None, b) for a, b in zip((shape, colour, size, position), t, strict=True))
+                for t in things
+            ]
+            assert any(true)
+            kinds.add(next(i for i, a in enumerate(attributes) if a))
+    assert kinds == {0, 1, 2, 3, "count", "ground"}
+
+
+def test_specific_captions_fit_fewer_scenes(examples):
+    counts = [len({e.captions[grade - 1] for e in examples}) for grade in GRADES]
+    assert counts[0] == 4
+    assert counts == sorted(counts)
+    assert counts[3] > 0.95 * len(examples)
+
+
+def test_articles_suit_their_nouns(examples):
+    texts = " ".join(text for example in examples for text in example.captions) + " "
+    assert not re.search(r"\ba [aeiou]|\ban [^aeiou]", texts)
+
+
+def test_an_unknown_combination_is_in_every_test_scene_and_in_no_other(examples):
+    found = [
+        [held_out(thing, example.scene.tone) for thing in example.scene.things]
+        for example in examples
+    ]
+    assert all(any(row) for row in found[1::2])
+    assert not any(any(row) for row in found[::2])
+
+
+def test_held_out_combinations_are_an_eighth_of_every_attribute_and_of_every_pair():
+    names = (SHAPES, list(COLOURS), SIZES, POSITIONS, list(TONES))
+    rows = list(itertools.product(*names))
+    kept = [row for row in rows if held_out(Thing(*row[:4]), row[4])]
+    assert len(kept) * 8 == len(rows)
+    for a, b in itertools.combinations(range(5), 2):
+        # No pair of attributes is seen always, or never, or tells much about being held out.
+        for values in itertools.product(names[a], names[b]):
+            of_pair = [row for row in rows if (row[a], row[b]) == values]
+            share = sum(row in kept for row in of_pair) / len(of_pair)
+            assert 0 < share <= 1 / 6
+
+
+def test_objects_lie_in_different_corners_and_counts_are_even(examples):
+    counts = np.bincount([len(example.scene.things) for example in examples])[1:]
+    assert counts.sum() == 1200
+    assert np.all(np.abs(counts - 400) < 4 * np.sqrt(1200 * 2 / 9))
+    for example in examples:
+        corners = [thing.position for thing in example.scene.things]
+        assert len(set(corners)) == len(corners)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shapes_lie_where_and_as_large_as_they_should(shape):
+    areas = []
+    for radius in (8.0, 12.0):
+        image = np.zeros((48, 48, 3), np.int32)
+        paint(image, Draws(0, 1), shape=shape, colour="green", centre=(30.0, 14.0), radius=radius)
+        cover = image[..., 1] / image[..., 1].max()
+        y, x = np.indices(cover.shape) + 0.5
+        areas.append(cover.sum())
+        centre = (x * cover).sum() / cover.sum(), (y * cover).sum() / cover.sum()
+        np.testing.assert_allclose(centre, (30, 14), atol=0.2)
+        assert np.hypot(x - 30, y - 14)[cover > 0.5].max() > 0.95 * radius
+        assert np.hypot(x - 30, y - 14)[cover > 0].max() < 1.25 * radius + 2
+        partial = (cover > 0.05) & (cover < 0.95)
+        assert partial.sum() > 20  # anti-aliased
+    assert areas[1] / areas[0] == pytest.approx(2.25, rel=0.03)
+
+
+def test_the_area_of_a_circle():
+    image = np.zeros((48, 48, 3), np.int32)
+    paint(image, Draws(0, 1), shape="circle", colour="red", centre=(24.0, 24.0), radius=10.0)
+    assert image[..., 0].sum() / image[..., 0].max() == pytest.approx(np.pi * 100, rel=0.01)
+
+
+def test_colours_of_painted_objects_stay_apart():
+    def ink(colour, stream):
+        image = np.zeros((24, 24, 3), np.int32)
+        centre = (12.0, 12.0)
+        paint(image, Draws(0, stream), shape="square", colour=colour, centre=centre, radius=9.0)
+        return image[12, 12]
+
+    palette = np.array(list(COLOURS.values()))
+    for number, colour in enumerate(COLOURS):
+        for stream in range(50):
+            distances = np.abs(palette - ink(colour, stream)).sum(axis=1)
+            assert distances.argmin() == number
+
+
+def test_only_the_objects_depend_on_the_objects():
+    ground = background(Draws(0, 1), side=48, tone="dark", texture="checkered")
+    painted = ground.copy()
+    paint(painted, Draws(0, 2), shape="star", colour="pink", centre=(12.0, 12.0), radius=12.0)
+    changed = (painted != ground).any(axis=2)
+    assert changed[:28, :28].sum() > 100
+    assert not changed[28:].any()
+    assert not changed[:, 28:].any()
+
+
+def test_the_ground_gives_no_attribute_away():
+    """Statistics of the corner opposite to the only object, against what the object is."""
+    rows, things = [], []
+    for number in range(2400):
+        if len(sample_scene(Draws(0, 5 * number), test=False).things) == 1:
+            example = make_example(number, test=False)
+            thing = example.scene.things[0]
+            top, left = (24 * (word in thing.position) for word in ("top", "left"))
+            corner = example.image[top : top + 20, left : left + 20].astype(float)
+            rows.append([*corner.mean((0, 1)), *corner.std((0, 1))])
+            things.append(thing)
+    rows = np.array(rows)
+    rows = (rows - rows.mean(0)) / rows.std(0)
+    for field in Thing._fields:
+        names = np.array([getattr(thing, field) for thing in things])
+        groups = [rows[names == name] for name in np.unique(names)]
+        # Between-group sum of squares of a standardized feature: chi-square with g - 1 degrees.
+        between = sum(len(group) * group.mean(0) ** 2 for group in groups)
+        degrees = len(groups) - 1
+        assert np.all(between < degrees + 4.5 * np.sqrt(2 * degrees)), field
+
+
+def test_other_seeds_give_other_scenes():
+    assert make_example(0, test=False, seed=1).scene != make_example(0, test=False).scene
+
+
+def test_captions_of_a_scene_vary():
+    scene = make_example(1, test=False).scene
+    texts = {caption(scene, 4, Draws(0, stream)) for stream in range(100)}
+    assert len(texts) == 5 * math.factorial(len(scene.things))
