@@ -10,4 +10,9 @@ Nothing here knows a loss, an encoder or a dataset: those are handed in as funct
 | `step` | the train step and its two parallel forms: `shard_map` under jit, and `pmap` |
 | `checkpoint` | saving with a digest of every leaf, restoring only what proves intact |
 | `loop` | progress, metrics, TensorBoard, checkpoints, clean stops |
+| `cached` | `cached_value_and_grad`: batches larger than what the encoder's memory holds |
 """
+
+from jaxcon.training.cached import cached_value_and_grad
+
+__all__ = ["cached_value_and_grad"]

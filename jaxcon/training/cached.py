@@ -7,7 +7,7 @@ one, and the activations of one chunk in memory instead of the batch's. The grad
 
 >>> import jax, jax.numpy as jnp
 >>> from jaxcon import losses
->>> from jaxcon.training.cached import cached_value_and_grad
+>>> from jaxcon.training import cached_value_and_grad
 >>> def encode(params, images, key):
 ...     return jnp.tanh(images @ params)
 >>> def loss_fn(params, z):
