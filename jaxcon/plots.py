@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxcon.diagnostics import chance_loss
 from jaxcon.typing import ArrayLike
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def loss_curve(
         ax.plot(np.asarray(steps), np.asarray(curve), label=name, linewidth=1.2)
     if num_candidates is not None:
         label = f"chance, ln {num_candidates}"
-        ax.axhline(chance_loss(num_candidates), color="grey", linestyle="--", label=label)
+        ax.axhline(np.log(num_candidates), color="grey", linestyle="--", label=label)
     ax.set(title=title, xlabel="step", ylabel="loss")
     ax.legend(frameon=False)
     ax.grid(alpha=0.3)

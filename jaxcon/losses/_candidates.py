@@ -150,8 +150,11 @@ def two_view_channels(
 
 
 def inverse_bound(temperature: ArrayLike) -> float | None:
-    """The bound on logits that are cosines over a temperature, None if that is traced."""
-    return None if isinstance(temperature, Tracer) else 1.0 / float(np.asarray(temperature).item())
+    """The bound on logits that are cosines over a temperature; None if that is traced or refused."""
+    if isinstance(temperature, Tracer):
+        return None
+    value = np.asarray(temperature, np.float64)
+    return 1.0 / value.item() if value.size == 1 and value.item() > 0 else None
 
 
 def two_view_logits(

@@ -1,5 +1,6 @@
 """Optimizers: functions of one signature, so that an experiment passes the one it wants.
 
+>>> import jax.numpy as jnp
 >>> schedule = warmup_cosine(2e-3, warmup_steps=10, total_steps=100)
 >>> optimizer = adamw(schedule, weight_decay=1e-4)
 >>> state = optimizer.init({"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)})
@@ -44,6 +45,7 @@ def warmup_cosine(peak: float, *, warmup_steps: int, total_steps: int) -> optax.
 def decay_mask(params: Any) -> Any:
     """Return True for what weight decay shrinks: kernels, not biases, scales or scalars.
 
+    >>> import jax.numpy as jnp
     >>> decay_mask({"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2), "temperature": jnp.ones(())})
     {'bias': False, 'kernel': True, 'temperature': False}
 
@@ -61,6 +63,7 @@ def adamw(
 ) -> optax.GradientTransformation:
     """Return AdamW (Loshchilov and Hutter, 2019) with decay on kernels alone.
 
+    >>> import jax.numpy as jnp
     >>> adamw(optax.constant_schedule(1e-3)).init({"kernel": jnp.ones((2, 2))}) is not None
     True
 
@@ -81,6 +84,7 @@ def lars(
 ) -> optax.GradientTransformation:
     """Return LARS (You et al., 2017), SimCLR's optimizer: biases and norms are not rescaled.
 
+    >>> import jax.numpy as jnp
     >>> lars(optax.constant_schedule(1.0)).init({"kernel": jnp.ones((2, 2))}) is not None
     True
 
@@ -107,6 +111,7 @@ def sgd(
 ) -> optax.GradientTransformation:
     """Return SGD with Nesterov momentum 0.9 and L2 decay on kernels alone.
 
+    >>> import jax.numpy as jnp
     >>> sgd(optax.constant_schedule(0.1)).init({"kernel": jnp.ones((2, 2))}) is not None
     True
 
