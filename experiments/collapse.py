@@ -5,7 +5,7 @@
 An encoder is started almost collapsed: all its embeddings within a fraction of a degree of one
 direction, where the N-pairs loss sits at ln N and its gradient is nearly zero. It then trains on pairs
 of noisy views of the digits, with the loss alone or with a regularizer beside it. Writes
-docs/collapse.json, docs/figures/collapse.svg and the table in docs/collapse.md. About a minute on two
+docs/collapse.json, docs/figures/collapse.svg and the table in docs/collapse.md. Half a minute on two
 CPU cores.
 """
 

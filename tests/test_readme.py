@@ -16,7 +16,7 @@ PYTHON = ".venv/bin/python"
 ELSEWHERE = {
     "make simclr": (".ci/run", "make simclr"),
     "make test": (".ci/run", "make test"),
-    "pip install .": (".ci/run", "pip install --quiet ."),
+    "pip install .": (".ci/run", "install --quiet ."),
     "pip install '.[experiments]'": ("Makefile", "$(INSTALL) '.[experiments]'"),
     f"{PYTHON} -m experiments.simclr --dataset=cifar10": (
         "tests/data/test_cifar10.py",
@@ -78,6 +78,7 @@ def test_a_gpu_that_is_not_there(tmp_path):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow  # twelve programs to compile; .ci/run runs it
 def test_collapse(tmp_path):
     done = run(COLLAPSE, "--steps=2", f"--output={tmp_path}")
     assert "+ uniformity" in done.stdout

@@ -160,6 +160,7 @@ def run(tmp_path_factory):
     return folder / "run", arguments
 
 
+@pytest.mark.slow
 def test_a_run_leaves_everything_in_its_folder(run):
     workdir, _ = run
     names = {path.name for path in (workdir / "figures").iterdir()}
@@ -180,6 +181,7 @@ def test_a_run_leaves_everything_in_its_folder(run):
     assert "<td>zero-shot colour</td>" in page
 
 
+@pytest.mark.slow
 def test_a_finished_run_shows_its_table(run, capsys):
     workdir, arguments = run
     clip.main(arguments)
