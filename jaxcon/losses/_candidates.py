@@ -45,6 +45,11 @@ def every(row: Any, col: Any) -> Array:
     return jnp.ones((), bool)
 
 
+def square(tile: Array, row_aux: Any, col_aux: Any) -> Array:
+    """Logits that are the squared products."""
+    return tile * tile
+
+
 def ones(tile: Array, row_aux: Any, col_aux: Any) -> Array:
     """Logits whose sum is the number of pairs."""
     return jnp.ones_like(tile)

@@ -34,6 +34,7 @@ from jaxcon.losses._candidates import (
     other_ids,
     peers,
     reduce_rows,
+    square,
 )
 from jaxcon.losses._shared import Evaluation, Rows, positive, prepare, setting
 from jaxcon.similarity import l2_normalize, squared_distance
@@ -370,7 +371,7 @@ def spectral_contrastive_loss(
     )
     x, y = rows.z
     channels = [
-        Channel(1, _square, other_ids, log=False),
+        Channel(1, square, other_ids, log=False),
         Channel(1, ones, other_ids, log=False),
     ]
     squares, count = cross_channels(rows, x, y, axis_name, channels)
@@ -435,7 +436,3 @@ def _circle_negative(s: Array, row_aux: Any, col_aux: Any) -> Array:
     margin, gamma = row_aux
     weight = jnp.maximum(lax.stop_gradient(s) + margin, 0)
     return gamma * lax.stop_gradient(weight) * (s - margin)
-
-
-def _square(s: Array, row_aux: Any, col_aux: Any) -> Array:
-    return s * s
