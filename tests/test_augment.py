@@ -28,7 +28,7 @@ def views(images, transform, key=KEY, index=None):
     [
         (DIGITS, augment.digits_transform),
         (PHOTOS, augment.simclr_transform),
-        (PHOTOS[..., :1], augment.simclr_transform),
+        pytest.param(PHOTOS[..., :1], augment.simclr_transform, marks=pytest.mark.slow),
     ],
     ids=["digits", "photos", "gray photos"],
 )
@@ -58,11 +58,14 @@ def test_the_same_image_gets_other_views_at_another_index_or_key():
     assert np.abs(v1[0] - w1[0]).max() > 0.1
 
 
-@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 8])
 @pytest.mark.parametrize(
-    ("images", "transform"),
-    [(DIGITS, augment.digits_transform), (PHOTOS, augment.simclr_transform)],
-    ids=["digits", "photos"],
+    ("images", "transform", "devices"),
+    [
+        (DIGITS, augment.digits_transform, 8),
+        pytest.param(DIGITS, augment.digits_transform, 2, marks=pytest.mark.slow),
+        pytest.param(PHOTOS, augment.simclr_transform, 8, marks=pytest.mark.slow),
+    ],
+    ids=["digits", "digits on two", "photos"],
 )
 def test_views_are_equal_bit_for_bit_on_any_number_of_devices(images, transform, devices):
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("batch",))

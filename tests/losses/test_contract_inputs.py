@@ -112,7 +112,9 @@ OUT_OF_RANGE = [
     ("multi_similarity_loss", "alpha", 0.0),
     ("multi_similarity_loss", "beta", -1.0),
     ("circle_loss", "gamma", 0.0),
+    ("multi_similarity_loss", "base", np.nan),
     ("circle_loss", "margin", np.nan),
+    ("circle_loss", "margin", 1.5),
     ("alignment_loss", "alpha", 0.0),
     ("uniformity_loss", "t", 0.0),
 ]

@@ -114,8 +114,8 @@ def test_every_entry_is_accounted_for():
     ("file", "dtype"),
     [
         ("a", np.float32),
-        ("a", np.float64),
         ("b", np.float64),
+        pytest.param("a", np.float64, marks=pytest.mark.slow),
         pytest.param("b", np.float32, marks=pytest.mark.slow),
     ],
 )

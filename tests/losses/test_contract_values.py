@@ -3,6 +3,7 @@
 Run the slow part with ``-m slow``: ``check_grads`` and further seeds.
 """
 
+import dataclasses
 import inspect
 
 import jax
@@ -15,6 +16,7 @@ from jaxcon import losses
 from tests.losses.calls import (
     QUICK,
     anchors,
+    apply,
     arguments,
     evaluate,
     gap,
@@ -79,6 +81,28 @@ def test_value_and_gradient_are_the_formulas(case, masked):
 
 def inputs_size(inputs: dict) -> int:
     return sum(v.size for v in inputs.values())
+
+
+# Settings that no case has, each as different from the default as the paper's own sweeps.
+OTHER_SETTINGS = [
+    ("multi_similarity_loss", {"alpha": 1.5, "beta": 8.0, "base": 0.3}),
+    ("circle_loss", {"gamma": 4.0, "margin": 0.25}),
+    ("uniformity_loss", {"t": 0.5}),
+    ("barlow_twins_loss", {"off_diagonal_weight": 0.1, "scale": 0.3}),
+    ("vicreg_loss", {"invariance": 10.0, "variance": 5.0, "covariance": 2.0}),
+    ("sample_correlation_loss", {"off_diagonal_weight": 0.1, "scale": 0.3}),
+    ("triplet_loss", {"margin": 0.5}),
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), OTHER_SETTINGS)
+def test_values_with_other_settings_are_the_formulas(name, settings):
+    case = next(case for case in CASES if case.id == name)
+    other = dataclasses.replace(case, settings=settings)
+    inputs, rows = other.inputs(seed=7), other.rows(seed=7)
+    with precision(np.float64):
+        value = apply(other, inputs, rows)
+    np.testing.assert_allclose(value, other.expected(inputs, rows), rtol=1e-11)
 
 
 @anchored

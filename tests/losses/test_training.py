@@ -77,7 +77,15 @@ def train(objective, digits):
     return jax.jit(lambda c: jax.lax.scan(step, c, jnp.arange(STEPS))[0][0])(carry)
 
 
-@pytest.mark.parametrize("name", PAIRS)
+def one_by_default(names, default):
+    """The test of one loss of a family; of the others with ``-m slow``."""
+    return pytest.mark.parametrize(
+        "name",
+        [n if n == default else pytest.param(n, marks=pytest.mark.slow) for n in names],
+    )
+
+
+@one_by_default(PAIRS, "ntxent_loss")
 def test_pairs_of_views_teach(name, digits):
     def objective(params, images, labels, key):
         views = (encode(params, shifted(k, images)) for k in jax.random.split(key))
@@ -86,7 +94,7 @@ def test_pairs_of_views_teach(name, digits):
     assert knn(train(objective, digits), digits) > knn(untrained(), digits) + 0.02
 
 
-@pytest.mark.parametrize("name", LABELLED)
+@one_by_default(LABELLED, "supcon_loss")
 def test_labels_teach(name, digits):
     def objective(params, images, labels, key):
         return LABELLED[name](encode(params, shifted(key, images)), labels)

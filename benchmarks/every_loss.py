@@ -1,0 +1,104 @@
+"""Time and temporaries of every public loss, value and gradients, beside optax's NT-Xent.
+
+    python -m benchmarks.every_loss
+
+Written to ``--out``: ``every_loss.json`` and ``every_loss.md``. Temporaries are those of the compiled
+program (``memory_analysis()``), which is exact; time is the median of steps on rotated random inputs.
+A program that needs more than ``--memory`` is not run.
+"""
+
+import argparse
+import inspect
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxcon import losses
+
+
+def arguments(loss: Callable[..., Any], rows: int, dim: int, seed: int) -> tuple[tuple, tuple]:
+    """Random embeddings to differentiate, and what else the loss takes by position."""
+    rng = np.random.default_rng(seed)
+    centre = rng.normal(size=(rows, dim))
+    embeddings, others = [], []
+    for name, parameter in inspect.signature(loss).parameters.items():
+        required = parameter.default is parameter.empty
+        if not required or parameter.kind is parameter.KEYWORD_ONLY:
+            continue
+        if name == "labels":
+            others.append(jnp.asarray(rng.integers(0, rows // 8, rows), jnp.int32))
+        elif name.startswith("log_std"):
+            embeddings.append(jnp.asarray(0.1 * rng.normal(size=rows), jnp.float32))
+        else:
+            views = centre + 0.5 * rng.normal(size=(rows, dim))
+            embeddings.append(jnp.asarray(views, jnp.float32))
+    return tuple(embeddings), tuple(others)
+
+
+def optax_ntxent(z1: Any, z2: Any) -> Any:
+    """The peer: both views in one batch with labels."""
+    labels = jnp.tile(jnp.arange(len(z1)), 2)
+    return optax.losses.ntxent(jnp.concatenate([z1, z2]), labels, 0.5)
+
+
+def measure(loss: Callable[..., Any], args: argparse.Namespace) -> dict[str, float]:
+    """MiB of temporaries, and the median milliseconds of a step where they fit."""
+    batches = [arguments(loss, args.rows, args.dim, seed) for seed in range(3)]
+    step = jax.jit(jax.value_and_grad(lambda z, rest: loss(*z, *rest)))
+    program = step.lower(*batches[0]).compile()
+    mib = program.memory_analysis().temp_size_in_bytes / 2**20
+    if mib > args.memory:
+        return {"mib": mib}
+    jax.block_until_ready(program(*batches[0]))
+    seconds = []
+    for k in range(args.repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(program(*batches[k % len(batches)]))
+        seconds.append(time.perf_counter() - start)
+    return {"mib": mib, "ms": 1e3 * float(np.median(seconds))}
+
+
+def table(rows: dict[str, dict[str, float]]) -> str:
+    """The figures as a markdown table."""
+    lines = ["| loss | ms | temporaries, MiB |", "|---|---:|---:|"]
+    for name, row in rows.items():
+        ms = f"{row['ms']:.1f}" if "ms" in row else "not run"
+        lines.append(f"| `{name}` | {ms} | {row['mib']:,.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measures, prints and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=2048, help="rows of each argument")
+    parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--memory", type=float, default=12_000.0, help="MiB that may be used")
+    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
+    args = parser.parse_args()
+    functions = {n: getattr(losses, n) for n in losses.__all__ if n.endswith("_loss")}
+    rows = {}
+    for name, loss in (functions | {"optax.losses.ntxent": optax_ntxent}).items():
+        rows[name] = measure(loss, args)
+        print(name, rows[name], flush=True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "every_loss.json").write_text(json.dumps(rows, indent=1) + "\n")
+    head = (
+        "# Every loss, value and gradients\n\n"
+        f"{args.rows:,} rows of width {args.dim}, float32, default settings, CPU, median of "
+        f"{args.repeats} steps: `python -m benchmarks.every_loss`. One matrix of all pairs is "
+        f"{4 * args.rows**2 / 2**20:,.0f} MiB, and four times that for the losses whose candidates "
+        "are both views.\n\n"
+    )
+    (args.out / "every_loss.md").write_text(head + table(rows))
+
+
+if __name__ == "__main__":
+    main()
