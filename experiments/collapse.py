@@ -109,7 +109,7 @@ def run(
         z1, z2 = encode(params, x1), encode(params, x2)
         measured = {
             "loss over chance": n_pairs(z1, z2) / diagnostics.chance_loss(BATCH),
-            "mean cosine": mean_cosine(z1),
+            "mean cosine": diagnostics.mean_cosine(z1),
             "accuracy": diagnostics.contrastive_accuracy(z1, z2),
         }
         updates, state = tx.update(gradient, state, params)
@@ -121,13 +121,6 @@ def run(
     x1, x2 = views(jax.random.key(config.seed + 2), images[:512])
     report = diagnostics.collapse_report(encode(params, x1), encode(params, x2), temperature=1.0)
     return {**curves, "effective rank": [report.effective_rank]}
-
-
-def mean_cosine(z: Array) -> Array:
-    """Mean cosine of different rows of a batch: 1 in a collapse, near 0 in a spread batch."""
-    u = z / jnp.linalg.norm(z, axis=1, keepdims=True)
-    n = len(z)
-    return (n * jnp.sum(jnp.mean(u, axis=0) ** 2) - 1) / (n - 1)
 
 
 def first_below(values: list[float], level: float) -> int | None:

@@ -136,6 +136,28 @@ def effective_rank(z: ArrayLike) -> float:
     return float(np.exp(-(p * np.log(p)).sum()))
 
 
+def mean_cosine(z: ArrayLike) -> Array:
+    """Mean cosine of different rows: 1 in a collapse, near 0 when they spread. O(n dim).
+
+    ``(n |mean u|^2 - mean |u|^2) / (n - 1)`` of the normalized rows u: the mean over all pairs, less
+    the pairs of a row with itself.
+
+    Args:
+      z: ``[n, *features]``, n >= 2, any scale.
+
+    Returns:
+      A scalar in [-1 / (n - 1), 1].
+
+    >>> print(mean_cosine(jnp.array([[1.0, 0.0], [2.0, 0.0], [-1.0, 0.0]])).round(3))
+    -0.333
+    """
+    z = jnp.asarray(z)
+    n = len(z)
+    u = l2_normalize(z.reshape(n, -1))
+    own = jnp.mean(jnp.sum(u * u, axis=1))  # 1, unless there are rows of zeros
+    return (n * jnp.sum(jnp.mean(u, axis=0) ** 2) - own) / (n - 1)
+
+
 def collapse_report(z1: ArrayLike, z2: ArrayLike, *, temperature: float) -> CollapseReport:
     """Sets the loss against chance and says whether, and how, the embeddings have collapsed.
 
@@ -181,18 +203,8 @@ def collapse_report(z1: ArrayLike, z2: ArrayLike, *, temperature: float) -> Coll
         "relative_rank": rank / min(n - 1, dim),
         "feature_std": np.asarray((jnp.std(u1, axis=0) + jnp.std(u2, axis=0)) / 2),
     }
-    collapsed = [
-        name for name, u in (("z1", u1), ("z2", u2)) if _concentration(u) > _SAME_DIRECTION
-    ]
+    collapsed = [name for name, z in (("z1", z1), ("z2", z2)) if mean_cosine(z) > _SAME_DIRECTION]
     return CollapseReport(**numbers, verdict=_verdict(numbers, collapsed, n, dim))
-
-
-def _concentration(u: Array) -> float:
-    """Mean cosine of different rows: n |mean|^2 counts each row with itself, too."""
-    n = len(u)
-    square = float(jnp.sum(jnp.mean(u, axis=0) ** 2))
-    own = float(jnp.mean(jnp.sum(u * u, axis=1)))
-    return (n * square - own) / (n - 1)
 
 
 def _verdict(numbers: dict, collapsed: list[str], n: int, dim: int) -> str:

@@ -89,6 +89,14 @@ def test_unrelated_rows_are_unaligned():
     assert report(z1, z2).verdict.startswith("unaligned")
 
 
+def test_mean_cosine_is_that_of_different_rows():
+    z = np.random.default_rng(3).normal(size=(6, 2, 2)) + 0.5
+    z[2] = 0  # no direction: a cosine of 0 with every row
+    u = [row.ravel() / (np.linalg.norm(row) or 1) for row in z]
+    expected = np.mean([u[i] @ u[j] for i in range(6) for j in range(6) if i != j])
+    np.testing.assert_allclose(diagnostics.mean_cosine(z), expected, rtol=1e-5)
+
+
 def test_numbers_of_the_report():
     z1, z2 = RNG.normal(size=(2, 20, 6)).astype(np.float32)
     u1, u2 = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (z1, z2))
