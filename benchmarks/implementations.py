@@ -13,6 +13,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from benchmarks import towers
+
 Step = Callable[[Any, Any], Any]
 
 
@@ -196,7 +198,14 @@ IMPLEMENTATIONS: dict[str, dict[str, Callable[[float], Step]]] = {
         "dense jnp": jnp_siglip,
         "open_clip": open_siglip,
     },
+    "gradcache": {
+        "jaxcon, cached": partial(towers.in_jaxcon, cached=True),
+        "jaxcon, whole batch": partial(towers.in_jaxcon, cached=False),
+        "sentence-transformers, cached": partial(towers.in_torch, cached=True),
+        "torch, whole batch": partial(towers.in_torch, cached=False),
+    },
 }
 
-# Products of rows x rows x dim that forward and backward need at least, and rows per pair.
+# Products of rows x rows x dim that forward and backward need at least, and rows per pair. Of the
+# gradcache entries most of the time is the network's.
 FLOOR = {"ntxent": (2, 2), "clip": (4, 1), "siglip": (3, 1)}

@@ -15,6 +15,9 @@ Written to ``--out``: ``losses.json``, ``losses.md`` and ``losses.png``. In the 
     floor   time / (floor U / matmul rate), U = 2 rows^2 dim flop, and the floor the number of such
             products that the loss cannot do without: NT-Xent 2, SigLIP 3, CLIP 4 with nothing kept
     best    time / time of the fastest other implementation in the cell
+
+"gradcache" is a perceptron under InfoNCE: the cell's dim is the width of its input, and the memory is
+what the chunks are for (:mod:`benchmarks.towers`).
 """
 
 import argparse
@@ -136,11 +139,12 @@ def table(rows: list[dict[str, Any]]) -> str:
         cell = [r for r in rows if all(r[k] == row[k] for k in ("loss", "pairs", "dim"))]
         times = {r["name"]: r["seconds"] for r in cell if "seconds" in r}
         rate = 4 * row["pairs"] ** 2 * row["dim"] / times[MATMUL]
-        floor, views = FLOOR[row["loss"]]
+        floor, views = FLOOR.get(row["loss"], (0, 1))
         ideal = floor * 2 * (views * row["pairs"]) ** 2 * row["dim"] / rate
+        share = f"{row['seconds'] / ideal:.2f}" if ideal else ""
         others = [t for n, t in times.items() if n != MATMUL and not n.startswith("jaxcon")]
         best = f"{row['seconds'] / min(others):.2f}" if others else ""
-        figures = f"{1e3 * row['seconds']:.1f} | {row['mib']:.0f} | {row['seconds'] / ideal:.2f}"
+        figures = f"{1e3 * row['seconds']:.1f} | {row['mib']:.0f} | {share}"
         lines.append(f"{head} {figures} | {best} |")
     return "\n".join(lines) + "\n"
 
