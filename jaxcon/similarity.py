@@ -9,6 +9,9 @@
  [0. 0. 0.]]
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -52,17 +55,8 @@ def scaled_unit_rows(x: Array, scale: Array) -> Array:
     and the norms. Autodiff of the formula would keep two further matrices of the size of x, which for
     a million rows is half of all memory.
     """
-    return _scaled_unit_rows(x, scale)[0]
-
-
-def _scaled_unit_rows(x: Array, scale: Array) -> tuple[Array, Array]:
-    """``scale x / |x|`` and ``1 / |x|``, 0 for a zero row."""
-    magnitude = lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True))
-    zero = magnitude < jnp.finfo(x.dtype).tiny  # False for NaN, which stays visible
-    magnitude = jnp.where(zero, 1, magnitude)
-    square = jnp.sum((x / magnitude) ** 2, axis=-1, keepdims=True)  # in [1, dim]
-    inverse = jnp.where(zero, 0, lax.rsqrt(jnp.where(zero, 1, square)))
-    return (x / magnitude) * (inverse * scale), inverse / magnitude
+    magnitude, inverse = norms(x)
+    return (x / magnitude) * (inverse * scale)
 
 
 @scaled_unit_rows.defjvp
@@ -71,9 +65,46 @@ def _scaled_unit_rows_jvp(
 ) -> tuple[Array, Array]:
     (x, scale), (dx, dscale) = primals, tangents
     out = scaled_unit_rows(x, scale)
-    _, inverse = _scaled_unit_rows(x, scale)
+    magnitude, inverse = norms(x)
+    inverse = inverse / magnitude
     along = jnp.sum(out * dx, axis=-1, keepdims=True) * (inverse / scale)
     return out, dx * inverse * scale + out * (dscale / scale - along)
+
+
+def norms(x: Array) -> tuple[Array, Array]:
+    """Of rows ``[..., dim]``: their magnitude m and ``m / |x|``, 0 for a zero row; both ``[..., 1]``.
+
+    m is held constant in derivatives, so ``m / |x| / m`` has those of ``1 / |x|``.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    values = by_rows(_norms, rows)
+    return tuple(v.reshape(*x.shape[:-1], 1) for v in values)
+
+
+def _norms(x: Array) -> tuple[Array, Array]:
+    magnitude = lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1))
+    zero = magnitude < jnp.finfo(x.dtype).tiny  # False for NaN, which stays visible
+    magnitude = jnp.where(zero, 1, magnitude)
+    square = jnp.sum((x / magnitude[:, None]) ** 2, axis=-1)  # in [1, dim]
+    return magnitude, jnp.where(zero, 0, lax.rsqrt(jnp.where(zero, 1, square)))
+
+
+_AT_A_TIME = 8192
+
+
+def by_rows(f: Callable[..., Any], *arrays: Array) -> Any:
+    """``f(*arrays)``, values per row of ``[n, dim]``, evaluated for some thousands of rows at a time.
+
+    XLA computes the operand of a row sum as a matrix of its own: so it is never a large one.
+    """
+    if len(arrays[0]) <= _AT_A_TIME:
+        return f(*arrays)
+    n = len(arrays[0]) // _AT_A_TIME * _AT_A_TIME
+    whole = tuple(a[:n].reshape(-1, _AT_A_TIME, a.shape[1]) for a in arrays)
+    values = jax.tree.map(jnp.ravel, lax.map(lambda blocks: f(*blocks), whole))
+    if n == len(arrays[0]):
+        return values
+    return jax.tree.map(lambda *v: jnp.concatenate(v), values, f(*(a[n:] for a in arrays)))
 
 
 def cosine_similarity(x: ArrayLike, y: ArrayLike) -> Array:

@@ -16,15 +16,15 @@ import jax.numpy as jnp
 
 from jaxcon import collectives
 from jaxcon.losses._candidates import (
-    cross_channels,
+    cosine_channels,
     ones,
     other_classes,
     other_ids,
+    paired_logits,
     reduce_rows,
     same_class,
 )
 from jaxcon.losses._shared import Evaluation, positive, prepare, setting
-from jaxcon.similarity import l2_normalize, scaled_unit_rows
 from jaxcon.streaming import PRECISION, Channel
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
@@ -87,8 +87,7 @@ def siglip_loss(
         evaluation=Evaluation(block_size, exchange, precision),
     )
     bias = setting(bias, "bias", rows.dtype)
-    x = scaled_unit_rows(rows.z[0], 1 / positive(temperature, "temperature", rows.dtype))
-    y = l2_normalize(rows.z[1])
+    scale = 1 / positive(temperature, "temperature", rows.dtype)
     if labels is None:
         channels = [Channel(1, _repelled, other_ids, log=False)]
     else:
@@ -97,11 +96,12 @@ def siglip_loss(
             Channel(1, _attracted, same_class, log=False),
             Channel(1, ones, same_class, log=False),
         ]
-    repelled, *attracted = cross_channels(
-        rows, x, y, axis_name, channels, row_aux=jnp.full(len(x), bias)
+    row_aux = jnp.full(len(rows.position), bias)
+    (repelled, *attracted), x, y = cosine_channels(
+        rows, *rows.z, scale, axis_name, channels, row_aux
     )
     if labels is None:
-        positives = jax.nn.softplus(-(jnp.sum(x * y, axis=1) + bias))
+        positives = jax.nn.softplus(-(paired_logits(x, y, scale) + bias))
     else:
         positives = attracted[0] / jnp.maximum(attracted[1], 1)
     return reduce_rows(positives + repelled, rows, reduce_fn, axis_name)

@@ -17,34 +17,30 @@ What the keywords from ``axis_name`` on mean: :mod:`jaxcon.typing`.
 """
 
 import jax.numpy as jnp
-from jax import lax
 
 from jaxcon import collectives
 from jaxcon.losses._candidates import (
     candidate_channels,
     candidate_loss,
+    cosine_channels,
     cross_channels,
-    every,
     inverse_bound,
     other_ids,
+    paired_logits,
     peers,
     reduce_rows,
     two_view_logits,
 )
+from jaxcon.losses._negatives import check_negatives, extra_negatives
 from jaxcon.losses._shared import (
     Evaluation,
-    Rows,
-    flatten,
     has_any,
-    mask_rows,
     positive,
     positive_and_rest,
     prepare,
-    replicate,
     setting,
 )
-from jaxcon.similarity import as_float, l2_normalize, scaled_unit_rows
-from jaxcon.streaming import PRECISION, Channel, masked_logsumexp, nothing, reduce_pairs
+from jaxcon.streaming import PRECISION, Channel, nothing
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
 
@@ -158,17 +154,19 @@ def npairs_loss(
         evaluation=Evaluation(block_size, exchange, precision),
     )
     weight = setting(l2_weight, "l2_weight", rows.dtype)
-    raw1, raw2 = rows.z
+    x, y = rows.z
     scale = 1 / positive(temperature, "temperature", rows.dtype)
+    channels = [Channel(1, pairs=other_ids)]
     if normalize:
-        x, y = scaled_unit_rows(raw1, scale), l2_normalize(raw2)
+        bound = inverse_bound(temperature)
+        (neg,), u, v = cosine_channels(rows, x, y, scale, axis_name, channels, bound=bound)
+        pair = paired_logits(u, v, scale)
     else:
-        x, y = raw1 * scale, raw2
-    bound = inverse_bound(temperature) if normalize else None
-    (neg,) = cross_channels(rows, x, y, axis_name, [Channel(1, pairs=other_ids)], bound=bound)
-    values = positive_and_rest(jnp.sum(x * y, axis=1), neg)
+        (neg,) = cross_channels(rows, x * scale, y, axis_name, channels)
+        pair = jnp.sum(x * scale * y, axis=1)
+    values = positive_and_rest(pair, neg)
     if not (isinstance(l2_weight, int | float) and l2_weight == 0):  # 0 * inf at rows of 1e20
-        values = values + weight * jnp.sum(raw1 * raw1 + raw2 * raw2, axis=1) / 4
+        values = values + weight * jnp.sum(x * x + y * y, axis=1) / 4
     return reduce_rows(values, rows, reduce_fn, axis_name)
 
 
@@ -230,13 +228,12 @@ def clip_loss(
         label_smoothing, "label_smoothing", rows.dtype, lambda v: (v >= 0) & (v < 1), "in [0, 1)"
     )
     smooth = not (isinstance(label_smoothing, int | float) and label_smoothing == 0)
-    x = scaled_unit_rows(rows.z[0], 1 / positive(temperature, "temperature", rows.dtype))
-    y = l2_normalize(rows.z[1])
+    scale = 1 / positive(temperature, "temperature", rows.dtype)
     one_way = candidate_channels(labels is not None, smooth)
     channels = [c._replace(axis=axis) for axis in (1, 0) for c in one_way]
     bound = inverse_bound(temperature)
-    outputs = cross_channels(rows, x, y, axis_name, channels, bound=bound)
-    pair = jnp.sum(x * y, axis=1)
+    outputs, x, y = cosine_channels(rows, *rows.z, scale, axis_name, channels, bound=bound)
+    pair = paired_logits(x, y, scale)
     forward, backward = (
         candidate_loss(pair, part, labels is not None, smoothing if smooth else None)
         for part in (outputs[: len(one_way)], outputs[len(one_way) :])
@@ -313,19 +310,19 @@ def info_nce_loss(
         raise ValueError("labels find positives among the rows of z2: they need in_batch=True")
     if negative_ids is not None and (negatives is None or ids is None):
         raise ValueError("negative_ids are compared with ids: pass negatives and ids as well")
-    x = scaled_unit_rows(rows.z[0], 1 / positive(temperature, "temperature", rows.dtype))
-    y = l2_normalize(rows.z[1])
-    extra = jnp.full(len(x), nothing(rows.dtype))
+    scale = 1 / positive(temperature, "temperature", rows.dtype)
+    bound = inverse_bound(temperature)
+    extra = jnp.full(len(rows.position), nothing(rows.dtype))
     if negatives is not None:
-        extra = _extra_negatives(rows, x, negatives, negative_ids, jnp.ndim(z1), jnp.shape(z1))
-    pair = jnp.sum(x * y, axis=1)
+        queue = check_negatives(rows, negatives, negative_ids, jnp.shape(z1))
+        extra = extra_negatives(rows, *queue, scale, bound)
     if not in_batch:
+        pair = paired_logits(*rows.z, scale)
         return reduce_rows(positive_and_rest(pair, extra), rows, reduce_fn, axis_name)
     channels = candidate_channels(labels is not None, smooth=False)
-    bound = inverse_bound(temperature)
-    neg, *others = cross_channels(rows, x, y, axis_name, channels, bound=bound)
+    (neg, *others), x, y = cosine_channels(rows, *rows.z, scale, axis_name, channels, bound=bound)
     neg = neg if negatives is None else jnp.logaddexp(neg, extra)
-    values = candidate_loss(pair, [neg, *others], labels is not None)
+    values = candidate_loss(paired_logits(x, y, scale), [neg, *others], labels is not None)
     return reduce_rows(values, rows, reduce_fn, axis_name)
 
 
@@ -383,53 +380,12 @@ def supcon_loss(
         labels=labels,
         evaluation=Evaluation(block_size, exchange, precision),
     )
-    scale = lax.rsqrt(positive(temperature, "temperature", rows.dtype))
-    x = scaled_unit_rows(rows.z[0], scale)
+    scale = 1 / positive(temperature, "temperature", rows.dtype)
     bound = inverse_bound(temperature)
     channels = candidate_channels(True, False, peers)
-    neg, *same = cross_channels(rows, x, x, axis_name, channels, bound=bound)
+    (neg, *same), *_ = cosine_channels(
+        rows, rows.z[0], rows.z[0], scale, axis_name, channels, bound=bound
+    )
     pos = same[0]
     rows = rows._replace(valid=rows.valid & has_any(pos))
     return reduce_rows(candidate_loss(pos, [neg, *same], True), rows, reduce_fn, axis_name)
-
-
-def _extra_negatives(
-    rows: Rows,
-    x: Array,
-    negatives: ArrayLike,
-    negative_ids: ArrayLike | None,
-    rank: int,
-    shape: tuple[int, ...],
-) -> Array:
-    """Log-sum-exp of each anchor's extra negatives: [batch]. ``shape`` is that of z1, of ``rank``."""
-    extra = as_float(replicate(negatives), "negatives").astype(rows.dtype)
-    shared = extra.ndim == rank
-    lead = extra.shape[:1] if shared else extra.shape[:2]
-    if extra.shape != (lead if shared else shape[:1] + lead[1:]) + shape[1:]:
-        raise ValueError(
-            f"negatives must be [m, *features], shared by all anchors, or [batch, k, *features] for "
-            f"each; z1 is {shape}, got {extra.shape}"
-        )
-    ids = None if negative_ids is None else jnp.asarray(replicate(negative_ids))
-    if ids is not None and (ids.shape != lead or not jnp.issubdtype(ids.dtype, jnp.integer)):
-        raise ValueError(f"negative_ids must be integers {lead}, got {ids.dtype} {ids.shape}")
-    if shared:
-        # An id of its own for every queue entry that has none: -1 is the id of no batch row only by
-        # luck, so without negative_ids nothing is compared at all.
-        pairs = every if ids is None else other_ids
-        names = (ids, ids, ids) if ids is not None else (jnp.zeros(lead, jnp.int32),) * 3
-        (lse,) = reduce_pairs(
-            x,
-            l2_normalize(flatten(extra)),
-            [Channel(1, pairs=pairs)],
-            row_ids=(rows.position, rows.ids, rows.labels),
-            col_ids=names,
-            row_valid=rows.valid,
-        )
-        return lse
-    extra = l2_normalize(mask_rows(extra.reshape(*lead, -1), rows.valid))
-    logits = jnp.einsum("nd,nkd->nk", x, extra, precision=PRECISION)
-    keep = jnp.broadcast_to(rows.valid[:, None], lead)
-    if ids is not None:
-        keep = keep & (ids != rows.ids[:, None])
-    return masked_logsumexp(logits, keep, axis=1)

@@ -16,11 +16,14 @@ of an example as its id, this one rule leaves out the diagonal of CLIP, and self
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
+from jaxcon.similarity import scaled_unit_rows
 from jaxcon.streaming.channels import (
     PRECISION,
     Channel,
@@ -31,7 +34,8 @@ from jaxcon.streaming.channels import (
     similarity_logits,
 )
 from jaxcon.streaming.ring import ring_sweep
-from jaxcon.streaming.tiles import Known, Plan, Side, sweep, vary_together
+from jaxcon.streaming.sides import Known, Side, vary_together
+from jaxcon.streaming.tiles import Plan, sweep
 from jaxcon.typing import Array, AxisName
 
 # Logits within +-50 need no shift: e^50 times 10^12 terms is far below the largest float32, and
@@ -89,19 +93,12 @@ def reduce_pairs(
     """
     _check_block_size(block_size)
     row, col = Known(row_ids, row_aux, row_valid), Known(col_ids, col_aux, col_valid)
-    entries = x.shape[0] * y.shape[0]
-    if block_size is None and entries <= _DENSE_ENTRIES:
+    if _is_dense(x, y, block_size):
         tile = jnp.matmul(x, y.T, precision=precision)  # (n, d) . (d, m) -> (n, m)
         return reduce_dense(tile, channels, row, col)
-    plan = Plan(
-        channels=tuple(channels),
-        symmetric=_same((x, row_ids, row_valid), (y, col_ids, col_valid)),
-        bounded=bound is not None and bound <= _NO_SHIFT,
-        keep=block_size is None and entries <= _KEPT_ENTRIES,
-        precision=precision,
-    )
-    sides = _sides(plan, x, y, row, col, block_size)
-    return _uncut(plan, _jit_sweep(plan, *sides), (y.shape[0], x.shape[0]))
+    same = _same((x, row_ids, row_valid), (y, col_ids, col_valid))
+    plan = _plan(channels, same, bound, precision)._replace(keep=_keeps(x, y, block_size))
+    return _reduce(plan, None, x, y, row, col, block_size)[0]
 
 
 def reduce_ring(
@@ -142,16 +139,84 @@ def reduce_ring(
       ValueError: for a block_size that is not a positive integer.
     """
     _check_block_size(block_size)
-    plan = Plan(
-        channels=tuple(channels),
-        symmetric=_same((x, row_ids, row_valid), (y, col_ids, col_valid)),
-        bounded=bound is not None and bound <= _NO_SHIFT,
-        keep=False,
+    row, col = Known(row_ids, row_aux, row_valid), Known(col_ids, col_aux, col_valid)
+    same = _same((x, row_ids, row_valid), (y, col_ids, col_valid))
+    plan = _plan(channels, same, bound, precision)
+    return _reduce(plan, axis_name, x, y, row, col, block_size)[0]
+
+
+def reduce_cosines(
+    x: Array,
+    y: Array,
+    scale: Array,
+    channels: Sequence[Channel],
+    *,
+    row_ids: Any,
+    col_ids: Any,
+    row_valid: Array | None = None,
+    col_valid: Array | None = None,
+    row_aux: Any = (),
+    col_aux: Any = (),
+    ring: AxisName = None,
+    block_size: int | None = None,
+    bound: float | None = None,
+    precision: Any = PRECISION,
+) -> tuple[tuple[Array, ...], Array, Array]:
+    """:func:`reduce_pairs` of ``s_ij = scale cos(x_i, y_j)``, without a copy of the rows, normalized.
+
+    Value and gradient with respect to both take, beyond the rows and their gradients, memory for a few
+    numbers a row: the tiles normalize the rows that they read, the gradient is summed where it is
+    returned.
+
+    For that the rows come back as they went in. What a loss has to say of a row besides, its logit with
+    the positive say, it should compute from these: its gradient then starts those sums, where it would
+    else be a further matrix. Rows of 0 have no gradient, neither from here nor from there.
+
+    >>> x, ids = jnp.array([[2.0, 0.0], [3.0, 3.0]]), jnp.arange(2)
+    >>> (row,), x, _ = reduce_cosines(x, x, 10.0, [Channel(axis=1)], row_ids=ids, col_ids=ids)
+    >>> print(row.round(3), x[1])
+    [7.071 7.071] [3. 3.]
+
+    Args:
+      x, y: ``[n, dim]`` and ``[m, dim]``, any scale, of float32 at least; a row of 0 has cosine 0.
+      scale: a positive scalar.
+      ring: a mapped axis, to reduce over all devices' rows as :func:`reduce_ring` does.
+      precision: of the products; or ``jnp.bfloat16``, to round the normalized rows to it.
+
+    The other arguments and the errors are those of :func:`reduce_pairs`.
+
+    Returns:
+      The channels' values, x and y.
+    """
+    _check_block_size(block_size)
+    same = _same((x, row_ids, row_valid), (y, col_ids, col_valid))
+    scale = jnp.asarray(scale, x.dtype)
+    scales = (jnp.sqrt(scale),) * 2 if same else (scale, jnp.ones_like(scale))
+    row, col = Known(row_ids, row_aux, row_valid), Known(col_ids, col_aux, col_valid)
+    if isinstance(precision, lax.Precision) and not (ring is None and _keeps(x, y, block_size)):
+        plan = _plan(channels, same, bound, precision)
+        return _reduce(plan, ring, x, y, row, col, block_size, scales)
+    # Half the size, or all pairs kept: here normalized rows are not what fills the memory.
+    u = scaled_unit_rows(x, scales[0])
+    v = u if same else scaled_unit_rows(y, scales[1])
+    if not isinstance(precision, lax.Precision):
+        u, v, precision = u.astype(precision), v.astype(precision), lax.Precision.DEFAULT
+    reduce = reduce_pairs if ring is None else partial(reduce_ring, axis_name=ring)
+    values = reduce(
+        u,
+        u if same else v,  # the very same array tells that the matrix is symmetric
+        channels,
+        row_ids=row_ids,
+        col_ids=col_ids,
+        row_valid=row_valid,
+        col_valid=col_valid,
+        row_aux=row_aux,
+        col_aux=col_aux,
+        block_size=block_size,
+        bound=bound,
         precision=precision,
     )
-    row, col = Known(row_ids, row_aux, row_valid), Known(col_ids, col_aux, col_valid)
-    sides = _sides(plan, x, y, row, col, block_size)
-    return _uncut(plan, ring_sweep(plan, axis_name, *sides), (y.shape[0], x.shape[0]))
+    return values, x, y
 
 
 _jit_sweep = jax.jit(sweep, static_argnums=0)  # eager calls compile once
@@ -168,22 +233,64 @@ def _same(a: Any, b: Any) -> bool:
     return len(a) == len(b) and all(p is q for p, q in zip(a, b, strict=True))
 
 
-def _sides(
-    plan: Plan, x: Array, y: Array, row: Known, col: Known, block_size: int | None
-) -> tuple[Side, Side | None]:
-    """Both sides of a sweep, cut into blocks; one where they are the same."""
+def _is_dense(x: Array, y: Array, block_size: int | None) -> bool:
+    """Whether to evaluate by plain operations."""
+    return block_size is None and x.shape[0] * y.shape[0] <= _DENSE_ENTRIES
+
+
+def _keeps(x: Array, y: Array, block_size: int | None) -> bool:
+    """Whether to evaluate by plain operations or in tiles that are kept."""
+    return block_size is None and x.shape[0] * y.shape[0] <= _KEPT_ENTRIES
+
+
+def _plan(channels: Sequence[Channel], same: bool, bound: float | None, precision: Any) -> Plan:
+    return Plan(
+        channels=tuple(channels),
+        symmetric=same,
+        bounded=bound is not None and bound <= _NO_SHIFT,
+        keep=False,
+        precision=precision,
+    )
+
+
+def _reduce(
+    plan: Plan,
+    ring: AxisName,
+    x: Array,
+    y: Array,
+    row: Known,
+    col: Known,
+    block_size: int | None,
+    scales: tuple[Array, Array] | None = None,
+) -> tuple[tuple[Array, ...], Array, Array]:
+    """A sweep's values, and the rows that it passed on."""
+    one, other = scales or (None, None)
     if plan.symmetric:
-        return vary_together((_side(x, row, col, block_size), None))
-    return vary_together((_side(x, row, None, block_size), _side(y, None, col, block_size)))
-
-
-def _uncut(plan: Plan, values: tuple[Array, ...], lengths: tuple[int, int]) -> tuple[Array, ...]:
-    """The channels' values without the rows that filled the last block."""
+        sides = vary_together((_side(x, row, col, one, block_size), None))
+    else:
+        sides = vary_together(
+            (_side(x, row, None, one, block_size), _side(y, None, col, other, block_size))
+        )
+    if ring is None:
+        values, through = _jit_sweep(plan, *sides)
+    else:
+        values, through = ring_sweep(plan, ring, *sides)
+    lengths = (y.shape[0], x.shape[0])
     pairs = zip(plan.channels, values, strict=True)
-    return tuple(v.reshape(-1)[: lengths[channel.axis]] for channel, v in pairs)
+    values = tuple(v.reshape(-1)[: lengths[channel.axis]] for channel, v in pairs)
+    x = x if through[0] is None else through[0].reshape(-1, x.shape[1])[: len(x)]
+    if plan.symmetric:
+        return values, x, x
+    return values, x, y if through[1] is None else through[1].reshape(-1, y.shape[1])[: len(y)]
 
 
-def _side(z: Array, as_row: Known | None, as_col: Known | None, block_size: int | None) -> Side:
+def _side(
+    z: Array,
+    as_row: Known | None,
+    as_col: Known | None,
+    scale: Array | None,
+    block_size: int | None,
+) -> Side:
     """Rows cut into blocks; the last is filled up with rows that are not valid."""
     n = z.shape[0]
     block = min(block_size or _BLOCK, n)
@@ -200,7 +307,8 @@ def _side(z: Array, as_row: Known | None, as_col: Known | None, block_size: int 
         a = jnp.pad(a, ((0, padding),) + ((0, 0),) * (a.ndim - 1)) if padding else a
         return a.reshape(blocks, block, *a.shape[1:])
 
-    return jax.tree.map(cut, Side(z, fill(as_row), fill(as_col)))
+    side = jax.tree.map(cut, Side(z, fill(as_row), fill(as_col)))
+    return side._replace(scale=None if scale is None else jnp.full((blocks, block), scale))
 
 
 __all__ = [
@@ -209,6 +317,7 @@ __all__ = [
     "different_ids",
     "masked_logsumexp",
     "nothing",
+    "reduce_cosines",
     "reduce_pairs",
     "reduce_ring",
     "similarity_logits",

@@ -19,18 +19,17 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcon import collectives
+from jaxcon.streaming.sides import Side, empty_gradients, first_gradients, gradient_of, measured
 from jaxcon.streaming.tiles import (
     Plan,
-    Side,
     backward_sweep,
-    empty_gradients,
     empty_state,
     forward_sweep,
-    gradient_of,
     merge,
     on_axis,
     residuals,
     results,
+    rows_through,
 )
 from jaxcon.typing import Array, AxisName
 
@@ -73,45 +72,55 @@ def _half_round(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def ring_sweep(plan: Plan, axis_name: AxisName, rows: Side, cols: Side | None) -> tuple[Array, ...]:
-    """The channels' values in blocks, of this device's rows and columns against all devices'."""
+def ring_sweep(
+    plan: Plan, axis_name: AxisName, rows: Side, cols: Side | None
+) -> tuple[tuple[Array, ...], Any]:
+    """:func:`jaxcon.streaming.tiles.sweep` of this device's rows and columns with all devices'."""
+    through = rows_through(rows, cols)
+    rows = measured(rows)
 
     def visit(visitor: Side, own: Any, store: Any) -> Any:
         return forward_sweep(plan, rows, visitor, (own, store))[0]
 
     own = empty_state(plan, rows, 1)
     if cols is not None:
-        of_rows, of_cols = _all_round(axis_name, visit, cols, own, empty_state(plan, cols, 0))
+        of_rows, of_cols = _all_round(
+            axis_name, visit, measured(cols), own, empty_state(plan, cols, 0)
+        )
         sides = results(plan, of_rows), results(plan, of_cols)
-        return tuple(sides[1 - c.axis][k] for k, c in enumerate(plan.channels))
+        return tuple(sides[1 - c.axis][k] for k, c in enumerate(plan.channels)), through
     ((own,), _) = forward_sweep(plan, rows, None, (own,))
     store = empty_state(plan, rows, 0)
-    return results(plan, _half_round(axis_name, visit, rows, own, store, merge))
+    return results(plan, _half_round(axis_name, visit, rows, own, store, merge)), through
 
 
 def _ring_fwd(plan: Plan, axis_name: AxisName, rows: Side, cols: Side | None) -> Any:
-    values = ring_sweep(plan, axis_name, rows, cols)
-    return values, (rows, cols, values)
+    values, through = ring_sweep(plan, axis_name, rows, cols)
+    return (values, through), (rows, cols, values)
 
 
 def _ring_bwd(plan: Plan, axis_name: AxisName, kept: Any, cotangents: Any) -> tuple[Any, Any]:
     rows, cols, values = kept
-    saved = residuals(plan, values, cotangents)
+    of_values, (of_own, of_columns) = cotangents
+    rows = measured(rows)
+    saved = residuals(plan, values, of_values)
     of_rows = on_axis(plan, saved, 1)
 
     def visit(visitor: Any, own: Any, store: Any) -> Any:
         block, of_block = visitor
         return backward_sweep(plan, rows, block, (of_rows, of_block), (own, store))
 
-    own = empty_gradients(rows)
+    own, along = first_gradients(rows, of_own)
     if cols is not None:
+        cols = measured(cols)
+        store, along_columns = first_gradients(cols, of_columns)
         visitor = (cols, on_axis(plan, saved, 0))
-        own, store = _all_round(axis_name, visit, visitor, own, empty_gradients(cols))
-        return gradient_of(rows, own), gradient_of(cols, store)
+        own, store = _all_round(axis_name, visit, visitor, own, store)
+        return gradient_of(rows, own, along), gradient_of(cols, store, along_columns)
     (own,) = backward_sweep(plan, rows, None, (saved,), (own,))
     add = partial(jax.tree.map, jnp.add)
     own = _half_round(axis_name, visit, (rows, saved), own, empty_gradients(rows), add)
-    return gradient_of(rows, own), None
+    return gradient_of(rows, own, along), None
 
 
 ring_sweep.defvjp(_ring_fwd, _ring_bwd)

@@ -11,8 +11,10 @@ computes every tile again. For a log-sum-exp ``R_i`` with cotangent ``g_i`` the 
 Where x and y are the same rows, ``s_ij = s_ji``: tiles on and above the diagonal are visited, and each
 serves in two roles, as it stands and transposed. That is 2 instead of 4 products of N x N x dim.
 
-A *side* is a set of rows cut into blocks, with what is known of them. A *store* holds one entry per
-block of a side. Both are pytrees whose leaves lead with the block: ``[blocks, block, ...]``.
+Where only a sum of the values with known weights is wanted, the cotangents are known before the values
+are, and one sweep finds both: 3 products.
+
+Sides and stores, what a sweep reads and writes, are those of :mod:`jaxcon.streaming.sides`.
 """
 
 from functools import partial
@@ -23,23 +25,20 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcon.streaming.channels import Channel, nothing
+from jaxcon.streaming.sides import (
+    Side,
+    accumulator,
+    aux_of,
+    first_gradients,
+    gradient_of,
+    measured,
+    operand,
+    put,
+    scan_blocks,
+    take,
+    varying_like,
+)
 from jaxcon.typing import Array
-
-
-class Known(NamedTuple):
-    """What is known of rows in one role: ids and auxiliaries (pytrees), and which rows are valid."""
-
-    ids: Any
-    aux: Any
-    valid: Array | None
-
-
-class Side(NamedTuple):
-    """Rows ``z``, and what is known of them as rows and as columns of the matrix (None: never used)."""
-
-    z: Array
-    as_row: Known | None
-    as_col: Known | None
 
 
 class Plan(NamedTuple):
@@ -60,27 +59,24 @@ class Plan(NamedTuple):
     precision: Any
 
 
+class Tile(NamedTuple):
+    """A tile ``s = x y^T`` of block i of the rows and block j of the columns."""
+
+    i: Array
+    j: Array
+    row: Side
+    col: Side
+    x: Array
+    y: Array
+    s: Array
+
+
 class Part(NamedTuple):
     """One channel on one tile: ``axis`` is the axis of the tile to reduce (1 gives values of rows)."""
 
     channel: int
     axis: int
     keep: Array
-
-
-def take(store: Any, i: Any) -> Any:
-    """Entry i of a store."""
-    return jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, i, keepdims=False), store)
-
-
-def put(store: Any, i: Any, entry: Any) -> Any:
-    """The store with entry i replaced."""
-    return jax.tree.map(lambda a, e: lax.dynamic_update_index_in_dim(a, e, i, 0), store, entry)
-
-
-def accumulator(dtype: Any) -> Any:
-    """The dtype to accumulate products of ``dtype`` in."""
-    return jnp.promote_types(dtype, jnp.float32)
 
 
 def product(plan: Plan, a: Array, b: Array, contract: tuple[int, int]) -> Array:
@@ -115,6 +111,15 @@ def tile_index(k: Any, rows: Side, cols: Side | None) -> tuple[Any, Any]:
     return jnp.where(first, r, n - 1 - r + n % 2), jnp.where(first, r + c, c - 1 + n % 2)
 
 
+def tile_at(plan: Plan, rows: Side, cols: Side | None, k: Array, kept: Array | None = None) -> Tile:
+    """The k-th tile; ``kept``: its products, if a sweep before kept them."""
+    i, j = tile_index(k, rows, cols)
+    row, col = take(rows, i), take(rows if cols is None else cols, j)
+    x, y = operand(row), operand(col)
+    s = product(plan, x, y, (1, 1)) if kept is None else kept  # (b, d) . (d, c) -> (b, c)
+    return Tile(i, j, row, col, x, y, s)
+
+
 def all_parts(plan: Plan, row: Side, col: Side) -> list[Part]:
     """Every channel on the tile of a block of rows and one of columns, in one or both roles."""
     parts = []
@@ -136,11 +141,6 @@ def all_logits(plan: Plan, tile: Array, row_aux: Any, col_aux: Any) -> list[Arra
     return logits
 
 
-def aux_of(side: Side) -> tuple[Any, Any]:
-    """A side's auxiliaries as rows and as columns."""
-    return tuple(() if known is None else known.aux for known in (side.as_row, side.as_col))
-
-
 def _spread(tree: Any, axis: int) -> Any:
     """Vectors along the rows (1) or the columns (0) of a tile, ready to broadcast."""
     return jax.tree.map(lambda a: jnp.expand_dims(a, axis), tree)
@@ -159,30 +159,6 @@ def on_axis(plan: Plan, entries: Any, axis: int) -> tuple[Any, ...]:
     """The entries of the channels that have values on a side, None for the others."""
     mine = [plan.symmetric or channel.axis == axis for channel in plan.channels]
     return tuple(e if m else None for e, m in zip(entries, mine, strict=True))
-
-
-def _varying(a: Any) -> frozenset[str]:
-    """The mapped axes over whose devices an array varies, as far as shard_map keeps account of it."""
-    return jax.typeof(a).manual_axis_type.varying
-
-
-def varying_like(value: Array, like: Array) -> Array:
-    """``value``, cast to vary over the devices over which ``like`` does inside shard_map."""
-    return vary_together((value, like))[0]
-
-
-def vary_together(tree: Any) -> Any:
-    """All arrays of a tree, cast to vary over every axis over which one of them does.
-
-    Loop carries and cotangents of a custom rule must have the type of what they are added to.
-    """
-    axes = frozenset().union(*map(_varying, jax.tree.leaves(tree)))
-
-    def cast(a: Array) -> Array:
-        missing = axes - _varying(a)
-        return lax.pcast(a, tuple(missing), to="varying") if missing else a
-
-    return jax.tree.map(cast, tree)
 
 
 # Forward. Per channel a side's store holds, for a log-sum-exp, the running maximum m and
@@ -245,35 +221,29 @@ def forward_sweep(
 
     Returns the stores and, if the plan keeps them, the tiles ``[tiles, block, block]``.
     """
-    right = rows if cols is None else cols
 
     def visit(stores: tuple[Any, ...], k: Array) -> tuple[tuple[Any, ...], Array | None]:
-        i, j = tile_index(k, rows, cols)
-        row, col = take(rows, i), take(right, j)
-        tile = product(plan, row.z, col.z, (1, 1))  # (b, d) . (d, c) -> (b, c)
-        parts = all_parts(plan, row, col)
-        logits = all_logits(plan, tile, aux_of(row), aux_of(col))
-        updated = list(stores)
-        for axis, where, block in ((1, 0, i), (0, -1, j)):
-            before = take(updated[where], block)
-            entry = list(before)
-            for part, l in zip(parts, logits, strict=True):
-                if part.axis == axis:
-                    entry[part.channel] = _add_tile(plan, part, entry[part.channel], l)
-            if cols is None and axis == 0:  # a diagonal tile has served its rows already
-                entry = jax.tree.map(partial(jnp.where, i != j), entry, list(before))
-            updated[where] = put(updated[where], block, tuple(entry))
-        return tuple(updated), tile if plan.keep else None
+        tile = tile_at(plan, rows, cols, k)
+        return _add_values(plan, tile, cols is None, stores), tile.s if plan.keep else None
 
-    return scan_tiles(visit, stores, jnp.arange(tile_count(rows, cols)))
+    return scan_blocks(visit, stores, jnp.arange(tile_count(rows, cols)))
 
 
-def scan_tiles(visit: Any, carry: Any, xs: Any) -> tuple[Any, Any]:
-    """``lax.scan``, without a loop where there is one tile."""
-    if len(jax.tree.leaves(xs)[0]) > 1:
-        return lax.scan(visit, carry, xs)
-    carry, y = visit(carry, jax.tree.map(lambda a: a[0], xs))
-    return carry, jax.tree.map(lambda a: a[None], y)
+def _add_values(plan: Plan, tile: Tile, one_set: bool, stores: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The stores of a forward sweep after one more tile."""
+    parts = all_parts(plan, tile.row, tile.col)
+    logits = all_logits(plan, tile.s, aux_of(tile.row), aux_of(tile.col))
+    updated = list(stores)
+    for axis, where, block in ((1, 0, tile.i), (0, -1, tile.j)):
+        before = take(updated[where], block)
+        entry = list(before)
+        for part, l in zip(parts, logits, strict=True):
+            if part.axis == axis:
+                entry[part.channel] = _add_tile(plan, part, entry[part.channel], l)
+        if one_set and axis == 0:  # a diagonal tile has served its rows already
+            entry = jax.tree.map(partial(jnp.where, tile.i != tile.j), entry, list(before))
+        updated[where] = put(updated[where], block, tuple(entry))
+    return tuple(updated)
 
 
 # Backward. A side's store of residuals holds (scale, shift) per channel, such that the cotangent of
@@ -296,14 +266,6 @@ def residuals(plan: Plan, values: tuple[Array, ...], cotangents: tuple[Array, ..
     return tuple(map(residual, plan.channels, values, cotangents))
 
 
-def empty_gradients(side: Side) -> Any:
-    """The store of a backward sweep before the first tile."""
-    return jax.tree.map(
-        lambda a: varying_like(jnp.zeros(a.shape, accumulator(a.dtype)), a),
-        (side.z, aux_of(side)),
-    )
-
-
 def _cotangent(plan: Plan, part: Part, logits: Array, residual: Any) -> Array:
     """The cotangent of the logits of one channel on one tile."""
     scale, shift = _spread(residual, part.axis)
@@ -322,60 +284,84 @@ def backward_sweep(
     tiles: Array | None = None,
 ) -> tuple[Any, ...]:
     """Adds the gradients of all tiles to the stores. ``saved``: residuals, per side like the stores."""
-    right = rows if cols is None else cols
 
     @jax.checkpoint  # a second derivative recomputes the tiles too
     def visit(stores: tuple[Any, ...], x: Any) -> tuple[tuple[Any, ...], None]:
-        k, tile = x
-        i, j = tile_index(k, rows, cols)
-        row, col = take(rows, i), take(right, j)
-        if tile is None:
-            tile = product(plan, row.z, col.z, (1, 1))
-        of_row, of_col = take(saved[0], i), take(saved[-1], j)
-        if cols is None:
-            of_col = jax.tree.map(lambda a: jnp.where(i != j, a, 0), of_col)
-        logits, pull = jax.vjp(partial(all_logits, plan), tile, aux_of(row), aux_of(col))
-        cotangents = [
-            _cotangent(plan, part, l, (of_row if part.axis == 1 else of_col)[part.channel])
-            for part, l in zip(all_parts(plan, row, col), logits, strict=True)
-        ]
-        ds, row_aux, col_aux = pull(cotangents)
-        ds = ds.astype(row.z.dtype)
-        dx = product(plan, ds, col.z, (1, 0))  # (b, c) . (c, d) -> (b, d)
-        dy = product(plan, ds, row.z, (0, 0))  # (c, b) . (b, d) -> (c, d)
-        updated = list(stores)
-        for where, block, gradient in ((0, i, (dx, row_aux)), (-1, j, (dy, col_aux))):
-            entry = jax.tree.map(jnp.add, take(updated[where], block), gradient)
-            updated[where] = put(updated[where], block, entry)
-        return tuple(updated), None
+        k, kept = x
+        tile = tile_at(plan, rows, cols, k, kept)
+        return _add_gradients(plan, tile, cols is None, saved, stores), None
 
-    return scan_tiles(visit, stores, (jnp.arange(tile_count(rows, cols)), tiles))[0]
+    return scan_blocks(visit, stores, (jnp.arange(tile_count(rows, cols)), tiles))[0]
 
 
-def gradient_of(side: Side, store: Any) -> Side:
-    """A side's cotangent from its store of gradients; what is not differentiable gets None."""
-    z, (row_aux, col_aux) = jax.tree.map(
-        lambda a, g: g.astype(a.dtype), (side.z, aux_of(side)), store
-    )
+def _add_gradients(
+    plan: Plan, tile: Tile, one_set: bool, saved: tuple[Any, ...], stores: tuple[Any, ...]
+) -> tuple[Any, ...]:
+    """The stores of a backward sweep after one more tile."""
+    of_row, of_col = take(saved[0], tile.i), take(saved[-1], tile.j)
+    if one_set:
+        of_col = jax.tree.map(lambda a: jnp.where(tile.i != tile.j, a, 0), of_col)
+    logits, pull = jax.vjp(partial(all_logits, plan), tile.s, aux_of(tile.row), aux_of(tile.col))
+    cotangents = [
+        _cotangent(plan, part, l, (of_row if part.axis == 1 else of_col)[part.channel])
+        for part, l in zip(all_parts(plan, tile.row, tile.col), logits, strict=True)
+    ]
+    ds, row_aux, col_aux = pull(cotangents)
+    ds = ds.astype(tile.x.dtype)
+    dx = product(plan, ds, tile.y, (1, 0))  # (b, c) . (c, d) -> (b, d)
+    dy = product(plan, ds, tile.x, (0, 0))  # (c, b) . (b, d) -> (c, d)
+    updated = list(stores)
+    for where, block, gradient in ((0, tile.i, (dx, row_aux)), (-1, tile.j, (dy, col_aux))):
+        entry = jax.tree.map(jnp.add, take(updated[where], block), gradient)
+        updated[where] = put(updated[where], block, entry)
+    return tuple(updated)
 
-    def known(primal: Known | None, aux: Any) -> Known | None:
-        return (
-            None if primal is None else Known(jax.tree.map(lambda _: None, primal.ids), aux, None)
-        )
 
-    return Side(z, known(side.as_row, row_aux), known(side.as_col, col_aux))
+def both_sweeps(
+    plan: Plan,
+    rows: Side,
+    cols: Side,
+    saved: tuple[Any, ...],
+    stores: tuple[tuple[Any, ...], tuple[Any, ...]],
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """A forward and a backward sweep in one, for residuals that do not depend on the values.
+
+    ``stores``: those of the forward sweep and those of the backward sweep.
+    """
+
+    @jax.checkpoint
+    def visit(stores: Any, k: Array) -> tuple[Any, None]:
+        values, gradients = stores
+        tile = tile_at(plan, rows, cols, k)
+        values = _add_values(plan, tile, False, values)
+        return (values, _add_gradients(plan, tile, False, saved, gradients)), None
+
+    return scan_blocks(visit, stores, jnp.arange(tile_count(rows, cols)))[0]
+
+
+# The rows of a side with a scale are a second result of a sweep, as they came in: what a loss computes
+# from these instead has its gradient start the sums of the backward sweep, rather than be one more
+# matrix to add to them.
+
+
+def rows_through(*sides: Side | None) -> tuple[Array | None, ...]:
+    """The rows of the sides with a scale."""
+    return tuple(None if s is None or s.scale is None else s.z for s in sides)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def sweep(plan: Plan, rows: Side, cols: Side | None) -> tuple[Array, ...]:
-    """The channels' values in blocks, ``[blocks, block]``; cols None: both sides are ``rows``."""
-    return _forward(plan._replace(keep=False), rows, cols)[0]
+def sweep(plan: Plan, rows: Side, cols: Side | None) -> tuple[tuple[Array, ...], Any]:
+    """The channels' values in blocks, ``[blocks, block]``, and the rows of both sides as they came.
+
+    ``cols`` None: both sides are ``rows``.
+    """
+    return _forward(plan._replace(keep=False), rows, cols)[0], rows_through(rows, cols)
 
 
 def _forward(plan: Plan, rows: Side, cols: Side | None) -> tuple[tuple[Array, ...], Array | None]:
-    sides = (rows,) if cols is None else (rows, cols)
+    sides = tuple(measured(side) for side in (rows, cols) if side is not None)
     stores = tuple(empty_state(plan, side, 1 - k) for k, side in enumerate(sides))
-    stores, tiles = forward_sweep(plan, rows, cols, stores)
+    stores, tiles = forward_sweep(plan, sides[0], None if cols is None else sides[1], stores)
     per_side = [results(plan, store) for store in stores]
     values = tuple(per_side[c.axis - 1][k] for k, c in enumerate(plan.channels))
     return values, tiles
@@ -384,19 +370,25 @@ def _forward(plan: Plan, rows: Side, cols: Side | None) -> tuple[tuple[Array, ..
 def _sweep_fwd(plan: Plan, rows: Side, cols: Side | None) -> Any:
     # Without kept tiles the values come from `sweep` itself, so that a second derivative finds its
     # custom rule again instead of differentiating the forward loop.
-    values, tiles = _forward(plan, rows, cols) if plan.keep else (sweep(plan, rows, cols), None)
-    return values, (rows, cols, values, tiles)
+    if plan.keep:
+        values, tiles = _forward(plan, rows, cols)
+        through = rows_through(rows, cols)
+    else:
+        (values, through), tiles = sweep(plan, rows, cols), None
+    return (values, through), (rows, cols, values, tiles)
 
 
-def _sweep_bwd(plan: Plan, kept: Any, cotangents: tuple[Array, ...]) -> tuple[Any, Any]:
+def _sweep_bwd(plan: Plan, kept: Any, cotangents: Any) -> tuple[Any, Any]:
     rows, cols, values, tiles = kept
-    sides = (rows,) if cols is None else (rows, cols)
-    saved = residuals(plan, values, cotangents)
+    of_values, of_rows = cotangents
+    sides = tuple(measured(side) for side in (rows, cols) if side is not None)
+    saved = residuals(plan, values, of_values)
     saved = tuple(on_axis(plan, saved, axis) for axis in (1, 0)[: len(sides)])
-    stores = tuple(empty_gradients(side) for side in sides)
+    stores, along = zip(*map(first_gradients, sides, of_rows), strict=True)
+    rows, cols = sides if len(sides) == 2 else (*sides, None)
     stores = backward_sweep(plan, rows, cols, saved, stores, tiles)
-    grads = [gradient_of(side, store) for side, store in zip(sides, stores, strict=True)]
-    return grads[0], None if cols is None else grads[1]
+    grads = tuple(map(gradient_of, sides, stores, along))
+    return grads if cols is not None else (*grads, None)
 
 
 sweep.defvjp(_sweep_fwd, _sweep_bwd)
