@@ -124,7 +124,10 @@ def empty_gradients(side: Side) -> Any:
 
 
 def first_gradients(side: Side, cotangent: Array | None) -> tuple[Any, Array | None]:
-    """The same, begun with a cotangent of the rows of a side with a scale; and its part along them."""
+    """The same, begun with a cotangent of the rows of a side with a scale.
+
+    Its components along the rows, which a sweep has none of, are set aside: the second result.
+    """
     z, aux = empty_gradients(side)
     if cotangent is None:
         return (z, aux), None
@@ -134,8 +137,10 @@ def first_gradients(side: Side, cotangent: Array | None) -> tuple[Any, Array | N
 
     def visit(store: Array, x: Any) -> tuple[Array, Array]:
         i, block, reach = x
-        g = take(store, i) * reach[:, None]
-        return put(store, i, g), jnp.sum(unit_rows(block, None) * g, axis=-1)
+        g, direction = take(store, i), unit_rows(block, None)
+        along = jnp.sum(direction * g, axis=-1)
+        across = g - direction * along[:, None]
+        return put(store, i, across * reach[:, None]), along
 
     blocks = side._replace(as_row=None, as_col=None)
     store, along = scan_blocks(visit, cotangent, (jnp.arange(len(side.z)), blocks, reach))
@@ -165,12 +170,12 @@ def _through_norms(side: Side, store: Array, along: Array) -> tuple[Array, Array
     """Gradients of the rows z, in the memory of those of their scaled directions, and of the scales."""
 
     def visit(store: Array, x: Any) -> tuple[Array, Array]:
-        i, block, before = x
-        g, (magnitude, inverse) = take(store, i), block.norms
-        direction = unit_rows(block, None)
-        grown = jnp.sum(direction * g, axis=-1) - before
-        across = (g - direction * grown[:, None]) * block.scale[:, None]
-        return put(store, i, across * (inverse / magnitude)[:, None]), grown
+        i, block, along = x
+        g, direction, (magnitude, inverse) = take(store, i), unit_rows(block, None), block.norms
+        of_scale = jnp.sum(direction * g, axis=-1)
+        across = (g - direction * of_scale[:, None]) * block.scale[:, None]
+        z = across * (inverse / magnitude)[:, None] + direction * along[:, None]
+        return put(store, i, z), of_scale
 
     blocks = side._replace(as_row=None, as_col=None)
     return scan_blocks(visit, store, (jnp.arange(len(side.z)), blocks, along))

@@ -310,11 +310,17 @@ def _add_gradients(
     ds = ds.astype(tile.x.dtype)
     dx = product(plan, ds, tile.y, (1, 0))  # (b, c) . (c, d) -> (b, d)
     dy = product(plan, ds, tile.x, (0, 0))  # (c, b) . (b, d) -> (c, d)
-    updated = list(stores)
-    for where, block, gradient in ((0, tile.i, (dx, row_aux)), (-1, tile.j, (dy, col_aux))):
-        entry = jax.tree.map(jnp.add, take(updated[where], block), gradient)
-        updated[where] = put(updated[where], block, entry)
-    return tuple(updated)
+
+    def add(store: Any, x: Any) -> tuple[Any, None]:
+        block, gradient = x
+        return put(store, block, jax.tree.map(jnp.add, take(store, block), gradient)), None
+
+    to_row, to_col = (tile.i, (dx, row_aux)), (tile.j, (dy, col_aux))
+    if not one_set:
+        return add(stores[0], to_row)[0], add(stores[1], to_col)[0]
+    # Two steps of a loop: of two updates of one store side by side XLA makes copies of the whole.
+    both = jax.tree.map(lambda *a: jnp.stack(a), to_row, to_col)
+    return (lax.scan(add, stores[0], both)[0],)
 
 
 def both_sweeps(
