@@ -15,7 +15,7 @@ from jax.core import Tracer
 from jaxcon import collectives
 from jaxcon.losses._shared import Rows, positive, positive_and_rest, reduce_anchors
 from jaxcon.similarity import by_rows, l2_normalize, norms
-from jaxcon.streaming import Channel, reduce_cosines, reduce_pairs, reduce_ring
+from jaxcon.streaming import Channel, reduce_cosines, reduce_pairs, reduce_ring, sum_cosines
 from jaxcon.typing import Array, ArrayLike, AxisName, ReduceFn
 
 # Which pairs count, as functions of (position, ids, labels) of a row and of a column.
@@ -145,6 +145,27 @@ def cosine_channels(
     y, columns = collectives.gather((y, columns), axis_name)
     outputs, x, y = reduce_cosines(x, y, scale, channels, **own, **columns, **settings)
     return _completed(channels, outputs, axis_name), x, collectives.own_rows(y, axis_name)
+
+
+def cosine_sum(
+    rows: Rows,
+    x: Array,
+    y: Array,
+    scale: Array,
+    axis_name: AxisName,
+    channels: list[Channel],
+    weights: list[Array],
+    row_aux: Any = (),
+) -> Array:
+    """Own anchors' values of :func:`cosine_channels`, weighted and summed over the channels."""
+    block_size, exchange, precision = rows.evaluation
+    settings = {"block_size": block_size, "precision": precision}
+    own, columns = _known(rows, row_aux, ())
+    if axis_name is not None and exchange is collectives.ring:
+        settings["ring"] = axis_name
+    else:
+        y, columns = collectives.gather((y, columns), axis_name)
+    return sum_cosines(x, y, scale, channels, weights, **own, **columns, **settings)
 
 
 def _known(rows: Rows, row_aux: Any, col_aux: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -187,6 +187,13 @@ def reduce_anchors(
         return values
     weights = jnp.where(valid, weights, 0)
     total = jnp.sum(weights * values)
+    return reduce_total(total, weights, reduce_fn=reduce_fn, axis_name=axis_name)
+
+
+def reduce_total(
+    total: Array, weights: Array, *, reduce_fn: ReduceFn, axis_name: AxisName
+) -> Array:
+    """Reduces this device's weighted sum; ``weights`` are those of its terms."""
     if reduce_fn is jnp.sum:
         return collectives.sum(total, axis_name)
     if reduce_fn is not jnp.mean:

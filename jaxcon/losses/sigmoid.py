@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from jaxcon import collectives
 from jaxcon.losses._candidates import (
     cosine_channels,
+    cosine_sum,
+    cross_channels,
     ones,
     other_classes,
     other_ids,
@@ -24,7 +26,7 @@ from jaxcon.losses._candidates import (
     reduce_rows,
     same_class,
 )
-from jaxcon.losses._shared import Evaluation, positive, prepare, setting
+from jaxcon.losses._shared import Evaluation, Rows, positive, prepare, reduce_total, setting
 from jaxcon.streaming import PRECISION, Channel
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
@@ -88,23 +90,35 @@ def siglip_loss(
     )
     bias = setting(bias, "bias", rows.dtype)
     scale = 1 / positive(temperature, "temperature", rows.dtype)
-    if labels is None:
-        channels = [Channel(1, _repelled, other_ids, log=False)]
-    else:
-        channels = [
-            Channel(1, _repelled, other_classes, log=False),
-            Channel(1, _attracted, same_class, log=False),
-            Channel(1, ones, same_class, log=False),
-        ]
     row_aux = jnp.full(len(rows.position), bias)
-    (repelled, *attracted), x, y = cosine_channels(
-        rows, *rows.z, scale, axis_name, channels, row_aux
-    )
-    if labels is None:
+    labelled = labels is not None
+    channels = [Channel(1, _repelled, other_classes if labelled else other_ids, log=False)]
+    shares = [jnp.ones_like(rows.weights)]
+    if labelled:
+        channels.append(Channel(1, _attracted, same_class, log=False))
+        shares.append(1 / _number_of_positives(rows, axis_name))
+    x, y = rows.z
+    if reduce_fn is None:
+        parts, x, y = cosine_channels(rows, x, y, scale, axis_name, channels, row_aux)
+        values = sum(share * part for share, part in zip(shares, parts, strict=True))
+        if not labelled:
+            values = values + jax.nn.softplus(-(paired_logits(x, y, scale) + bias))
+        return reduce_rows(values, rows, reduce_fn, axis_name)
+    # The weights of all terms are known: value and gradient in one sweep, 3 products instead of 4.
+    weights = [share * rows.weights for share in shares]
+    total = cosine_sum(rows, x, y, scale, axis_name, channels, weights, row_aux)
+    if not labelled:
         positives = jax.nn.softplus(-(paired_logits(x, y, scale) + bias))
-    else:
-        positives = attracted[0] / jnp.maximum(attracted[1], 1)
-    return reduce_rows(positives + repelled, rows, reduce_fn, axis_name)
+        total = total + jnp.sum(rows.weights * positives)
+    return reduce_total(total, rows.weights, reduce_fn=reduce_fn, axis_name=axis_name)
+
+
+def _number_of_positives(rows: Rows, axis_name: AxisName) -> Array:
+    """Of each anchor, 1 at least; labels alone decide, so the rows are as narrow as can be."""
+    narrow = jnp.zeros((len(rows.position), 1), rows.dtype)
+    channels = [Channel(1, ones, same_class, log=False)]
+    (count,) = cross_channels(rows, narrow, narrow + 0, axis_name, channels)
+    return jnp.maximum(count, 1)
 
 
 def _repelled(tile: Array, bias: Any, col_aux: Any) -> Array:

@@ -35,6 +35,7 @@ from jaxcon.streaming.channels import (
 )
 from jaxcon.streaming.ring import ring_sweep
 from jaxcon.streaming.sides import Known, Side, vary_together
+from jaxcon.streaming.sums import sum_sweep
 from jaxcon.streaming.tiles import Plan, sweep
 from jaxcon.typing import Array, AxisName
 
@@ -219,7 +220,68 @@ def reduce_cosines(
     return values, x, y
 
 
+def sum_cosines(
+    x: Array,
+    y: Array,
+    scale: Array,
+    channels: Sequence[Channel],
+    weights: Sequence[Array],
+    *,
+    row_ids: Any,
+    col_ids: Any,
+    row_valid: Array | None = None,
+    col_valid: Array | None = None,
+    row_aux: Any = (),
+    col_aux: Any = (),
+    ring: AxisName = None,
+    block_size: int | None = None,
+    precision: Any = PRECISION,
+) -> Array:
+    """The values of :func:`reduce_cosines`, weighted and summed: ``sum over channels of w . values``.
+
+    In tiles it costs 3 products instead of 4: where it is differentiated, it takes the gradient in the
+    same sweep. No tiles are kept, whatever the size.
+
+    >>> x, ids, channel = jnp.eye(2), jnp.arange(2), Channel(axis=1, log=False)
+    >>> print(sum_cosines(x, -x + 1, 5.0, [channel], [jnp.ones(2)], row_ids=ids, col_ids=ids))
+    10.0
+
+    Args:
+      channels: sums of rows, with ``axis=1`` and ``log=False``.
+      weights: ``[n]`` for each channel.
+
+    The other arguments and the errors are those of :func:`reduce_cosines`.
+
+    Returns:
+      A scalar.
+    """
+    _check_block_size(block_size)
+    row, col = Known(row_ids, row_aux, row_valid), Known(col_ids, col_aux, col_valid)
+    scale = jnp.asarray(scale, x.dtype)
+    scales = (scale, jnp.ones_like(scale))
+    half = not isinstance(precision, lax.Precision)
+    dense = ring is None and _is_dense(x, y, block_size)
+    if half or dense:
+        x, y = (scaled_unit_rows(z, s) for z, s in zip((x, y), scales, strict=True))
+        scales = (None, None)
+    if half:
+        x, y, precision = x.astype(precision), y.astype(precision), lax.Precision.DEFAULT
+    if dense:
+        tile = jnp.matmul(x, y.T, precision=precision)  # (n, d) . (d, m) -> (n, m)
+        values = reduce_dense(tile, channels, row, col)
+        return sum(jnp.sum(w * v) for w, v in zip(weights, values, strict=True))
+    plan = _plan(channels, False, None, precision)
+    rows, cols = (
+        _side(x, row, None, scales[0], block_size),
+        _side(y, None, col, scales[1], block_size),
+    )
+    weights = tuple(_cut(w, *rows.z.shape[:2]) for w in weights)
+    sweep_of = _jit_sum if ring is None else sum_sweep
+    return sweep_of(plan, ring, *vary_together((weights, rows, cols)))
+
+
 _jit_sweep = jax.jit(sweep, static_argnums=0)  # eager calls compile once
+_jit_sum = jax.jit(sum_sweep, static_argnums=(0, 1))
 
 
 def _check_block_size(block_size: Any) -> None:
@@ -303,12 +365,15 @@ def _side(
         valid = jnp.ones(n, bool) if known.valid is None else known.valid
         return known._replace(valid=valid)
 
-    def cut(a: Array) -> Array:
-        a = jnp.pad(a, ((0, padding),) + ((0, 0),) * (a.ndim - 1)) if padding else a
-        return a.reshape(blocks, block, *a.shape[1:])
-
-    side = jax.tree.map(cut, Side(z, fill(as_row), fill(as_col)))
+    side = Side(z, fill(as_row), fill(as_col))
+    side = jax.tree.map(lambda a: _cut(a, blocks, block), side)
     return side._replace(scale=None if scale is None else jnp.full((blocks, block), scale))
+
+
+def _cut(a: Array, blocks: int, block: int) -> Array:
+    padding = blocks * block - len(a)
+    a = jnp.pad(a, ((0, padding),) + ((0, 0),) * (a.ndim - 1)) if padding else a
+    return a.reshape(blocks, block, *a.shape[1:])
 
 
 __all__ = [
@@ -321,4 +386,5 @@ __all__ = [
     "reduce_pairs",
     "reduce_ring",
     "similarity_logits",
+    "sum_cosines",
 ]

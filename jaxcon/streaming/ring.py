@@ -37,7 +37,7 @@ from jaxcon.typing import Array, AxisName
 Visit = Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
-def _all_round(axis_name: AxisName, visit: Visit, visitor: Any, own: Any, store: Any) -> Any:
+def all_round(axis_name: AxisName, visit: Visit, visitor: Any, own: Any, store: Any) -> Any:
     """Every device visits every other; the visitors' stores end at home."""
     hop = partial(collectives.ring, axis_name=axis_name)
 
@@ -84,7 +84,7 @@ def ring_sweep(
 
     own = empty_state(plan, rows, 1)
     if cols is not None:
-        of_rows, of_cols = _all_round(
+        of_rows, of_cols = all_round(
             axis_name, visit, measured(cols), own, empty_state(plan, cols, 0)
         )
         sides = results(plan, of_rows), results(plan, of_cols)
@@ -115,7 +115,7 @@ def _ring_bwd(plan: Plan, axis_name: AxisName, kept: Any, cotangents: Any) -> tu
         cols = measured(cols)
         store, along_columns = first_gradients(cols, of_columns)
         visitor = (cols, on_axis(plan, saved, 0))
-        own, store = _all_round(axis_name, visit, visitor, own, store)
+        own, store = all_round(axis_name, visit, visitor, own, store)
         return gradient_of(rows, own, along), gradient_of(cols, store, along_columns)
     (own,) = backward_sweep(plan, rows, None, (saved,), (own,))
     add = partial(jax.tree.map, jnp.add)

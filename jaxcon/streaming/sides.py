@@ -148,12 +148,15 @@ def first_gradients(side: Side, cotangent: Array | None) -> tuple[Any, Array | N
 
 
 def gradient_of(side: Side, store: Any, along: Array | None) -> Side:
-    """A side's cotangent from its store of gradients, which had ``along`` of :func:`first_gradients`.
+    """A side's cotangent from its store of gradients; what is not differentiable gets None.
 
-    What is not differentiable gets None.
+    ``along``: what :func:`first_gradients` set aside; None: nothing.
     """
     z, (row_aux, col_aux) = store
-    z, scale = (z, None) if along is None else _through_norms(side, z, along)
+    scale = None
+    if side.scale is not None:
+        along = jnp.zeros_like(side.scale) if along is None else along
+        z, scale = _through_norms(side, z, along)
     z, row_aux, col_aux = jax.tree.map(
         lambda a, g: g.astype(a.dtype), (side.z, *aux_of(side)), (z, row_aux, col_aux)
     )
