@@ -26,7 +26,9 @@ from jax.sharding import PartitionSpec as P
 from jaxcon import collectives, losses
 
 DEVICES, ROWS, DIM = 8, 32, 64
-SENDS = r"= \(?f32\[([\d,]+)\].* (all-gather|reduce-scatter|all-reduce|collective-permute)(-start)?\("
+SENDS = (
+    r"= \(?f32\[([\d,]+)\].* (all-gather|reduce-scatter|all-reduce|collective-permute)(-start)?\("
+)
 
 
 def program(loss, exchange):
