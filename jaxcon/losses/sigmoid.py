@@ -100,13 +100,15 @@ def siglip_loss(
     x, y = rows.z
     if reduce_fn is None:
         parts, x, y = cosine_channels(rows, x, y, scale, axis_name, channels, row_aux)
-        values = sum(share * part for share, part in zip(shares, parts, strict=True))
+        values = jnp.zeros_like(rows.weights)
+        for share, part in zip(shares, parts, strict=True):
+            values = values + share * part
         if not labelled:
             values = values + jax.nn.softplus(-(paired_logits(x, y, scale) + bias))
         return reduce_rows(values, rows, reduce_fn, axis_name)
     # The weights of all terms are known: value and gradient in one sweep, 3 products instead of 4.
-    weights = [share * rows.weights for share in shares]
-    total = cosine_sum(rows, x, y, scale, axis_name, channels, weights, row_aux)
+    shares = [share * rows.weights for share in shares]
+    total = cosine_sum(rows, x, y, scale, axis_name, channels, shares, row_aux)
     if not labelled:
         positives = jax.nn.softplus(-(paired_logits(x, y, scale) + bias))
         total = total + jnp.sum(rows.weights * positives)

@@ -232,7 +232,8 @@ def clip_loss(
     one_way = candidate_channels(labels is not None, smooth)
     channels = [c._replace(axis=axis) for axis in (1, 0) for c in one_way]
     bound = inverse_bound(temperature)
-    outputs, x, y = cosine_channels(rows, *rows.z, scale, axis_name, channels, bound=bound)
+    x, y = rows.z
+    outputs, x, y = cosine_channels(rows, x, y, scale, axis_name, channels, bound=bound)
     pair = paired_logits(x, y, scale)
     forward, backward = (
         candidate_loss(pair, part, labels is not None, smoothing if smooth else None)
@@ -312,15 +313,16 @@ def info_nce_loss(
         raise ValueError("negative_ids are compared with ids: pass negatives and ids as well")
     scale = 1 / positive(temperature, "temperature", rows.dtype)
     bound = inverse_bound(temperature)
+    x, y = rows.z
     extra = jnp.full(len(rows.position), nothing(rows.dtype))
     if negatives is not None:
         queue = check_negatives(rows, negatives, negative_ids, jnp.shape(z1))
         extra = extra_negatives(rows, *queue, scale, bound)
     if not in_batch:
-        pair = paired_logits(*rows.z, scale)
-        return reduce_rows(positive_and_rest(pair, extra), rows, reduce_fn, axis_name)
+        values = positive_and_rest(paired_logits(x, y, scale), extra)
+        return reduce_rows(values, rows, reduce_fn, axis_name)
     channels = candidate_channels(labels is not None, smooth=False)
-    (neg, *others), x, y = cosine_channels(rows, *rows.z, scale, axis_name, channels, bound=bound)
+    (neg, *others), x, y = cosine_channels(rows, x, y, scale, axis_name, channels, bound=bound)
     neg = neg if negatives is None else jnp.logaddexp(neg, extra)
     values = candidate_loss(paired_logits(x, y, scale), [neg, *others], labels is not None)
     return reduce_rows(values, rows, reduce_fn, axis_name)
@@ -382,10 +384,10 @@ def supcon_loss(
     )
     scale = 1 / positive(temperature, "temperature", rows.dtype)
     bound = inverse_bound(temperature)
+    (x,) = rows.z
     channels = candidate_channels(True, False, peers)
-    (neg, *same), *_ = cosine_channels(
-        rows, rows.z[0], rows.z[0], scale, axis_name, channels, bound=bound
-    )
+    outputs, *_ = cosine_channels(rows, x, x, scale, axis_name, channels, bound=bound)
+    neg, *same = outputs
     pos = same[0]
     rows = rows._replace(valid=rows.valid & has_any(pos))
     return reduce_rows(candidate_loss(pos, [neg, *same], True), rows, reduce_fn, axis_name)

@@ -35,9 +35,9 @@ from jaxcon.streaming.channels import (
 )
 from jaxcon.streaming.ring import ring_sweep
 from jaxcon.streaming.sides import Known, Side, vary_together
-from jaxcon.streaming.sums import sum_sweep
+from jaxcon.streaming.sums import sum_sweep, weighted_total
 from jaxcon.streaming.tiles import Plan, sweep
-from jaxcon.typing import Array, AxisName
+from jaxcon.typing import Array, ArrayLike, AxisName
 
 # Logits within +-50 need no shift: e^50 times 10^12 terms is far below the largest float32, and
 # e^-50 / 10^12 far above the smallest.
@@ -149,7 +149,7 @@ def reduce_ring(
 def reduce_cosines(
     x: Array,
     y: Array,
-    scale: Array,
+    scale: ArrayLike,
     channels: Sequence[Channel],
     *,
     row_ids: Any,
@@ -192,7 +192,9 @@ def reduce_cosines(
     _check_block_size(block_size)
     same = _same((x, row_ids, row_valid), (y, col_ids, col_valid))
     scale = jnp.asarray(scale, x.dtype)
-    scales = (jnp.sqrt(scale),) * 2 if same else (scale, jnp.ones_like(scale))
+    scales = (scale, jnp.ones_like(scale))
+    if same:
+        scales = (jnp.sqrt(scale), jnp.sqrt(scale))
     row, col = Known(row_ids, row_aux, row_valid), Known(col_ids, col_aux, col_valid)
     if isinstance(precision, lax.Precision) and not (ring is None and _keeps(x, y, block_size)):
         plan = _plan(channels, same, bound, precision)
@@ -223,7 +225,7 @@ def reduce_cosines(
 def sum_cosines(
     x: Array,
     y: Array,
-    scale: Array,
+    scale: ArrayLike,
     channels: Sequence[Channel],
     weights: Sequence[Array],
     *,
@@ -268,8 +270,7 @@ def sum_cosines(
         x, y, precision = x.astype(precision), y.astype(precision), lax.Precision.DEFAULT
     if dense:
         tile = jnp.matmul(x, y.T, precision=precision)  # (n, d) . (d, m) -> (n, m)
-        values = reduce_dense(tile, channels, row, col)
-        return sum(jnp.sum(w * v) for w, v in zip(weights, values, strict=True))
+        return weighted_total(weights, reduce_dense(tile, channels, row, col))
     plan = _plan(channels, False, None, precision)
     rows, cols = (
         _side(x, row, None, scales[0], block_size),
@@ -333,10 +334,8 @@ def _reduce(
         sides = vary_together(
             (_side(x, row, None, one, block_size), _side(y, None, col, other, block_size))
         )
-    if ring is None:
-        values, through = _jit_sweep(plan, *sides)
-    else:
-        values, through = ring_sweep(plan, ring, *sides)
+    swept: Any = _jit_sweep(plan, *sides) if ring is None else ring_sweep(plan, ring, *sides)
+    values, through = swept
     lengths = (y.shape[0], x.shape[0])
     pairs = zip(plan.channels, values, strict=True)
     values = tuple(v.reshape(-1)[: lengths[channel.axis]] for channel, v in pairs)

@@ -31,7 +31,7 @@ from jaxcon.streaming.tiles import (
     results,
     rows_through,
 )
-from jaxcon.typing import Array, AxisName
+from jaxcon.typing import AxisName
 
 # visit(visitor, own store, visitor's store) -> both stores
 Visit = Callable[[Any, Any, Any], tuple[Any, Any]]
@@ -72,9 +72,7 @@ def _half_round(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def ring_sweep(
-    plan: Plan, axis_name: AxisName, rows: Side, cols: Side | None
-) -> tuple[tuple[Array, ...], Any]:
+def ring_sweep(plan: Plan, axis_name: AxisName, rows: Side, cols: Side | None) -> Any:
     """:func:`jaxcon.streaming.tiles.sweep` of this device's rows and columns with all devices'."""
     through = rows_through(rows, cols)
     rows = measured(rows)
@@ -95,7 +93,8 @@ def ring_sweep(
 
 
 def _ring_fwd(plan: Plan, axis_name: AxisName, rows: Side, cols: Side | None) -> Any:
-    values, through = ring_sweep(plan, axis_name, rows, cols)
+    swept: Any = ring_sweep(plan, axis_name, rows, cols)
+    values, through = swept
     return (values, through), (rows, cols, values)
 
 

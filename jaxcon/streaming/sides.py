@@ -34,14 +34,14 @@ class Side(NamedTuple):
       z: the rows.
       as_row: what is known of them as rows of the matrix, as_col: as columns; None: never used.
       scale: the length to give each row; None: they are multiplied as they are.
-      norms: magnitude and inverse norm of each row, from :func:`measured`; None without a scale.
+      norms: magnitude and inverse norm of each row, from :func:`measured`; before that, ().
     """
 
     z: Array
     as_row: Known | None
     as_col: Known | None
     scale: Array | None = None
-    norms: tuple[Array, Array] | None = None
+    norms: Any = ()
 
 
 def take(store: Any, i: Any) -> Any:
@@ -129,7 +129,7 @@ def first_gradients(side: Side, cotangent: Array | None) -> tuple[Any, Array | N
     Its components along the rows, which a sweep has none of, are set aside: the second result.
     """
     z, aux = empty_gradients(side)
-    if cotangent is None:
+    if cotangent is None or side.scale is None:
         return (z, aux), None
     magnitude, inverse = side.norms
     zero = inverse == 0
@@ -166,7 +166,7 @@ def gradient_of(side: Side, store: Any, along: Array | None) -> Side:
             return None
         return Known(jax.tree.map(lambda _: None, primal.ids), aux, None)
 
-    return Side(z, known(side.as_row, row_aux), known(side.as_col, col_aux), scale, None)
+    return Side(z, known(side.as_row, row_aux), known(side.as_col, col_aux), scale)
 
 
 def _through_norms(side: Side, store: Array, along: Array) -> tuple[Array, Array]:

@@ -5,6 +5,7 @@ that is differentiated finds the gradient while it computes the value: 3 product
 the sweeps of :mod:`jaxcon.streaming.tiles` take 4, and round a ring the columns travel once, not twice.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -19,16 +20,16 @@ from jaxcon.typing import Array, AxisName
 Weights = tuple[Array, ...]
 
 
+def weighted_total(weights: Sequence[Array], values: Sequence[Array]) -> Array:
+    """The sum of all channels' weighted values."""
+    return jnp.sum(jnp.stack([jnp.sum(w * v) for w, v in zip(weights, values, strict=True)]))
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def sum_sweep(plan: Plan, ring: AxisName, weights: Weights, rows: Side, cols: Side) -> Array:
     """``sum over channels and rows of weight * value``; all channels are sums and have axis 1."""
-    if ring is None:
-        return _total(weights, sweep(plan, rows, cols)[0])
-    return _total(weights, ring_sweep(plan, ring, rows, cols)[0])
-
-
-def _total(weights: Weights, values: tuple[Array, ...]) -> Array:
-    return sum(jnp.sum(w * v) for w, v in zip(weights, values, strict=True))
+    swept: Any = sweep(plan, rows, cols) if ring is None else ring_sweep(plan, ring, rows, cols)
+    return weighted_total(weights, swept[0])
 
 
 def _sum_fwd(plan: Plan, ring: AxisName, weights: Weights, rows: Side, cols: Side) -> Any:
@@ -50,7 +51,7 @@ def _sum_fwd(plan: Plan, ring: AxisName, weights: Weights, rows: Side, cols: Sid
         (values, of_rows), of_cols = all_round(ring, visit, cols, own, empty_gradients(cols))
     values = results(plan, values)
     gradients = gradient_of(rows, of_rows, None), gradient_of(cols, of_cols, None)
-    return _total(weights, values), (values, gradients)
+    return weighted_total(weights, values), (values, gradients)
 
 
 def _sum_bwd(plan: Plan, ring: AxisName, kept: Any, cotangent: Array) -> Any:

@@ -356,7 +356,7 @@ def rows_through(*sides: Side | None) -> tuple[Array | None, ...]:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def sweep(plan: Plan, rows: Side, cols: Side | None) -> tuple[tuple[Array, ...], Any]:
+def sweep(plan: Plan, rows: Side, cols: Side | None) -> Any:
     """The channels' values in blocks, ``[blocks, block]``, and the rows of both sides as they came.
 
     ``cols`` None: both sides are ``rows``.
@@ -380,7 +380,8 @@ def _sweep_fwd(plan: Plan, rows: Side, cols: Side | None) -> Any:
         values, tiles = _forward(plan, rows, cols)
         through = rows_through(rows, cols)
     else:
-        (values, through), tiles = sweep(plan, rows, cols), None
+        swept: Any = sweep(plan, rows, cols)
+        (values, through), tiles = swept, None
     return (values, through), (rows, cols, values, tiles)
 
 
@@ -393,8 +394,8 @@ def _sweep_bwd(plan: Plan, kept: Any, cotangents: Any) -> tuple[Any, Any]:
     stores, along = zip(*map(first_gradients, sides, of_rows), strict=True)
     rows, cols = sides if len(sides) == 2 else (*sides, None)
     stores = backward_sweep(plan, rows, cols, saved, stores, tiles)
-    grads = tuple(map(gradient_of, sides, stores, along))
-    return grads if cols is not None else (*grads, None)
+    grads = [gradient_of(*known) for known in zip(sides, stores, along, strict=True)]
+    return grads[0], None if cols is None else grads[1]
 
 
 sweep.defvjp(_sweep_fwd, _sweep_bwd)
