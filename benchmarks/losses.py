@@ -103,6 +103,8 @@ def run_all(args: argparse.Namespace) -> list[dict[str, Any]]:
         for pairs in sorted(args.pairs):
             for loss in args.losses:
                 for name in (MATMUL, *IMPLEMENTATIONS[loss]):
+                    if args.names and name not in (MATMUL, *args.names):
+                        continue
                     cell = {"loss": loss, "name": name, "pairs": pairs, "dim": dim}
                     if (loss, name, dim) in failed:
                         row = cell | {"failure": failed[loss, name, dim]}
@@ -180,6 +182,7 @@ def main() -> None:
     parser.add_argument(
         "--losses", nargs="+", default=list(IMPLEMENTATIONS), choices=IMPLEMENTATIONS
     )
+    parser.add_argument("--names", nargs="+", help="these implementations alone")
     parser.add_argument("--pairs", nargs="+", type=int, default=[256, 1024, 4096, 16384])
     parser.add_argument("--dims", nargs="+", type=int, default=[128, 512])
     parser.add_argument("--repeats", type=int, default=9)

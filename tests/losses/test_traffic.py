@@ -13,7 +13,6 @@ A *block* is one device's rows as float32, of P = 8 devices. Value and gradient 
 Vectors, a few numbers a row, come on top and are not counted.
 """
 
-import math
 import re
 
 import jax
@@ -23,12 +22,10 @@ import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from benchmarks.traffic import floats_sent
 from jaxcon import collectives, losses
 
 DEVICES, ROWS, DIM = 8, 32, 64
-SENDS = (
-    r"= \(?f32\[([\d,]+)\].* (all-gather|reduce-scatter|all-reduce|collective-permute)(-start)?\("
-)
 
 
 def program(loss, exchange):
@@ -49,31 +46,9 @@ def program(loss, exchange):
 
 
 def blocks_sent(text):
-    """Blocks that a device sends, by operation; what stands in a loop counts as often as it runs."""
-    computations = dict(re.findall(r"^(?:ENTRY )?(%\S+) \(.*?\{\n(.*?)^\}", text, re.M | re.S))
-    entry = re.search(r"^ENTRY (%\S+) ", text, re.M).group(1)
-
-    def count(name):
-        sent = {}
-        for line in computations[name].splitlines():
-            if found := re.search(SENDS, line):
-                size = math.prod(map(int, found[1].split(",")))
-                if size >= ROWS * DIM:
-                    # The shape is that of the result: all blocks of a gather, one's own of a sum.
-                    share = {"all-gather": 1 / DEVICES, "all-reduce": 2 / DEVICES}.get(found[2], 1)
-                    hops = 1 if found[2] == "collective-permute" else DEVICES - 1
-                    blocks = size / (ROWS * DIM) * share * hops
-                    sent[found[2]] = sent.get(found[2], 0) + blocks
-            if loop := re.search(r" while\(.*body=(%[\w.\-]+)", line):
-                times = int(re.search(r'known_trip_count":\{"n":"(\d+)"', line)[1])
-                for kind, blocks in count(loop[1]).items():
-                    sent[kind] = sent.get(kind, 0) + times * blocks
-            elif call := re.search(r" call\(.*to_apply=(%[\w.\-]+)", line):
-                for kind, blocks in count(call[1]).items():
-                    sent[kind] = sent.get(kind, 0) + blocks
-        return sent
-
-    return count(entry)
+    """Blocks that a device sends, by operation."""
+    sent = floats_sent(text, DEVICES, at_least=ROWS * DIM)
+    return {operation: floats / (ROWS * DIM) for operation, floats in sent.items()}
 
 
 @pytest.mark.parametrize(
