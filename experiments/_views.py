@@ -98,13 +98,13 @@ def make_loss(model: Model, transform: Transform, loss: Callable[..., jax.Array]
     return loss_fn
 
 
-def check(config: Config) -> None:
+def check_options(config: Config) -> None:
     """Raise a ValueError for the first shared option outside of its range."""
     _options.check_training(config.training, config.machine)
     _options.check_range(config.images, "image_size", "projection_dim", low=0)
 
 
-def resolve(
+def fill_in(
     config: Options, recipe: _images.Recipe, examples: int, loss: Mapping[str, float]
 ) -> Options:
     """Return the configuration with a recipe, and what the loss needs, where it was left open."""

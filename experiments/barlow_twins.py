@@ -46,7 +46,8 @@ class Loss:
     """What is minimized, with the statistics of the global batch."""
 
     loss: Literal["barlow_twins", "vicreg", "sample_correlation"] = "barlow_twins"
-    """Correlations of features; the three terms of VICReg; or correlations of samples."""
+    """Correlations of features; the three terms of VICReg; or correlations of samples, for which
+    the projection should be as wide as the batch is large."""
     off_diagonal_weight: _options.FloatOfLoss = None
     """barlow_twins, sample_correlation: of the entries beside the diagonal. Default: 0.005."""
     invariance: _options.FloatOfLoss = None
@@ -84,12 +85,12 @@ class BarlowTwins:
 def resolve(config: BarlowTwins, examples: int) -> tuple[BarlowTwins, _images.Recipe]:
     """Return the configuration with the recipe of its dataset and its loss filled in."""
     recipe = _images.recipe_for(config.images.dataset, examples)
-    return _views.resolve(config, recipe, examples, WEIGHTS[config.loss.loss]), recipe
+    return _views.fill_in(config, recipe, examples, WEIGHTS[config.loss.loss]), recipe
 
 
 def check(config: BarlowTwins) -> None:
     """Raise a ValueError for the first option outside of its range, or without a meaning."""
-    _views.check(config)
+    _views.check_options(config)
     _options.check_range(config.loss, "variance", low=0)
     _options.check_range(
         config.loss, "off_diagonal_weight", "invariance", "covariance", low=0, open_low=False
@@ -129,7 +130,9 @@ def cross_correlation(z1: np.ndarray, z2: np.ndarray) -> np.ndarray:
     """
 
     def standardize(z: np.ndarray) -> np.ndarray:
-        return (z - z.mean(axis=0)) / np.sqrt(z.var(axis=0) + 1e-5)
+        z = z - z.mean(axis=0, dtype=np.float64)
+        # Not the loss's 1e-5 under a root: an untrained encoder's features are smaller than that.
+        return z / np.maximum(z.std(axis=0), 1e-12)
 
     return standardize(z1).T @ standardize(z2) / len(z1)  # (d, n) . (n, d)
 

@@ -57,12 +57,12 @@ def resolve(config: SimCLR, examples: int) -> tuple[SimCLR, _images.Recipe]:
     """Return the configuration with the recipe of its dataset filled in."""
     recipe = _images.recipe_for(config.images.dataset, examples)
     loss = {"temperature": TEMPERATURES[recipe]}
-    return _views.resolve(config, recipe, examples, loss), recipe
+    return _views.fill_in(config, recipe, examples, loss), recipe
 
 
 def check(config: SimCLR) -> None:
     """Raise a ValueError for the first option outside of its range."""
-    _views.check(config)
+    _views.check_options(config)
     _options.check_range(config.loss, "temperature", low=0)
 
 
