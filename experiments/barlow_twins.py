@@ -4,7 +4,15 @@
     python -m experiments.barlow_twins --loss=vicreg
     python -m experiments.barlow_twins --num-devices=2
 
-MEASURED
+Each takes about 90 s of CPU time on digits (measured on one core of a busy machine). On test images,
+seed 0, with the recipe chosen on validation images:
+
+    --loss               linear   5 labels a class   1 label a class   kNN
+    barlow_twins         99.7 %   97.0 %             88.6 %            99.7 %
+    vicreg               99.7 %   97.6 %             89.9 %            99.7 %
+    sample_correlation   99.4 %   96.3 %             85.7 %            99.2 %
+
+The recipes of photos are SimCLR's; with these losses they are untried.
 
 The statistics of the batch (means, variances, correlations) are those of all devices together; those
 of each device alone would make another loss of every number of devices.
