@@ -161,16 +161,22 @@ def test_a_run_that_was_stopped_goes_on_like_an_uninterrupted_one(
 @pytest.mark.slow
 @each
 def test_digits_give_the_same_losses_on_1_2_4_and_8_devices(name, tmp_path, monkeypatch):
+    """The first to rounding; then Adam multiplies that.
+
+    At the default rate, parameters moved by one unit in the last place change sample_correlation's
+    eighth loss on one device by 1e-3: more than other numbers of devices do.
+    """
     monkeypatch.setattr(_results, "conclude", lambda *_, **__: None)
     values = {}
     for devices in (1, 2, 4, 8):
         folder = tmp_path / str(devices)
-        flags = [*SHORT, f"--loss={name}", f"--num-devices={devices}", f"--workdir={folder}"]
-        barlow_twins.main(flags)
+        flags = [*SHORT, "--learning-rate=1e-3", f"--loss={name}", f"--num-devices={devices}"]
+        barlow_twins.main([*flags, f"--workdir={folder}"])
         values[devices] = [row["loss"] for row in read_metrics(folder / "metrics.jsonl")]
     assert len(values[1]) == 2 * (1259 // 256)
     for devices in (2, 4, 8):
-        np.testing.assert_allclose(values[devices], values[1], rtol=1e-4)
+        np.testing.assert_allclose(values[devices][:3], values[1][:3], rtol=1e-5)
+        np.testing.assert_allclose(values[devices], values[1], rtol=3e-4)
 
 
 @pytest.mark.parametrize(
