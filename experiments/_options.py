@@ -28,6 +28,9 @@ FloatOfRecipe = Annotated[float | None, of_recipe(metavar="FLOAT", constructor=f
 OptionalInt = Annotated[
     int | None, tyro.conf.arg(metavar="INT", constructor=int, help_behavior_hint="")
 ]
+FloatOfLoss = Annotated[
+    float | None, tyro.conf.arg(metavar="FLOAT", constructor=float, help_behavior_hint="")
+]
 OptionalFloat = Annotated[float | None, _unset(metavar="FLOAT", constructor=float)]
 OptionalPath = Annotated[
     Path | None, tyro.conf.arg(metavar="PATH", constructor=Path, help_behavior_hint="")

@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from jaxcon.training.checkpoint import Workdir, write_text
 from jaxcon.training.loop import read_metrics
 
 Pairs = tuple[np.ndarray, np.ndarray]
+# From a folder for figures and pairs of embeddings, before and after, to figures and sentences.
+Describe = Callable[[Path, Mapping[str, Pairs]], tuple[Sequence[report.Figure], Sequence[str]]]
+_COMPARED = 32  # pairs in a heat-map: as many as can be told apart
 _MAPPED = 1000  # test images in a map: t-SNE's time grows faster than its use
 
 
@@ -46,7 +49,8 @@ def conclude(
     pairs: Pairs,
     temperature: float,
     settings: Mapping[str, Any],
-    candidates: int,
+    candidates: int | None,
+    describe: Describe,
 ) -> None:
     """Evaluate frozen features before and after, draw, write the page, mark the run finished.
 
@@ -60,7 +64,8 @@ def conclude(
         pairs: two views of some test images.
         temperature: of the loss, for the collapse report.
         settings: to list on the page.
-        candidates: K of the chance level ln K.
+        candidates: K of the chance level ln K; None where chance is another.
+        describe: what else the page shows.
     """
     jitted = jax.jit(encode)  # one program for all that follows: the same batch, float images
 
@@ -79,17 +84,23 @@ def conclude(
         scores = {kind: _images.evaluate(value, dataset) for kind, value in kinds.items()}
     say("drawing figures")
     embeddings = {"before": _embed(before, pairs), "after": _embed(after, pairs)}
+    shown = {when: (z1[:_COMPARED], z2[:_COMPARED]) for when, (z1, z2) in embeddings.items()}
+    figures, notes = describe(workdir.figures, embeddings)
     page = report.Page(
         title=title,
         summary=_summary(scores, dataset),
         table=_images.evaluation_table(scores) if scores else None,
         figures=[
             loss_curve(workdir, candidates),
-            heatmaps(workdir.figures, embeddings, of="two views of {} test images"),
+            heatmaps(workdir.figures, shown, of="two views of {} test images"),
+            *figures,
             _embedding(workdir.figures, kinds, dataset),
         ],
         settings=settings,
-        notes=[f"Collapse check on test images. {verdict(*embeddings['after'], temperature)}."],
+        notes=[
+            f"Collapse check on test images. {verdict(*embeddings['after'], temperature)}.",
+            *notes,
+        ],
     )
     report.write_page(workdir.path / "report.html", page)
     write_text(workdir.results, json.dumps({"scores": scores}, indent=2) + "\n")

@@ -1,0 +1,203 @@
+"""What experiments on two views of an image share: the model, the loss of a batch, the whole run.
+
+An experiment hands over an `Objective`; everything between its command line and its report is here.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from experiments import _common, _images, _options, _results
+from jaxcon.augment import Transform, two_views
+from jaxcon.data.batching import batches
+from jaxcon.data.sources import load
+from jaxcon.encoders import ProjectionHead
+from jaxcon.training.checkpoint import check_writable, open_workdir
+from jaxcon.training.step import LossFn
+
+
+class Config(Protocol):
+    """The option groups of such an experiment."""
+
+    @property
+    def images(self) -> _images.Images: ...
+    @property
+    def loss(self) -> Any: ...
+    @property
+    def training(self) -> _options.Training: ...
+    @property
+    def machine(self) -> _options.Machine: ...
+
+
+Options = TypeVar("Options", bound=Config)
+
+
+class Objective(NamedTuple):
+    """What is minimized, and against what its values and embeddings are set.
+
+    Attributes:
+        loss: `(z1, z2, *, axis_name) -> scalar`, over the global batch.
+        chance: loss of embeddings that tell nothing.
+        candidates: K where that is ln K; None where it is another number.
+        temperature: of the collapse report.
+        held_out: test images whose views are compared at the end, at most.
+        describe: from a folder for figures and the embeddings of those views, before and after, to
+            what the page shows beside that of every experiment.
+    """
+
+    loss: Callable[..., jax.Array]
+    chance: float
+    candidates: int | None
+    temperature: float
+    held_out: int = 32
+    describe: _results.Describe = lambda folder, embeddings: ([], [])
+
+
+class Model(nn.Module):
+    """Encoder and projection head; only the encoder is kept for use."""
+
+    encoder: nn.Module
+    head: nn.Module
+
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        return self.head(self.encoder(images, train=train), train=train)
+
+    def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return the features that are of use, and the embeddings that the loss sees."""
+        features = self.encoder(images, train=False)
+        return features, self.head(features, train=False)
+
+
+def make_model(images: _images.Images, precision: str) -> Model:
+    """Return the model: batch statistics are those of the global batch."""
+    settings = {"axis_name": "batch", "dtype": jnp.bfloat16 if precision == "bf16" else None}
+    assert images.encoder is not None
+    return Model(
+        encoder=_images.make_encoder(images.encoder, **settings),
+        head=ProjectionHead(dim=images.projection_dim, **settings),
+    )
+
+
+def make_loss(model: Model, transform: Transform, loss: Callable[..., jax.Array]) -> LossFn:
+    """Return the loss of a batch: views, embeddings, the objective over those of all devices."""
+
+    def loss_fn(params: Any, batch_stats: Any, batch: Any, key: jax.Array) -> Any:
+        views = two_views(key, batch["image"], transform=transform, index=batch["index"])
+        variables = {"params": params, "batch_stats": batch_stats}
+        z, updates = model.apply(
+            variables, jnp.concatenate(views), train=True, mutable=["batch_stats"]
+        )
+        z1, z2 = jnp.split(z, 2)
+        return loss(z1, z2, axis_name="batch"), (updates["batch_stats"], {})
+
+    return loss_fn
+
+
+def check_options(config: Config) -> None:
+    """Raise a ValueError for the first shared option outside of its range."""
+    _options.check_training(config.training, config.machine)
+    _options.check_range(config.images, "image_size", "projection_dim", low=0)
+
+
+def fill_in(
+    config: Options, recipe: _images.Recipe, examples: int, loss: Mapping[str, float]
+) -> Options:
+    """Return the configuration with a recipe, and what the loss needs, where it was left open."""
+    epochs = config.training.epochs or recipe.epochs
+    training = _options.fill(
+        config.training,
+        epochs=epochs,
+        # a shorter run, a shorter rise
+        warmup_epochs=recipe.warmup_epochs * epochs / recipe.epochs,
+        batch_size=_images.default_batch(recipe.batch_size, examples),
+        optimizer=recipe.optimizer,
+    )
+    assert training.batch_size is not None
+    assert training.optimizer is not None
+    rates = _images.default_rates(recipe, training.optimizer, training.batch_size)
+    return dataclasses.replace(  # pyright: ignore[reportReturnType]
+        config,  # pyright: ignore[reportArgumentType]
+        images=_options.fill(config.images, encoder=recipe.encoder),
+        loss=_options.fill(config.loss, **loss),
+        training=_options.fill(training, **rates),
+    )
+
+
+def run(
+    config: Options,
+    *,
+    name: str,
+    title: str,
+    check: Callable[[Options], None],
+    resolve: Callable[[Options, int], tuple[Options, _images.Recipe]],
+    objective: Callable[[Options], Objective],
+) -> None:
+    """Train, evaluate and report; or resume; or show the table of a finished run.
+
+    Args:
+        config: of the command line.
+        name: of the folder in `runs`, before the dataset's.
+        title: of the page, before the dataset's name.
+        check: raises a ValueError for an option that cannot work.
+        resolve: from options and the number of images to all options, and the recipe they are of.
+        objective: of the resolved options.
+    """
+    with _options.usage_errors():
+        check(config)
+        path = _common.workdir_path(config.machine, name, config.images.dataset)
+        check_writable(path)
+        devices = _common.select_devices(config.machine)
+        dataset = load(
+            config.images.dataset,
+            data_dir=config.images.data_dir,
+            image_size=config.images.image_size,
+        )
+        config, recipe = resolve(config, len(dataset.train))
+        plan = _common.make_plan(config.training, examples=len(dataset.train), devices=len(devices))
+        model = make_model(config.images, config.training.precision)
+        init = functools.partial(model.init, train=False)
+        example = jnp.zeros((1, *dataset.train.image_shape))
+        jax.eval_shape(init, jax.random.key(0), example)  # are the images of a size it takes?
+        workdir = open_workdir(path, _options.flat(config.images, config.loss, config.training))
+    if _results.show_if_finished(workdir):
+        return
+
+    goal = objective(config)
+    trained = _common.pretrain(
+        workdir,
+        config.training,
+        config.machine,
+        plan,
+        devices=devices,
+        init=lambda key: init(key, example),
+        apply_fn=model.apply,
+        loss_fn=make_loss(model, recipe.transform, goal.loss),
+        batches=lambda start, sharding: batches(
+            dataset.train,
+            seed=config.training.seed,
+            batch_size=plan.batch_size,
+            start_step=start,
+            sharding=sharding,
+        ),
+        chance=goal.chance,
+    )
+    if trained.finished:
+        _results.conclude(
+            workdir,
+            trained,
+            dataset,
+            title=f"{title} on {config.images.dataset}",
+            encode=lambda variables, images: model.apply(variables, images, method="encode"),
+            pairs=_images.held_out_views(
+                dataset.test, recipe.transform, seed=config.training.seed, rows=goal.held_out
+            ),
+            temperature=goal.temperature,
+            settings=_options.flat(config.images, config.loss, config.training, config.machine),
+            candidates=goal.candidates,
+            describe=goal.describe,
+        )
