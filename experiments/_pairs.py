@@ -216,7 +216,7 @@ def make_model(
     return DualEncoder(
         image=Side(_images.make_encoder(encoder, **small, **settings), dim, objective.log_std),
         text=Side(
-            TextTransformer(vocabulary, dim=96, depth=1, heads=2, **settings),
+            TextTransformer(vocabulary, dim=64, depth=1, heads=2, **settings),
             dim,
             objective.log_std,
         ),

@@ -2,7 +2,7 @@
 
     1  that there is something          "a picture with an object"
     2  shapes, or one other attribute   "a star and a ring", "there is a red object"
-    3  colour and shape of everything   "a red circle and a blue square"
+    3  shapes and one attribute more    "a red circle and a blue square"
     4  all that was decided             "a small red circle at the top left above a large blue
                                         square at the bottom left on a dark striped background"
 
@@ -69,7 +69,7 @@ def caption(scene: Scene, grade: int, draws: Draws) -> str:
     things = [scene.things[i] for i in draws.order(len(scene.things))]
     frame = _choose(_FRAMES, draws)
     if grade == 3:
-        return frame.format(_listed([_with_article(f"{t.colour} {t.shape}") for t in things]))
+        return frame.format(_listed(_with_one_attribute(things, draws)))
     return frame.format(f"{_placed(things, draws)} on a {_ground(scene)} background")
 
 
@@ -90,6 +90,20 @@ def _shapes_or_one_attribute(scene: Scene, draws: Draws) -> str:
         _COUNTS[len(scene.things) - 1],
         f"a {_ground(scene)} background",
     )[draws.integer(5)]
+
+
+def _with_one_attribute(things: list[Thing], draws: Draws) -> list[str]:
+    """The shapes with all colours, all sizes or all corners.
+
+    Colours alone nearly tell one picture from the others; sizes and corners do not, so that these
+    captions cannot be understood without shapes.
+    """
+    kind = draws.integer(3)
+    if kind == 0:
+        return [_with_article(f"{thing.colour} {thing.shape}") for thing in things]
+    if kind == 1:
+        return [f"a {thing.size} {thing.shape}" for thing in things]
+    return [f"{_with_article(thing.shape)} at the {thing.position}" for thing in things]
 
 
 def _placed(things: list[Thing], draws: Draws) -> str:

@@ -151,7 +151,7 @@ class JaxconScenes(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES = {  # noqa: RUF012
         "1.0.0": "10,000 train, 1,000 validation, 1,000 test.",
-        "2.0.0": "Combinations are held out at random; captions of grade 2 tell shapes more often.",
+        "2.0.0": "Combinations are held out at random; captions of grades 2 and 3 need shapes.",
     }
     # Nothing is downloaded. Looking for checksums would need importlib_resources, which TFDS
     # uses without declaring it.
