@@ -71,10 +71,10 @@ def resolve(config: CLIP, examples: int) -> CLIP:
     """Return the configuration with the recipe filled in: a tenth of the run is warm-up."""
     training = _options.fill(
         config.training,
-        epochs=22,
+        epochs=24,
         batch_size=_images.default_batch(128, examples),
         optimizer="adamw",
-        learning_rate=3e-3,
+        learning_rate=4e-3,
         weight_decay=1e-2,
     )
     assert training.epochs is not None
