@@ -159,6 +159,7 @@ def test_the_floor_of_npairs_is_reached_by_a_simplex(tmp_path):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A short run of the loss with most to report, on few scenes."""
+    assert len(jax.devices()) == 8  # made now, for a run that asks for one would make but one
     folder = tmp_path_factory.mktemp("clip")
     arguments = [*SHORT, f"--data-dir={folder}/data", f"--workdir={folder}/run", "--loss=gaussian"]
     with pytest.MonkeyPatch.context() as patch:
