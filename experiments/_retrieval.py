@@ -17,6 +17,7 @@ from experiments._pairs import DualEncoder, Embedded, Objective
 from jaxcon import report
 from jaxcon.augment import to_float
 from jaxcon.data.captions import PairDataset, PairSplit
+from jaxcon.data.drawing import SHAPES
 from jaxcon.encoders.tokenizer import Tokenizer
 from jaxcon.evaluation.retrieval import chance_recall, recall_at_k
 from jaxcon.evaluation.zero_shot import zero_shot_accuracy
@@ -24,11 +25,12 @@ from jaxcon.training.checkpoint import Workdir, write_text
 
 _RANKS = (1, 5, 10)
 _FRAMES = ("{}", "a picture of {}", "there is {}")
+# What is large for a star is not what is large for a square: sizes are asked for by shape.
 _PROMPTS = {
-    "shape": "a {}",
-    "colour": "a {} object",
-    "size": "a {} object",
-    "position": "an object at the {}",
+    "shape": ("a {}",),
+    "colour": ("a {} object",),
+    "size": tuple(f"a {{}} {shape}" for shape in SHAPES),
+    "position": ("an object at the {}",),
 }
 _COMPARED = 32  # pairs in the heat-maps
 _SHOWN = 8  # rows of the figures of retrieved pictures and captions
@@ -102,18 +104,21 @@ def evaluate(
         prompts = make_prompts(name, dataset.classes[name])
         of_known = Embedded(images.z[known], images.log_std[known])
         matrix = np.asarray(objective.scores(of_known, encode.texts(variables, prompts)))
-        matrix = matrix.reshape(len(known), -1, len(_FRAMES))
-        scores[f"zero-shot {name}"] = zero_shot_accuracy(matrix, labels[known])
+        shape = (len(known), len(dataset.classes[name]), len(_PROMPTS[name]), len(_FRAMES))
+        fits = matrix.reshape(shape).mean(axis=3).max(axis=2, keepdims=True)
+        scores[f"zero-shot {name}"] = zero_shot_accuracy(fits, labels[known])
     return scores
 
 
 def make_prompts(attribute: str, values: Sequence[str]) -> list[str]:
-    """Return the prompts of every value, those of the first value first.
+    """Return the prompts of every value, those of the first value first, each in every frame.
+
+    An image fits a value as well as it fits the best of its prompts, on average over frames.
 
     >>> make_prompts("colour", ["red", "orange"])[2:4]
     ['there is a red object', 'an orange object']
     """
-    nouns = [_PROMPTS[attribute].format(value) for value in values]
+    nouns = [prompt.format(value) for value in values for prompt in _PROMPTS[attribute]]
     nouns = [noun.replace("a orange", "an orange") for noun in nouns]
     return [frame.format(noun) for noun in nouns for frame in _FRAMES]
 

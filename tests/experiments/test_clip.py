@@ -17,6 +17,8 @@ from experiments import _pairs, _retrieval, clip
 from experiments._common import jit_once
 from experiments._pairs import Embedded, Outputs
 from jaxcon.data import scenes
+from jaxcon.data.drawing import Draws
+from jaxcon.data.grammar import caption
 from jaxcon.encoders import MLP, TextTransformer
 from jaxcon.losses import npairs_loss
 from jaxcon.training.checkpoint import Checkpoints, state_hash
@@ -218,6 +220,8 @@ def test_two_devices_give_the_losses_of_one(run):
 def command(folder, data_dir):
     code = f"""
 from jaxcon.data import scenes
+from jaxcon.data.drawing import Draws
+from jaxcon.data.grammar import caption
 scenes.SPLITS = {SPLITS}
 from experiments import clip
 clip.main()
@@ -298,5 +302,9 @@ def test_prompts_are_phrased_as_captions_are():
         )
         for prompt in _retrieval.make_prompts(name, values)
     ]
-    told = {scenes.make_example(number, test=False).captions[1] for number in range(3000)}
+    told = set()
+    for number in range(12_000):
+        draws = Draws(0, number)
+        scene = scenes.sample_scene(draws, test=False)
+        told |= {caption(scene, grade, draws) for grade in (2, 3)}
     assert set(prompts) <= told
