@@ -247,8 +247,8 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(run, tmp_path):
         command(tmp_path / name, run[0].parent / "data") for name in ("whole", "killed")
     )
     subprocess.run(whole, check=True, env=environ, capture_output=True)
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(killed, env=environ, **quiet)
+    null = subprocess.DEVNULL
+    process = subprocess.Popen(killed, env=environ, stdout=null, stderr=null)
     while len(read_metrics(tmp_path / "killed" / "metrics.jsonl")) < 15:
         assert process.poll() is None
         time.sleep(0.05)
