@@ -12,13 +12,17 @@ import tensorflow_datasets as tfds
 
 from jaxcon.data.captions import PairDataset, PairSplit
 from jaxcon.data.catalogue import (
+    TfdsImages,
     _image_key,
+    _image_shape,
+    _in_memory,
     _parts,
     _prepared_builder,
-    _read,
+    _records,
     _source,
     default_data_dir,
 )
+from jaxcon.data.pixels import Shape, fit_array
 from jaxcon.data.splits import DataError, Split
 
 _NAMES = ("captions", "caption", "text", "description")
@@ -31,23 +35,19 @@ def load_captioned(
     root = Path(data_dir).expanduser() if data_dir else default_data_dir()
     builder = _prepared_builder(name, root)
     key = _caption_key(builder)
-    parts, texts = {}, {}
-    for part, (split, positions) in _parts(builder, None).items():
-        read = _read_texts(builder, split, positions, key)
-        kept = np.array([bool(row.captions) for row in read], bool)
-        if not kept.any():
+    shape = _image_shape(builder, image_size)
+    parts = _parts(builder, None)
+    read = _read_now if _in_memory(parts, shape, memory_limit) else _read_later
+    made_up = builder.info.features if name == "scenes" else {}
+    splits = {}
+    for part, (split, positions) in parts.items():
+        rows, images = read(builder, split, positions, key, shape)
+        if not rows:
             raise DataError(
                 f"{name}: no image of its split {split} has a caption; choose another dataset"
             )
-        parts[part] = (split, positions[kept])
-        texts[part] = [row for row in read if row.captions]
-    images = _read(builder, parts, image_size, memory_limit)
-    made_up = builder.info.features if name == "scenes" else {}
-    return PairDataset(
-        name=name,
-        classes=_classes(made_up),
-        **{part: _pair_split(images[part], rows, made_up) for part, rows in texts.items()},
-    )
+        splits[part] = _pair_split(Split(images), rows, made_up)
+    return PairDataset(name=name, classes=_classes(made_up), **splits)
 
 
 class _Row(NamedTuple):
@@ -76,18 +76,40 @@ def _is_text(feature: Any) -> bool:
     return isinstance(feature, tfds.features.Text)
 
 
-def _read_texts(builder: Any, split: str, positions: np.ndarray, key: str) -> list[_Row]:
-    source = _source(builder, split, skip=_image_key(builder))
+def _read_now(
+    builder: Any, split: str, positions: np.ndarray, key: str, shape: Shape
+) -> tuple[list[_Row], np.ndarray]:
+    """Captions and images of one pass over the records."""
+    image, rows, images = _image_key(builder), [], []
+    for record in _records(_source(builder, split), positions):
+        row = _row(record, key, image)
+        if row.captions:
+            rows.append(row)
+            images.append(fit_array(record[image], shape))
+    return rows, np.stack(images) if images else np.empty((0, *shape), np.uint8)
+
+
+def _read_later(
+    builder: Any, split: str, positions: np.ndarray, key: str, shape: Shape
+) -> tuple[list[_Row], TfdsImages]:
+    """Captions now; images, which stay undecoded meanwhile, when they are asked for."""
     image = _image_key(builder)
-    rows = []
-    for position in positions.tolist():
-        record = {k: v for k, v in source[position].items() if k != image}
-        value = record[key]
-        value = value["text"] if isinstance(value, Mapping) else value
-        values = [value] if isinstance(value, bytes | str) else list(value)
-        texts = (v.decode() if isinstance(v, bytes) else str(v) for v in values)
-        rows.append(_Row(tuple(text.strip() for text in texts if text.strip()), record))
-    return rows
+    read = [
+        _row(record, key, image)
+        for record in _records(_source(builder, split, skip=image), positions)
+    ]
+    kept = np.array([bool(row.captions) for row in read], bool)
+    images = TfdsImages(_source(builder, split), image, positions[kept], shape)
+    return [row for row in read if row.captions], images
+
+
+def _row(record: Mapping[str, Any], key: str, image: str) -> _Row:
+    value = record[key]
+    value = value["text"] if isinstance(value, Mapping) else value
+    values = [value] if isinstance(value, bytes | str) else list(value)
+    texts = (v.decode() if isinstance(v, bytes) else str(v) for v in values)
+    captions = tuple(text.strip() for text in texts if text.strip())
+    return _Row(captions, {k: v for k, v in record.items() if k != image})
 
 
 def _classes(made_up: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

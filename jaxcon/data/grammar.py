@@ -1,8 +1,8 @@
 """Scenes in words: four grades of specificity, several phrasings of each.
 
     1  that there is something          "a picture with an object"
-    2  one attribute of the scene       "there is a red object", "an image of two objects"
-    3  colour and shape of everything   "a red circle and a blue square"
+    2  shapes, or one other attribute   "a star and a ring", "there is a red object"
+    3  shapes and one attribute more    "a red circle and a blue square"
     4  all that was decided             "a small red circle at the top left above a large blue
                                         square at the bottom left on a dark striped background"
 
@@ -63,13 +63,13 @@ def caption(scene: Scene, grade: int, draws: Draws) -> str:
     if grade == 1:
         return _choose(_GENERAL, draws)
     if grade == 2:
-        told = _one_attribute(scene, draws)
+        told = _shapes_or_one_attribute(scene, draws)
         frames = _PLURAL_FRAMES if told in _COUNTS[1:] else _FRAMES
         return _choose(frames, draws).format(told)
     things = [scene.things[i] for i in draws.order(len(scene.things))]
     frame = _choose(_FRAMES, draws)
     if grade == 3:
-        return frame.format(_listed([_with_article(f"{t.colour} {t.shape}") for t in things]))
+        return frame.format(_listed(_with_one_attribute(things, draws)))
     return frame.format(f"{_placed(things, draws)} on a {_ground(scene)} background")
 
 
@@ -77,16 +77,33 @@ def _choose(options: tuple[str, ...], draws: Draws) -> str:
     return options[draws.integer(len(options))]
 
 
-def _one_attribute(scene: Scene, draws: Draws) -> str:
+def _shapes_or_one_attribute(scene: Scene, draws: Draws) -> str:
+    """Half of the time what the objects are, as nouns come before adjectives."""
+    if draws.integer(2):
+        order = draws.order(len(scene.things))
+        return _listed([_with_article(scene.things[i].shape) for i in order])
     thing = scene.things[draws.integer(len(scene.things))]
     return (
         _with_article(f"{thing.colour} object"),
-        _with_article(thing.shape),
         f"a {thing.size} object",
         f"an object at the {thing.position}",
         _COUNTS[len(scene.things) - 1],
         f"a {_ground(scene)} background",
-    )[draws.integer(6)]
+    )[draws.integer(5)]
+
+
+def _with_one_attribute(things: list[Thing], draws: Draws) -> list[str]:
+    """The shapes with all colours, all sizes or all corners.
+
+    Colours alone nearly tell one picture from the others; sizes and corners do not, so that these
+    captions cannot be understood without shapes.
+    """
+    kind = draws.integer(3)
+    if kind == 0:
+        return [_with_article(f"{thing.colour} {thing.shape}") for thing in things]
+    if kind == 1:
+        return [f"a {thing.size} {thing.shape}" for thing in things]
+    return [f"{_with_article(thing.shape)} at the {thing.position}" for thing in things]
 
 
 def _placed(things: list[Thing], draws: Draws) -> str:

@@ -18,6 +18,7 @@ IMAGES = np.random.default_rng(0).uniform(size=(8, 8, 8, 3)).astype(np.float32)
 SMALL = {
     "mlp": partial(encoders.MLP, widths=(8, 8)),
     "convnet": partial(encoders.ConvNet, widths=(4, 8)),
+    "convnet narrow": partial(encoders.ConvNet, widths=(4, 8), narrow=(2, 4), patch=4, layout=True),
     "resnet basic": partial(ResNet, stages=(1, 1), block=BasicBlock, width=4),
     "resnet bottleneck": partial(ResNet, stages=(1,), block=BottleneckBlock, width=4),
     "vit": partial(encoders.ViT, patch=4, dim=8, depth=1, heads=2),
