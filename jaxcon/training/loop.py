@@ -213,7 +213,10 @@ class _Reader:
     def _show(self, count: int, values: dict[str, float]) -> None:
         self._bar.update(count)
         rate = self._bar.format_dict["rate"]
-        shown = {"loss": f"{values['loss']:.3f}", "loss/chance": f"{values['loss_over_chance']:.3f}"}
+        shown = {
+            "loss": f"{values['loss']:.3f}",
+            "loss/chance": f"{values['loss_over_chance']:.3f}",
+        }
         if rate:
             shown["images/s"] = f"{rate * self._batch_size:,.0f}"
         if values["skipped"]:

@@ -10,6 +10,8 @@ from PIL import Image
 from experiments import simclr
 from jaxcon.training.loop import read_metrics
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -23,19 +25,16 @@ def folder(tmp_path_factory):
     return root
 
 
-def slow(*flags: str):
-    return pytest.param(flags, marks=pytest.mark.slow, id=" ".join(flags))
-
-
 @pytest.mark.parametrize(
     "flags",
     [
         ("--encoder=mlp", "--optimizer=lars", "--precision=bf16", "--ema=0.9", "--clip-norm=1"),
-        slow("--encoder=convnet", "--precision=bf16"),
-        slow("--encoder=resnet18", "--optimizer=lars"),
-        slow("--encoder=resnet50", "--optimizer=sgd", "--image-size=8"),
-        slow("--encoder=vit", "--ema=0.9", "--num-devices=2"),
+        ("--encoder=convnet", "--precision=bf16"),
+        ("--encoder=resnet18", "--optimizer=lars"),
+        ("--encoder=resnet50", "--optimizer=sgd", "--image-size=8"),
+        ("--encoder=vit", "--ema=0.9", "--num-devices=2"),
     ],
+    ids=" ".join,
 )
 def test_a_choice_trains_and_is_evaluated(folder, tmp_path, flags):
     common = [f"--dataset=folder:{folder}", "--epochs=2", "--batch-size=8", "--accelerator=cpu"]

@@ -24,8 +24,14 @@ from jaxcon.losses import npairs_loss
 from jaxcon.training.checkpoint import Checkpoints, state_hash
 from jaxcon.training.loop import read_metrics
 
+pytestmark = pytest.mark.xdist_group("clip")  # they share a run
 LOSSES = ("clip", "siglip", "npairs", "gaussian", "csd")
 each = pytest.mark.parametrize("name", LOSSES)
+# Those with a learned temperature and with deviations stand for the others by default.
+two_by_default = pytest.mark.parametrize(
+    "name",
+    [n if n in ("clip", "gaussian") else pytest.param(n, marks=pytest.mark.slow) for n in LOSSES],
+)
 SPLITS = {"train": 64, "validation": 16, "test": 48}
 SHORT = ["--epochs=2", "--batch-size=32", "--encoder=mlp", "--accelerator=cpu", "--num-devices=1"]
 
@@ -42,7 +48,7 @@ def sides(objective, z1, z2, log_std=None):
     return Embedded(z1, columns[0]), Embedded(z2, columns[1])
 
 
-@each
+@two_by_default
 def test_the_loss_of_equal_embeddings_is_what_is_called_chance(name):
     objective = _pairs.make_objective(name, None)
     z = np.ones((16, 8), np.float32)
@@ -104,7 +110,7 @@ def small_model(objective, dim=16):
     )
 
 
-@each
+@two_by_default
 def test_every_loss_trains_every_part(name):
     objective = _pairs.make_objective(name, None)
     model = small_model(objective)

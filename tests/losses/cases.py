@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import pytest
 
 from jaxcon import losses
 from tests.losses import formulas
@@ -362,3 +363,19 @@ CASES = [
     Case("koleo_loss", formulas.koleo, args=("z",)),
     Case("variance_loss", formulas.variance, args=("z",), normalized=False, bounded=True),
 ]
+
+
+def each(keep: Callable[[Case], bool] = lambda case: True, *, all_forms: bool = False) -> Any:
+    """Runs a test over the cases that ``keep`` keeps: by default over every loss as it is.
+
+    A test whose program no other test compiles leaves the further forms of a loss to ``-m slow``.
+    """
+    return pytest.mark.parametrize(
+        "case",
+        [
+            case if case.plain or all_forms else pytest.param(case, marks=pytest.mark.slow)
+            for case in CASES
+            if keep(case)
+        ],
+        ids=lambda case: case.id,
+    )

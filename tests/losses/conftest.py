@@ -4,12 +4,6 @@ they compile."""
 import pytest
 
 
-def pytest_configure(config):
-    config.addinivalue_line(
-        "markers", "xdist_group: tests for one worker; the marker of pytest-xdist"
-    )
-
-
 def pytest_collection_modifyitems(items):
     for item in items:
         case = getattr(item, "callspec", None) and item.callspec.params.get("case")

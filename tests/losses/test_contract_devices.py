@@ -1,8 +1,8 @@
 """Every public loss gives one device's value and gradient on many, in every way to spread a batch.
 
-By default 8 devices: every case under a checked ``shard_map`` in float64 with masks, and every loss
-in float32 in one of the modes in turn. ``-m slow`` runs 1, 2, 4 and 8 devices in every mode, with and
-without masks.
+By default 8 devices: every loss under a checked ``shard_map`` in float64 with masks, and one loss of
+each family in float32 in the modes in turn. ``-m slow`` runs 1, 2, 4 and 8 devices in every mode, every
+form of a loss, with and without masks.
 """
 
 import itertools
@@ -11,11 +11,16 @@ import numpy as np
 import pytest
 
 from tests.losses.calls import gap
-from tests.losses.cases import CASES
+from tests.losses.cases import CASES, each
 from tests.losses.devices import MODES, alone, spread
 
 TOLERANCE = {np.float32: 1e-6, np.float64: 1e-12}
-each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+
+# One loss of each family; with them each mode is met at least once.
+FAMILIES = {
+    *("ntxent_loss", "npairs_loss", "clip_loss", "supcon_loss", "siglip_loss", "triplet_loss"),
+    *("barlow_twins_loss", "gaussian_clip_loss", "cosine_regression_loss", "uniformity_loss"),
+}
 
 
 def agree(case, mode, devices, dtype, masked):
@@ -27,14 +32,17 @@ def agree(case, mode, devices, dtype, masked):
         assert gap(many, one) < TOLERANCE[dtype], f"{part} differs"
 
 
-@each_case
+@each()
 def test_eight_devices_in_float64_with_masks(case):
     agree(case, "shard_map", 8, np.float64, masked=True)
 
 
 @pytest.mark.parametrize(
     ("case", "mode"),
-    list(zip([c for c in CASES if c.plain], itertools.cycle(MODES), strict=False)),
+    [
+        (case, mode) if case.name in FAMILIES else pytest.param(case, mode, marks=pytest.mark.slow)
+        for case, mode in zip([c for c in CASES if c.plain], itertools.cycle(MODES), strict=False)
+    ],
     ids=lambda v: v if isinstance(v, str) else v.id,
 )
 def test_eight_devices_in_float32(case, mode):
@@ -42,7 +50,7 @@ def test_eight_devices_in_float32(case, mode):
 
 
 @pytest.mark.slow
-@each_case
+@each(all_forms=True)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])
 @pytest.mark.parametrize("mode", MODES)

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from tests.losses.calls import cast, evaluate, gap
-from tests.losses.cases import CASES, Case, N
+from tests.losses.cases import Case, N, each
 
 TEMPERATURES = [1.0, 0.1, 0.01, 0.005]
-each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 
 
 def degenerate(case: Case, dtype: str):
@@ -63,17 +62,14 @@ def degenerate(case: Case, dtype: str):
 
 
 @pytest.mark.parametrize(
-    ("case", "dtype"),
-    [
-        # bfloat16 rounds more than float16 but has float32's range; a form computes as its loss does.
-        pytest.param(case, dtype, marks=pytest.mark.slow)
-        if dtype == "bfloat16" or (dtype == "float16" and case.id != case.name)
-        else (case, dtype)
-        for case in CASES
-        for dtype in ("float32", "float16", "bfloat16")
+    "dtype",
+    [  # bfloat16 rounds more than float16 but has float32's range
+        "float32",
+        "float16",
+        pytest.param("bfloat16", marks=pytest.mark.slow),
     ],
-    ids=lambda v: v if isinstance(v, str) else v.id,
 )
+@each()
 def test_degenerate_batches_are_finite(case, dtype):
     temperatures = TEMPERATURES if "temperature" in case.keywords else [None]
     for (name, inputs, rows), temperature in itertools.product(
@@ -92,7 +88,7 @@ def test_degenerate_batches_are_finite(case, dtype):
             assert not any(np.any(grad) for grad in grads.values()), (name, temperature)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.aligned], ids=lambda case: case.id)
+@each(lambda case: case.aligned)
 def test_aligned_pairs_at_a_low_temperature_keep_their_digits(case):
     """Where ``logsumexp - positive`` would return rounding noise, in value and in gradient.
 
@@ -115,7 +111,7 @@ def test_aligned_pairs_at_a_low_temperature_keep_their_digits(case):
         assert grad_error < max(1e-5, np.finfo(np.float32).eps / temperature)
 
 
-@each_case
+@each()
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 def test_what_is_not_finite_stays_visible(case, poison):
     for name in case.embeddings():
@@ -126,7 +122,7 @@ def test_what_is_not_finite_stays_visible(case, poison):
 
 
 @pytest.mark.slow
-@each_case
+@each()
 def test_a_batch_of_one(case):
     inputs, rows = case.inputs(seed=35, n=1), case.neutral(n=1)
     for dtype in ("float32", "bfloat16", "float16"):
@@ -136,7 +132,7 @@ def test_a_batch_of_one(case):
 
 
 @pytest.mark.slow
-@each_case
+@each()
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_is_that_of_the_rounded_rows(case, dtype):
     """Computation is in float32: only the rows, and their gradients, are rounded."""

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from tests.losses.calls import apply
-from tests.losses.cases import CASES, N
-
-each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+from tests.losses.cases import CASES, N, each
 
 
 def call(case, inputs=None, rows=None, **keywords):
@@ -18,7 +16,7 @@ def call(case, inputs=None, rows=None, **keywords):
     return jax.eval_shape(lambda: apply(case, cast, rows, **keywords))
 
 
-@each_case
+@each(all_forms=True)
 def test_embeddings_of_rank_1(case):
     first, *_ = case.embeddings()
     inputs = case.inputs()
@@ -36,7 +34,7 @@ def test_arguments_of_different_length(case):
             call(case, inputs)
 
 
-@each_case
+@each(all_forms=True)
 def test_integer_embeddings(case):
     for name in case.embeddings():
         inputs = case.inputs()
@@ -66,13 +64,13 @@ def test_a_concrete_temperature_out_of_range(case, temperature):
         call(case, temperature=temperature)
 
 
-@each_case
+@each(all_forms=True)
 def test_an_axis_name_that_is_not_bound(case):
     with pytest.raises(ValueError, match="axis_name='nowhere' is not bound here"):
         call(case, axis_name="nowhere")
 
 
-@each_case
+@each(all_forms=True)
 @pytest.mark.parametrize("keyword", ["where", "weights", "ids"])
 def test_row_keywords_of_the_wrong_shape_or_dtype(case, keyword):
     if keyword not in case.keywords:

@@ -8,13 +8,13 @@ import pytest
 
 from jaxcon import losses
 from tests.losses.calls import QUICK, arguments, objective
-from tests.losses.cases import CASES, DIM
+from tests.losses.cases import DIM, each
 
 ROWS, WIDTH = 512, 64
 SQUARES = 12  # matrices of all pairs alive at a time: logits, masks, exponentials, their gradients
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+@each()
 def test_temporaries_are_a_few_matrices_of_all_pairs(case):
     rows = case.neutral(ROWS)
     fixed = "negatives" in case.settings or case.deviations  # settings of the cases' own width

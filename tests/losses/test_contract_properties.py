@@ -7,23 +7,18 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.losses.calls import arguments, evaluate, objective
-from tests.losses.cases import CASES, DIM, N
+from tests.losses.cases import DIM, N, each
 
 quick = hypothesis.settings(max_examples=25, deadline=None, derandomize=True, database=None)
 seeds = st.integers(0, 2**31)
 row_scales = st.lists(st.floats(1e-6, 1e6), min_size=N, max_size=N).map(np.array)
 
 
-def cases(keep):
-    """Those of the cases, as test parameters."""
-    return pytest.mark.parametrize("case", [c for c in CASES if keep(c)], ids=lambda case: case.id)
-
-
 def vectors(case):
     return [name for name in case.embeddings() if "log_std" not in name]
 
 
-@cases(lambda case: case.normalized)
+@each(lambda case: case.normalized, all_forms=True)
 @hypothesis.given(seed=seeds, scale=row_scales)
 @quick
 def test_the_scale_of_a_row_is_irrelevant(case, seed, scale):
@@ -45,7 +40,7 @@ def test_the_scale_of_a_row_is_irrelevant(case, seed, scale):
         )  # a step cannot grow the row
 
 
-@cases(lambda case: case.symmetric)
+@each(lambda case: case.symmetric, all_forms=True)
 @hypothesis.given(seed=seeds)
 @quick
 def test_the_views_may_be_exchanged(case, seed):
@@ -58,7 +53,7 @@ def test_the_views_may_be_exchanged(case, seed):
     np.testing.assert_allclose(got_grads["z2"], grads["z1"], rtol=1e-8, atol=1e-11)
 
 
-@cases(lambda case: case.chance is not None)
+@each(lambda case: case.chance is not None, all_forms=True)
 @hypothesis.given(seed=seeds)
 @quick
 def test_equal_embeddings_score_chance(case, seed):
@@ -73,7 +68,7 @@ def test_equal_embeddings_score_chance(case, seed):
         np.testing.assert_allclose(grad, 0, atol=1e-9)
 
 
-@cases(lambda case: case.bounded)
+@each(lambda case: case.bounded)
 @hypothesis.given(seed=seeds, spread=st.floats(0.0, 3.0))
 @quick
 def test_the_value_is_never_negative(case, seed, spread):
@@ -90,7 +85,7 @@ def test_the_value_is_never_negative(case, seed, spread):
 ALONG_AXES = {"barlow_twins_loss", "vicreg_loss", "variance_loss", "sample_correlation_loss"}
 
 
-@cases(lambda case: case.name not in ALONG_AXES and "negatives" not in case.settings)
+@each(lambda case: case.name not in ALONG_AXES and "negatives" not in case.settings, all_forms=True)
 @hypothesis.given(seed=seeds)
 @quick
 def test_a_rotation_is_irrelevant(case, seed):
@@ -103,7 +98,7 @@ def test_a_rotation_is_irrelevant(case, seed):
 
 
 @pytest.mark.slow
-@cases(lambda case: True)
+@each(all_forms=True)
 def test_many_batches_at_once(case):
     """``vmap`` without an axis name: each batch by itself."""
     batches = [(case.inputs(seed=seed), case.rows(seed=seed)) for seed in range(3)]

@@ -13,7 +13,7 @@ import pytest
 
 from jaxcon import collectives
 from tests.losses.calls import gap
-from tests.losses.cases import CASES, N
+from tests.losses.cases import CASES, N, each
 from tests.losses.devices import alone, spread
 
 TILED = [c for c in CASES if "block_size" in inspect.signature(c.loss).parameters]
@@ -44,9 +44,7 @@ def test_the_pairwise_families_are_all_here():
     }
 
 
-@pytest.mark.parametrize(
-    "case", [c for c in TILED if c.plain or "labels" in c.always], ids=lambda case: case.id
-)
+@each(lambda case: case in TILED)
 def test_tiles_that_do_not_divide_the_batch(case):
     agree(case, np.float64, block_size=5)
 

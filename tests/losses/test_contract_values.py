@@ -23,12 +23,10 @@ from tests.losses.calls import (
     objective,
     precision,
 )
-from tests.losses.cases import CASES, KEYWORDS, Case, N
+from tests.losses.cases import CASES, KEYWORDS, Case, N, each
 
-each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
-anchored = pytest.mark.parametrize(
-    "case", [case for case in CASES if case.has_anchors], ids=lambda case: case.id
-)
+each_case = each(all_forms=True)
+anchored = each(lambda case: case.has_anchors)
 
 
 def public_losses() -> list[str]:
@@ -160,7 +158,7 @@ def test_the_order_of_the_batch_is_irrelevant(case):
     assert gap((got, got_grads), (value, {k: v[order] for k, v in grads.items()})) < 1e-12
 
 
-@each_case
+@each()
 def test_trailing_axes_are_flattened_and_row_keywords_may_be_left_out(case):
     inputs, rows = case.inputs(seed=6), case.rows(seed=6, names=case.always)
     folded = {
