@@ -13,10 +13,10 @@ simclr: $(VENV)/experiments  ## Set up and run the main job: SimCLR on the bundl
 	$(RUN) -m experiments.simclr
 
 test: $(VENV)/dev  ## Set up and run the tests
-	$(RUN) -m pytest -n 2 --dist loadgroup
+	$(RUN) -m pytest -n 2
 
 test-slow: $(VENV)/dev  ## Run the exhaustive grids and long runs as well
-	$(RUN) -m pytest -n 2 --dist loadgroup -m slow
+	$(RUN) -m pytest -n 2 -m slow
 
 bench: $(VENV)/bench  ## Measure the losses beside their peers (about an hour)
 	$(RUN) -m benchmarks.losses

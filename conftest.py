@@ -5,8 +5,12 @@ All are set before jax is first imported, and inherited by the processes that te
 
 import atexit
 import os
+import re
 import shutil
 import tempfile
+from typing import Any
+
+import pytest
 
 # Nearly all the time of the tests is compilation; what is compiled runs for milliseconds.
 _FLAGS = ("--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0")
@@ -17,3 +21,17 @@ os.environ.setdefault("MPLBACKEND", "agg")
 if "XDG_CACHE_HOME" not in os.environ:
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="jaxcon-tests-")
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
+    """One worker runs what shares fixtures or programs: a file, or the contract of one loss."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByPrograms(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file, _, test = nodeid.partition("::")
+            loss = re.search(r"\[.*?(\w+_loss)\b", test)
+            return loss[1] if loss and "test_contract" in file else file
+
+    return ByPrograms(config, log)

@@ -22,9 +22,6 @@ from jaxcon.training.loop import read_metrics
 from jaxcon.training.state import create_state
 from jaxcon.training.step import make_train_step
 
-pytestmark = pytest.mark.xdist_group("barlow_twins")  # they share a run
-
-
 NAMES = ("barlow_twins", "vicreg", "sample_correlation")
 each = pytest.mark.parametrize("name", NAMES)
 CHANCE = {"barlow_twins": 8, "vicreg": 25 * 0.99, "sample_correlation": 0.025 * 32}

@@ -24,7 +24,6 @@ from jaxcon.losses import npairs_loss
 from jaxcon.training.checkpoint import Checkpoints, state_hash
 from jaxcon.training.loop import read_metrics
 
-pytestmark = pytest.mark.xdist_group("clip")  # they share a run
 LOSSES = ("clip", "siglip", "npairs", "gaussian", "csd")
 each = pytest.mark.parametrize("name", LOSSES)
 # Those with a learned temperature and with deviations stand for the others by default.

@@ -14,7 +14,6 @@ from experiments import simclr
 from jaxcon.training.checkpoint import Checkpoints, state_hash
 from jaxcon.training.loop import read_metrics
 
-pytestmark = pytest.mark.xdist_group("simclr")  # they share a run
 SHORT = ["--epochs=2", "--batch-size=128", "--accelerator=cpu", "--num-devices=1"]
 
 

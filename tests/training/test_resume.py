@@ -11,8 +11,6 @@ import pytest
 
 from jaxcon.training.loop import read_metrics
 
-pytestmark = pytest.mark.xdist_group("resume")  # they share a run
-
 
 def start(folder, *, devices: int = 1) -> subprocess.Popen:
     environ = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
