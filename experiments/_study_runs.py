@@ -73,7 +73,8 @@ class Laboratory:
         vocabulary: int = VOCABULARY,
     ):
         texts = [text for captions in dataset.train.captions for text in captions]
-        self._dataset, self._encoder = dataset, encoder
+        self._dataset = dataset
+        self._encoder: _images.Encoder = encoder
         self._tokenizer = Tokenizer.train(texts, vocabulary=vocabulary)
         self._captions = _pairs.caption_tokens(dataset.train, self._tokenizer)
         self._mesh = make_mesh(devices)
@@ -126,7 +127,8 @@ class Laboratory:
         keys = jax.random.split(jax.random.key(piece.seed))
         variables = jax.device_get(network.init(keys[0]))
         state = create_state(variables, trainer.optimizer, apply_fn=network.model.apply)
-        state = state.replace(opt_state=(state.opt_state[0], np.float32(rate)))
+        scheduled: Any = state.opt_state
+        state = state.replace(opt_state=(scheduled[0], np.float32(rate)))
         state = replicate(state, self._mesh)
         batches = pair_batches(
             self._dataset.train.images,
@@ -209,9 +211,7 @@ def deviations(encode: _retrieval.Encode, variables: Any, split: PairSplit) -> R
     size = split.attributes["size"]
     return {
         "text with grade": rank_correlation(of_texts, grades),
-        "text with grade, from 2 on": rank_correlation(
-            of_texts[grades > 1], grades[grades > 1]
-        ),
+        "text with grade, from 2 on": rank_correlation(of_texts[grades > 1], grades[grades > 1]),
         "image with number of objects": rank_correlation(of_images, split.counts),
         "image with size of a single object": rank_correlation(
             of_images[size >= 0], size[size >= 0]

@@ -162,11 +162,12 @@ def stability_of(piece: Piece, record: Record) -> dict[str, Any]:
     """Return what is compared between runs of the part "stability"."""
     start = record["warmup"]
     counted = max(1, len(record["loss"]) - start)
+    level = final_loss(record)
     return {
         "failure": failure(record),
         "spikes": 100 * spikes(record["loss"], start=start) / counted,
         "norm variation": norm_variation(record["gradient_norm"], start=start),
-        "final loss": final_loss(record),
+        "final loss": level if math.isfinite(level) else None,
     }
 
 
@@ -199,7 +200,7 @@ class Stability(NamedTuple):
 
     @property
     def answer(self) -> str:
-        """"more stable", "less stable" or "no difference shown", by the rule of the protocol."""
+        """One of "more stable", "less stable" and "no difference shown", by the protocol's rule."""
         steadier = _both(self.spikes, self.variation, "below")
         rougher = _both(self.spikes, self.variation, "above")
         if (self.p < 0.05 and self.fewer > self.more) or (self.fewer >= self.more and steadier):
@@ -268,8 +269,8 @@ def variance_answer(correlation: Interval) -> str:
 def overall(answers: Sequence[str], good: str, bad: str) -> str:
     """Return "yes" if every comparison is good; else "no", and whether one is bad.
 
-    >>> overall(["better", "better"], "better", "worse"), overall(["better", "worse"], "better", "worse")
-    ('yes', 'no: worse in a comparison')
+    >>> overall(["better", "worse"], "better", "worse")
+    'no: worse in a comparison'
     """
     if all(answer == good for answer in answers):
         return "yes"
