@@ -4,11 +4,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments._study import Protocol, Records, choose_rate, pieces
+from experiments._study import Protocol, Record, Records, choose_rate, mean_recall, pieces
 from experiments._study_statistics import (
     Interval,
     compare_seeds,
     compare_stability,
+    failure,
     intervals,
     of_settings,
     overall,
@@ -96,12 +97,18 @@ def _tables(
 ) -> list[str]:
     by_loss = {name: intervals(protocol, records, name) for name in protocol.losses}
     texts = []
+    if any(piece.part == "rates" for piece in records):
+        texts += [
+            "### Choice of the learning rate",
+            "Recall@1 on validation images, percent, mean of both ways; in brackets how a run failed.",
+            _rates(protocol, records),
+        ]
     if any(by_loss.values()):
         texts += [
             "### Retrieval and zero-shot accuracy",
             "Percent on test images, mean and half the 95 % interval over seeds. Recall is averaged "
             "over both ways.",
-            _scores(protocol, records, by_loss),
+            _scores(records, by_loss),
             "Each way and each attribute:",
             _details(by_loss),
             "Difference of recall@1 in percentage points, runs of one seed against each other:",
@@ -123,17 +130,33 @@ def _tables(
     return texts
 
 
-def _scores(
-    protocol: Protocol, records: Records, by_loss: Mapping[str, Mapping[str, Interval | None]]
-) -> str:
+def _rates(protocol: Protocol, records: Records) -> str:
+    rows = []
+    for loss in protocol.losses:
+        tried = {
+            p.learning_rate: r for p, r in records.items() if p.part == "rates" and p.loss == loss
+        }
+        chosen = choose_rate(protocol, records, loss)
+        texts = [_tried(tried.get(rate)) for rate in protocol.rates]
+        rows.append([loss, *texts, _NONE if chosen is None else f"{chosen:g}"])
+    return markdown(["loss", *(f"{rate:g}" for rate in protocol.rates), "chosen"], rows)
+
+
+def _tried(record: Record | None) -> str:
+    if record is None:
+        return _NONE
+    failed = failure(record)
+    return f"{100 * mean_recall(record):.1f}" + (f" ({failed})" if failed else "")
+
+
+def _scores(records: Records, by_loss: Mapping[str, Mapping[str, Interval | None]]) -> str:
     rows = []
     for loss, values in by_loss.items():
-        rate = choose_rate(protocol, records, loss)
-        first = values.get("recall@1")
+        runs = [r for p, r in records.items() if p.part == "seeds" and p.loss == loss]
+        failed = sum(failure(record) is not None for record in runs)
         shares = [cell(values.get(name), factor=100) for name in _SHARES]
-        chosen = "–" if rate is None else f"{rate:g}"  # noqa: RUF001
-        rows.append([loss, chosen, str(first.n if first else 0), *shares])
-    return markdown(["loss", "learning rate", "runs", *_SHARES], rows)
+        rows.append([loss, str(len(runs)), str(failed), *shares])
+    return markdown(["loss", "runs", "failed", *_SHARES], rows)
 
 
 def _details(by_loss: Mapping[str, Mapping[str, Interval | None]]) -> str:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import PartitionSpec
 
 from experiments import _pairs, _study, _study_losses, _study_runs, _study_statistics, uncertainty
 from experiments._common import jit_once
@@ -19,6 +20,7 @@ from experiments._study_statistics import Interval
 from jaxcon.data import scenes
 from jaxcon.data.captions import load_pairs
 from jaxcon.losses import clip_loss, csd_loss
+from jaxcon.training.devices import make_mesh
 from jaxcon.training.optimizers import adamw, warmup_cosine
 
 TINY = Protocol(
@@ -72,6 +74,10 @@ def measured(piece, rate, *, recall=None, grade=-0.6):
 def stored(piece, rate, **changes):
     """A record as it is read again."""
     return {"settings": piece.settings(rate), "seconds": 6.0, **measured(piece, rate), **changes}
+
+
+def piece_of(records, part, loss):
+    return next(piece for piece in records if (piece.part, piece.loss) == (part, loss))
 
 
 def everything():
@@ -196,9 +202,14 @@ def embedded(seed=0, n=6, dim=5):
 
 
 def loss_of(name, outputs):
-    parts = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], outputs)
+    """The loss over two devices that share the rows; its scalars are on both."""
     loss = _study_losses.make_objective(name).loss
-    return float(jit_once(jax.vmap(loss, axis_name="batch"))(parts)[0])
+    mesh = make_mesh(jax.devices()[:2])
+    specs = (PartitionSpec("batch"), PartitionSpec("batch"), PartitionSpec())
+    shared = jax.shard_map(
+        lambda *parts: loss(Outputs(*parts)), mesh=mesh, in_specs=specs, out_specs=PartitionSpec()
+    )
+    return float(jit_once(shared)(outputs.image, outputs.text, dict(outputs.scalars)))
 
 
 def cross_entropy(logits):
@@ -452,8 +463,10 @@ def test_the_page_with_some_results_gives_no_answer(tmp_path):
     }
     text = page(records, tmp_path)
     assert "**7 of 27 runs are done.**" in text
-    assert "| clip | 0.001 | 1 | 50.0 | 50.0 | 50.0 | 90.0 |" in text
-    assert "| gaussian | 0.001 | 0 | – | – | – | – |" in text  # noqa: RUF001
+    assert "| loss | 0.001 | 0.01 | chosen |" in text
+    assert "| gaussian | 60.0 | 50.0 | 0.001 |" in text
+    assert "| clip | 1 | 0 | 50.0 | 50.0 | 50.0 | 90.0 |" in text
+    assert "| gaussian | 0 | 0 | – | – | – | – |" in text  # noqa: RUF001
     assert "Not yet: 20 runs are missing" in text
     assert "### Stability" not in text
 
@@ -463,7 +476,7 @@ def test_the_page_with_all_results_answers(tmp_path):
     (tmp_path / "study" / "discussion.md").write_text("What surprised us.\n")
     text = page(everything(), tmp_path)
     assert "**27 of 27 runs are done.** They took 0.0 hours in all; devices: cpu." in text
-    assert "| gaussian | 0.001 | 3 | 61.0 ± 2.5 |" in text
+    assert "| gaussian | 3 | 0 | 61.0 ± 2.5 |" in text
     assert "1. Is training more stable? **no: no difference shown**" in text
     assert "2. Is the joint space better? **yes** (recall@1 against clip +10.0 ± 0.0" in text
     assert "3. Do general captions get the larger deviation? **yes**" in text
@@ -485,7 +498,11 @@ def test_a_worse_space_and_no_correlation_are_told(tmp_path):
         if piece.part == "seeds" and piece.loss == "gaussian":
             changes = measured(piece, 1e-3, recall=0.45, grade=0.02)
             records[piece] |= changes
+    records[piece_of(records, "rates", "clip")] |= {"skipped": 1, "scores": None}
+    records[piece_of(records, "seeds", "clip")] |= {"verdict": "complete collapse: all rows"}
     text = page(records, tmp_path)
+    assert "| clip | 1.0 (not finite) | 40.0 | 0.01 |" in text
+    assert "| clip | 3 | 1 |" in text
     assert "2. Is the joint space better? **no: worse in a comparison**" in text
     assert "3. Do general captions get the larger deviation? **no**" in text
 
