@@ -250,11 +250,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = _options.parse(Uncertainty, program="uncertainty", arguments=arguments)
     protocol = SIZES[config.size]
     name = "uncertainty" if config.size == "small" else f"uncertainty-{config.size}"
-    runs = config.output / name / "runs"
+    folder = config.output / name / "pieces"
     with _options.usage_errors():
         _options.check_range(config, "budget_minutes", low=0, open_low=False)
         wanted = _study.select(pieces(protocol), config.only)
-        records = _study.load(runs, protocol)
+        records = _study.load(folder, protocol)
     _common.say(_study.overview(wanted, records, protocol))
     left = [piece for piece in wanted if piece not in records]
     if config.dry_run:
@@ -267,8 +267,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             machine = _options.Machine(accelerator=config.accelerator)
             devices = _common.select_devices(machine)
             dataset = load_pairs("scenes", data_dir=config.data_dir)
-        _study.work(left, runs, protocol, Laboratory(dataset, devices), budget=budget)
-        records = _study.load(runs, protocol)
+        _study.work(left, folder, protocol, Laboratory(dataset, devices), budget=budget)
+        records = _study.load(folder, protocol)
     write_results(config.output, name, protocol, records)
     _common.say(f"page: {config.output / name}.md ({len(records)} of {len(pieces(protocol))} runs)")
 

@@ -524,7 +524,7 @@ def test_one_command_does_all(command, tmp_path, capsys):
     assert "27 of 27 pieces are left" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
     command("--only", "rates-*")
-    assert len(list((tmp_path / "uncertainty" / "runs").iterdir())) == 6
+    assert len(list((tmp_path / "uncertainty" / "pieces").iterdir())) == 6
     command("--budget-minutes=0")
     assert "(6 of 27 runs)" in capsys.readouterr().out
     command()
@@ -584,7 +584,6 @@ def test_a_piece_from_end_to_end(tmp_path, monkeypatch):
     assert first["loss"][-1] != other["loss"][-1]
     assert seeded["loss"][0] != first["loss"][0]
     assert first["chance_loss"] == pytest.approx(math.log(16))
-    assert first["loss"][-1] < first["loss"][0]
     assert first["deviations"] is None
     assert set(seeded["deviations"]["text mean"]) == {"1", "2", "3", "4"}
     record = json.loads(json.dumps({"settings": compared.settings(1e-3), "seconds": 1.0, **seeded}))
