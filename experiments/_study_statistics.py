@@ -25,7 +25,8 @@ from experiments._study import (
 
 WINDOW = 20  # steps before a step that it is compared with
 SPIKE = 5.0  # deviations above their median
-LEVEL = 0.99  # of chance: a loss that ends above it has learned nothing
+LEVEL = 0.99  # of the loss of equal embeddings
+FALL = 0.9  # of the first loss
 
 Curve = Sequence[float | None]
 
@@ -128,13 +129,19 @@ def failure(record: Record) -> str | None:
 
     "not finite": an update had to be refused, or the embeddings cannot be compared;
     "collapsed": all images or all texts point the same way;
-    "at chance": the loss ends at `LEVEL` of that of equal embeddings, or above.
+    "at chance": the loss ends at `LEVEL` of that of equal embeddings, or above; and it has not fallen
+    to `FALL` of the first, or pairs are found by luck. Sigmoid losses begin far above chance: where
+    they are on their way down and find pairs, they learn slowly, but do not fail.
     """
     if record["skipped"] or record["verdict"] == "not finite":
         return "not finite"
     if record["verdict"].startswith("complete collapse"):
         return "collapsed"
-    return "at chance" if final_loss(record) >= LEVEL else None
+    level = final_loss(record)
+    first = next((value for value in record["loss"] if value is not None), 0.0)
+    stuck = level * record["chance_loss"] >= FALL * first
+    lost = stuck or record["verdict"].startswith("unaligned")
+    return "at chance" if level >= LEVEL and lost else None
 
 
 def measures(record: Record) -> dict[str, float]:

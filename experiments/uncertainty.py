@@ -23,7 +23,7 @@ from experiments import _common, _options, _study, _study_figures, _study_page, 
 from experiments._study import Protocol, Records, pieces
 from experiments._study_losses import NAMES
 from experiments._study_runs import DIM, VOCABULARY, WARMUP, WEIGHT_DECAY, Laboratory
-from experiments._study_statistics import LEVEL, SPIKE, WINDOW
+from experiments._study_statistics import FALL, LEVEL, SPIKE, WINDOW
 from jaxcon.data.captions import load_pairs
 from jaxcon.training.checkpoint import write_text
 
@@ -125,10 +125,12 @@ a cosine. An update that is not finite is refused; a run with 50 of them in a ro
 - **Stability**, over the {settings} settings of *stability*. A run fails if an update had to be
   refused or its embeddings cannot be compared (*not finite*), if all images or all texts point the
   same way (*collapsed*), or if its loss in the last tenth is {level:g} of that of equal embeddings or
-  more (*at chance*; for the softmax losses that is the logarithm of the batch). A spike begins at a
-  step after the warm-up whose loss exceeds the median of the {window} before by {spike:g} times their
-  scaled median absolute deviation. Variation of the gradient norm is the standard deviation, after
-  the warm-up, of the logarithm of the norm over the median of the {window} before.
+  more (for the softmax losses: of the logarithm of the batch) and has either not fallen to {fall:g} of
+  the first or comes with pairs that are found by luck alone (*at chance*; sigmoid losses begin far
+  above it, and may be on their way down). A spike begins at a step after the warm-up whose loss
+  exceeds the median of the {window} before by {spike:g} times their scaled median absolute deviation.
+  Variation of the gradient norm is the standard deviation, after the warm-up, of the logarithm of the
+  norm over the median of the {window} before.
 - **Joint space**: recall@1, 5, 10 among 1,000 test images and their captions of grade 4, both ways
   (equal captions count as hits), and zero-shot accuracy for shape, colour, size and position of single
   objects. A run whose embeddings are not finite scores chance.
@@ -209,6 +211,7 @@ def protocol_text(protocol: Protocol) -> str:
         hours=seconds / 3600,
         speed=protocol.pairs_per_second,
         level=LEVEL,
+        fall=FALL,
         window=WINDOW,
         spike=SPIKE,
     )

@@ -137,6 +137,9 @@ def test_gradient_norms_are_compared_with_those_before():
         ({"loss": [9.0] * 36 + [1.97] * 4}, None),
         ({"loss": [1.0] * 36 + [1.99] * 4}, "at chance"),
         ({"loss": [None] * 40}, "at chance"),
+        ({"loss": [10.0] + [5.0] * 39}, None),
+        ({"loss": [10.0] + [9.1] * 39}, "at chance"),
+        ({"loss": [10.0] + [5.0] * 39, "verdict": "unaligned: rows spread"}, "at chance"),
     ],
 )
 def test_how_a_run_fails(changes, kind):
