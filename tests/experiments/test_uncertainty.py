@@ -4,6 +4,8 @@ import dataclasses
 import fcntl
 import json
 import math
+import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +35,7 @@ TINY = Protocol(
     stability_batches=(4, 8),
     stability_steps=40,
 )
+COMPARISONS = uncertainty.COMPARISONS
 RECALL = {"clip": 0.5, "gaussian": 0.6, "gaussian-shared": 0.4}
 
 
@@ -425,7 +428,7 @@ def test_the_protocol_can_be_run_in_three_hours_and_keeps_its_seeds_apart():
         assert len(set(names(pieces(protocol)))) == len(pieces(protocol))
     small = uncertainty.SIZES["small"]
     assert sum(_study.estimate(piece, {}, small) for piece in pieces(small)) < 3 * 3600
-    assert {"gaussian-shared", "clip"} == set(uncertainty.COMPARISONS["gaussian"])
+    assert {"gaussian-shared", "clip"} == set(COMPARISONS["gaussian"])
 
 
 def test_the_protocol_says_what_the_code_does():
@@ -439,6 +442,18 @@ def test_the_protocol_says_what_the_code_does():
             assert f"{start:g}" in described or name == "csd-clip"
 
 
+def test_the_committed_page_is_that_of_the_committed_records(tmp_path, monkeypatch):
+    monkeypatch.setattr(uncertainty, "COMPARISONS", COMPARISONS)
+    docs, small = pathlib.Path(__file__).parents[2] / "docs", uncertainty.SIZES["small"]
+    (tmp_path / "uncertainty").mkdir()
+    if (docs / "uncertainty" / "discussion.md").exists():
+        shutil.copy(docs / "uncertainty" / "discussion.md", tmp_path / "uncertainty")
+    records = _study.load(docs / "uncertainty" / "pieces", small)
+    uncertainty.write_results(tmp_path, "uncertainty", small, records)
+    for name in ("uncertainty.md", "uncertainty/results.json"):
+        assert (docs / name).read_text() == (tmp_path / name).read_text()
+
+
 def page(records, tmp_path):
     uncertainty.write_results(tmp_path, "study", TINY, records)
     return (tmp_path / "study.md").read_text()
@@ -446,9 +461,7 @@ def page(records, tmp_path):
 
 @pytest.fixture(autouse=True)
 def comparisons_of_few_losses(monkeypatch):
-    monkeypatch.setattr(
-        uncertainty, "COMPARISONS", {"gaussian": uncertainty.COMPARISONS["gaussian"]}
-    )
+    monkeypatch.setattr(uncertainty, "COMPARISONS", {"gaussian": COMPARISONS["gaussian"]})
 
 
 def test_the_page_without_results_shows_the_protocol(tmp_path):
