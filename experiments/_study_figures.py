@@ -83,6 +83,7 @@ def stability(protocol: Protocol, records: Records, path: Path) -> None:
             failed = [p for p in points if p[2]]
             ax.plot([p[0] for p in failed], [p[1] for p in failed], "x", color="k", ms=9)
         ax.set(title=f"batch {batch}", xlabel="learning rate", ylabel=rows[name], xscale="log")
+        ax.set_yscale("log" if name == "final loss" else "linear")  # diverged ones lie far above
 
     grid = [
         [lambda ax, n=name, b=batch: panel(ax, n, b) for batch in protocol.stability_batches]

@@ -58,7 +58,10 @@ def write(
         hours = sum(record["seconds"] for record in records.values()) / 3600
         kinds = ", ".join(sorted({record["device"] for record in records.values()}))
         note = f"{status} They took {hours:.1f} hours in all; devices: {kinds}."
-        drawn = [f"![{caption}]({folder}/{name})\n\n{caption}" for name, caption in figures.items()]
+        drawn = [
+            f"![Figure {number}]({folder}/{name})\n\n*Figure {number}.* {caption}"
+            for number, (name, caption) in enumerate(figures.items(), start=1)
+        ]
         results = "\n\n".join([note, *_tables(protocol, records, comparisons), *drawn])
     answer = _answer(protocol, records, comparisons)
     sections = [before, "## Results", results, "## Answer", answer]

@@ -209,17 +209,14 @@ class Stability(NamedTuple):
     @property
     def answer(self) -> str:
         """One of "more stable", "less stable" and "no difference shown", by the protocol's rule."""
-        steadier = _both(self.spikes, self.variation, "below")
-        rougher = _both(self.spikes, self.variation, "above")
+        told = [value for value in (self.spikes, self.variation) if value is not None]
+        lower, higher = any(v.below for v in told), any(v.above for v in told)
+        steadier, rougher = lower and not higher, higher and not lower
         if (self.p < 0.05 and self.fewer > self.more) or (self.fewer >= self.more and steadier):
             return "more stable"
         if (self.p < 0.05 and self.more > self.fewer) or (self.more >= self.fewer and rougher):
             return "less stable"
         return "no difference shown"
-
-
-def _both(first: Interval | None, second: Interval | None, side: str) -> bool:
-    return all(value is not None and getattr(value, side) for value in (first, second))
 
 
 def compare_stability(records: Records, loss: str, control: str) -> Stability:

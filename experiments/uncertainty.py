@@ -148,9 +148,10 @@ question 1 or 2 needs both, so that neither the squared distance nor the freedom
 the deviation's merit.
 
 1. *More stable* than a control: fewer settings fail (two-sided sign test over the settings in which
-   one of the two fails, p < 0.05); or no more of them fail, and both spikes and gradient-norm
-   variation are lower, the 95 % intervals of the mean differences over settings in which both
-   trained lying below 0. *Less stable* is the mirror image, all else *no difference shown*.
+   one of the two fails, p < 0.05); or no more of them fail, and of spikes and gradient-norm variation
+   one is lower and neither is higher: lower where the 95 % interval of the mean difference over
+   settings in which both trained lies below 0, higher where it lies above. *Less stable* is the
+   mirror image, all else *no difference shown*.
 2. *Better* than a control: the 95 % interval of the mean difference of recall@1, of runs of the same
    seed, lies above 0. *Worse*: below 0. All else: *no difference shown*.
 3. *Yes* if the 95 % interval of the mean correlation with the grade lies below -0.3; *weakly* if below
@@ -269,6 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with _options.usage_errors():
             machine = _options.Machine(accelerator=config.accelerator)
             devices = _common.select_devices(machine)
+            _common.say("loading scenes; the first time they are drawn, which takes half a minute")
             dataset = load_pairs("scenes", data_dir=config.data_dir)
         _study.work(left, folder, protocol, Laboratory(dataset, devices), budget=budget)
         records = _study.load(folder, protocol)

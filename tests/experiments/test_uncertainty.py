@@ -508,6 +508,20 @@ def test_the_page_with_all_results_answers(tmp_path):
     assert all(path.read_bytes() == drawn for path, drawn in figures.items())
 
 
+def test_one_of_spikes_and_variation_decides_if_the_other_does_not_contradict():
+    steady, calm, rough = (Interval(mean, 0.5, 3) for mean in (-1.0, 0.0, 1.0))
+    answers = {
+        (steady, calm): "more stable",
+        (calm, steady): "more stable",
+        (rough, None): "less stable",
+        (steady, rough): "no difference shown",
+        (calm, None): "no difference shown",
+    }
+    for (spikes, variation), answer in answers.items():
+        found = _study_statistics.Stability(0, 0, 1.0, spikes, variation, 12)
+        assert found.answer == answer
+
+
 def test_a_worse_space_and_no_correlation_are_told(tmp_path):
     records = everything()
     for piece in records:
