@@ -1,0 +1,274 @@
+"""A study in pieces: what has to be run, what has been run, what comes next.
+
+A piece is one training run, and one JSON file that appears when the run is done. What has a file is
+not run again, so that a study may be stopped at any time; several processes may work on one folder.
+
+>>> [piece.name for piece in pieces(Protocol(losses=("clip",), rates=(1e-3,), seeds=(0, 1)))][:3]
+['rates-clip-b128-lr0.001-s100', 'seeds-clip-s0', 'seeds-clip-s1']
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+from experiments._common import say
+from jaxcon.training.checkpoint import write_text
+
+Record = dict[str, Any]
+Part = Literal["rates", "seeds", "stability"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """The numbers that are fixed before the first run.
+
+    Attributes:
+        losses: that are compared, each under its name in `_study_losses`.
+        rates: learning rates to choose from, for each loss, on validation.
+        batch_size, steps: of the runs that choose and of those that are compared.
+        seeds: of the runs that are compared.
+        trial_seed: of the runs that choose, and of those for stability; none of `seeds`.
+        stability_rates, stability_batches, stability_steps: a grid for each loss, one run a point.
+        pairs_per_second: what the first estimate assumes; later ones go by what was measured.
+    """
+
+    losses: tuple[str, ...]
+    rates: tuple[float, ...] = (1e-3, 4e-3, 1.6e-2)
+    batch_size: int = 128
+    steps: int = 480
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    trial_seed: int = 100
+    stability_rates: tuple[float, ...] = (1e-3, 4e-3, 1.6e-2, 6.4e-2)
+    stability_batches: tuple[int, ...] = (32, 128, 256)
+    stability_steps: int = 160
+    pairs_per_second: float = 700.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """One run; its learning rate is None where the runs of the part "rates" choose it."""
+
+    part: Part
+    loss: str
+    batch_size: int
+    steps: int
+    seed: int
+    learning_rate: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of its file, without the ending."""
+        if self.learning_rate is None:
+            return f"{self.part}-{self.loss}-s{self.seed}"
+        rate = f"b{self.batch_size}-lr{self.learning_rate:g}"
+        return f"{self.part}-{self.loss}-{rate}-s{self.seed}"
+
+    def settings(self, rate: float) -> dict[str, Any]:
+        """What its file says that it is."""
+        return {**dataclasses.asdict(self), "learning_rate": rate}
+
+
+Runner = Callable[[Piece, float], Record]
+Records = Mapping[Piece, Record]
+
+
+def pieces(protocol: Protocol) -> list[Piece]:
+    """Return all pieces in the order of running: what chooses, what is compared, stability.
+
+    Within a part all losses come once before any comes again, so that a study which is stopped
+    early has as much of each.
+    """
+    size = (protocol.batch_size, protocol.steps)
+    trial, short = protocol.trial_seed, protocol.stability_steps
+    rates = [
+        Piece("rates", loss, *size, trial, rate)
+        for rate in protocol.rates
+        for loss in protocol.losses
+    ]
+    seeds = [
+        Piece("seeds", loss, *size, seed) for seed in protocol.seeds for loss in protocol.losses
+    ]
+    stability = [
+        Piece("stability", loss, batch, short, trial, rate)
+        for batch in protocol.stability_batches
+        for rate in protocol.stability_rates
+        for loss in protocol.losses
+    ]
+    return rates + seeds + stability
+
+
+def select(every: Sequence[Piece], patterns: Sequence[str]) -> list[Piece]:
+    """Return the pieces whose names fit one of the patterns; all without any pattern.
+
+    >>> every = pieces(Protocol(losses=("clip", "csd")))
+    >>> [piece.name for piece in select(every, ["seeds-*-s0"])]
+    ['seeds-clip-s0', 'seeds-csd-s0']
+
+    Args:
+        every: of `pieces`.
+        patterns: with `*` and `?`, for the whole name.
+
+    Raises:
+        ValueError: no piece fits a pattern.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(piece.name, pattern) for piece in every):
+            raise ValueError(
+                f"--only {pattern}: fits no piece; names look like {every[0].name} (* and ? stand "
+                "for what varies, --dry-run lists what is left)"
+            )
+    fits = (p for p in every if any(fnmatchcase(p.name, pattern) for pattern in patterns))
+    return list(fits) if patterns else list(every)
+
+
+def load(folder: Path, protocol: Protocol) -> dict[Piece, Record]:
+    """Return the records that are there.
+
+    Raises:
+        ValueError: a file that is no record of its piece under this protocol.
+    """
+    records = {}
+    for piece in pieces(protocol):
+        path = folder / f"{piece.name}.json"
+        if path.exists():
+            records[piece] = _read(path)
+    for piece, record in records.items():
+        rate = piece.learning_rate or choose_rate(protocol, records, piece.loss)
+        if rate is None:
+            raise ValueError(
+                f"{folder / piece.name}.json: made at a learning rate that the runs of the part "
+                "rates chose, but these are gone; restore them, or delete this file too"
+            )
+        if record["settings"] != piece.settings(rate):
+            raise ValueError(
+                f"{folder / piece.name}.json: made with {record['settings']}, the protocol says "
+                f"{piece.settings(rate)}; delete the file and run the piece again"
+            )
+    return records
+
+
+def _read(path: Path) -> Record:
+    try:
+        record = json.loads(path.read_text())
+        if {"settings", "seconds"} <= set(record):
+            return record
+    except (json.JSONDecodeError, TypeError):
+        pass
+    raise ValueError(f"{path}: not the record of a run; delete it and run the piece again")
+
+
+def choose_rate(protocol: Protocol, records: Records, loss: str) -> float | None:
+    """Return the learning rate with the best validation recall; None before all are tried.
+
+    Of equal ones the lower is taken. Recall is recall@1, averaged over both ways.
+    """
+    tried = [p for p in pieces(protocol) if p.part == "rates" and p.loss == loss]
+    if not all(piece in records for piece in tried):
+        return None
+    tried.sort(key=lambda piece: piece.learning_rate or 0)
+    return max(tried, key=lambda piece: mean_recall(records[piece])).learning_rate
+
+
+def mean_recall(record: Record, k: int = 1) -> float:
+    """Return recall@k, averaged over both ways; of a run that cannot be evaluated, chance.
+
+    >>> mean_recall({"scores": {"image to text, recall@1": 0.5, "text to image, recall@1": 0.25}})
+    0.375
+    """
+    scores = scores_of(record)
+    return sum(scores[f"{way}, recall@{k}"] for way in ("image to text", "text to image")) / 2
+
+
+def scores_of(record: Record) -> dict[str, float]:
+    """Return what a run scored; a run whose embeddings are not finite ranks at random."""
+    return record["chance"] if record["scores"] is None else record["scores"]
+
+
+def estimate(piece: Piece, records: Records, protocol: Protocol) -> float:
+    """Return the seconds that a piece will take, by the pieces that were run."""
+    alike = [r["seconds"] / _pairs(p) for p, r in records.items() if _pairs(p) == _pairs(piece)]
+    alike = alike or [r["seconds"] / _pairs(p) for p, r in records.items()]
+    return _pairs(piece) * (statistics.median(alike) if alike else 1 / protocol.pairs_per_second)
+
+
+def _pairs(piece: Piece) -> int:
+    return piece.batch_size * piece.steps
+
+
+def overview(wanted: Sequence[Piece], records: Records, protocol: Protocol) -> str:
+    """Return one line: how many of the pieces are left, and about how long they will take."""
+    left = [piece for piece in wanted if piece not in records]
+    hours = sum(estimate(piece, records, protocol) for piece in left) / 3600
+    basis = "measured" if records else "assumed"
+    speed = f"about {hours:.1f} hours at the {basis} speed"
+    return f"{len(left)} of {len(wanted)} pieces are left" + (f", {speed}" if left else "")
+
+
+def work(
+    wanted: Sequence[Piece],
+    folder: Path,
+    protocol: Protocol,
+    runner: Runner,
+    *,
+    budget: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Run what has no file yet, in order.
+
+    Args:
+        wanted: pieces of the protocol.
+        folder: of the files.
+        protocol: what they belong to.
+        runner: from a piece and its learning rate to its record.
+        budget: seconds; no piece is begun that would probably end later. None: no limit.
+        clock: tells seconds.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    start = clock()
+    for piece in wanted:
+        with _claim(folder / f"{piece.name}.json") as mine:
+            if not mine:
+                continue
+            records = load(folder, protocol)
+            rate = piece.learning_rate or choose_rate(protocol, records, piece.loss)
+            if rate is None:
+                say(f"{piece.name}: waits until every piece rates-{piece.loss}-* is done")
+                continue
+            if budget is not None and clock() - start + estimate(piece, records, protocol) > budget:
+                say(f"stopped before {piece.name}: it would end after the budget")
+                return
+            began = clock()
+            record = {"settings": piece.settings(rate), **runner(piece, rate)}
+            record["seconds"] = round(clock() - began, 1)
+            write_text(folder / f"{piece.name}.json", json.dumps(record) + "\n")
+        records = load(folder, protocol)
+        say(f"{piece.name}: {record['seconds']:.0f} s; {overview(wanted, records, protocol)}")
+
+
+@contextlib.contextmanager
+def _claim(path: Path) -> Iterator[bool]:
+    """Yield whether this process shall make the file: nobody has, and nobody is at it.
+
+    The lock is the kernel's: it ends with its process, however that ends.
+    """
+    if path.exists():
+        yield False
+        return
+    lock = path.with_name(f".{path.stem}.lock")
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        try:
+            yield not path.exists()
+        finally:
+            lock.unlink(missing_ok=True)

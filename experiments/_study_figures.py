@@ -1,0 +1,158 @@
+"""Figures of the study: scores with their intervals, stability by setting, deviations by group."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments._study import Protocol, Records
+from experiments._study_statistics import (
+    Interval,
+    interval,
+    measures,
+    of_settings,
+)
+
+_MARKS = ("o", "s", "^", "v", "D", "P", "X")
+
+
+def draw_all(protocol: Protocol, records: Records, folder: Path) -> dict[str, str]:
+    """Draw what there are runs for; return the caption of each figure by its file name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = {piece.part for piece in records}
+    captions = {}
+    if "seeds" in parts:
+        scores(protocol, records, folder / "scores.svg")
+        captions["scores.svg"] = (
+            "Test images: every run is a point; bars are means with 95 % intervals over seeds."
+        )
+        if any(record["deviations"] for record in records.values()):
+            deviations(protocol, records, folder / "deviations.svg")
+            captions["deviations.svg"] = (
+                "Predicted log deviation of test captions by grade (1 is most general) and of test "
+                "images by their number of objects, less the mean of all groups; bars are 95 % "
+                "intervals over seeds."
+            )
+    if "stability" in parts:
+        stability(protocol, records, folder / "stability.svg")
+        captions["stability.svg"] = (
+            "Runs at a range of learning rates and batch sizes: loss at the end as a share of that "
+            "of equal embeddings, and variation of the gradient norm. A cross marks a run that "
+            "failed."
+        )
+    return captions
+
+
+def scores(protocol: Protocol, records: Records, path: Path) -> None:
+    """Recall@1, averaged over both ways, and the mean of the zero-shot accuracies, by loss."""
+    names = {
+        "recall@1": "recall@1, mean of both ways",
+        "zero-shot mean": "zero-shot accuracy, mean",
+    }
+
+    def panel(ax: Any, name: str) -> None:
+        for place, loss in enumerate(protocol.losses):
+            values = [
+                100 * measures(record)[name]
+                for piece, record in records.items()
+                if piece.part == "seeds" and piece.loss == loss
+            ]
+            ax.plot([place] * len(values), values, ".", color="0.6", zorder=1)
+            if mean := interval(values):
+                _bar(ax, place + 0.2, mean, _colour(protocol, loss))
+        ax.set_xticks(range(len(protocol.losses)), protocol.losses, rotation=30, ha="right")
+        ax.set(title=names[name], ylabel="percent")
+
+    _draw(path, [[lambda ax, name=name: panel(ax, name) for name in names]], legend=False)
+
+
+def stability(protocol: Protocol, records: Records, path: Path) -> None:
+    """A row for the loss at the end, one for the gradient norm; a column for each batch size."""
+    rows = {"final loss": "loss at the end / chance", "norm variation": "gradient-norm variation"}
+
+    def panel(ax: Any, name: str, batch: int) -> None:
+        for loss in protocol.losses:
+            settings = of_settings(records, loss)
+            points = [
+                (rate, values[name], values["failure"])
+                for (size, rate), values in sorted(settings.items())
+                if size == batch and values[name] is not None
+            ]
+            style = {"color": _colour(protocol, loss), "marker": _mark(protocol, loss)}
+            ax.plot([p[0] for p in points], [p[1] for p in points], **style, ms=4, label=loss)
+            failed = [p for p in points if p[2]]
+            ax.plot([p[0] for p in failed], [p[1] for p in failed], "x", color="k", ms=9)
+        ax.set(title=f"batch {batch}", xlabel="learning rate", ylabel=rows[name], xscale="log")
+        ax.set_yscale("log" if name == "final loss" else "linear")  # diverged ones lie far above
+
+    grid = [
+        [lambda ax, n=name, b=batch: panel(ax, n, b) for batch in protocol.stability_batches]
+        for name in rows
+    ]
+    _draw(path, grid, legend=True)
+
+
+def deviations(protocol: Protocol, records: Records, path: Path) -> None:
+    """Mean log deviation of captions by grade, and of images by their number of objects."""
+    axes = {"text mean": "grade of the caption", "image mean": "objects in the image"}
+
+    def panel(ax: Any, kind: str) -> None:
+        for number, loss in enumerate(protocol.losses):
+            runs = [
+                record["deviations"][kind]
+                for piece, record in records.items()
+                if piece.part == "seeds" and piece.loss == loss and record["deviations"]
+            ]
+            if runs:
+                groups = list(runs[0])
+                means = [interval(_centred(runs, group)) for group in groups]
+                shift = 0.04 * (number - len(protocol.losses) / 2)
+                style = {"color": _colour(protocol, loss), "marker": _mark(protocol, loss)}
+                ax.errorbar(
+                    [int(group) + shift for group in groups],
+                    [mean.mean for mean in means if mean],
+                    [mean.half or 0.0 for mean in means if mean],
+                    **style,
+                    ms=4,
+                    capsize=2,
+                    label=loss,
+                )
+                ax.set_xticks([int(group) for group in groups])
+        ax.axhline(0, color="0.8", zorder=0)
+        ax.set(xlabel=axes[kind], ylabel="log deviation, centred")
+
+    _draw(path, [[lambda ax, kind=kind: panel(ax, kind) for kind in axes]], legend=True)
+
+
+def _centred(runs: Sequence[dict[str, float]], group: str) -> list[float]:
+    return [run[group] - statistics.fmean(run.values()) for run in runs]
+
+
+def _bar(ax: Any, place: float, mean: Interval, colour: str) -> None:
+    ax.errorbar(place, mean.mean, mean.half or 0.0, fmt="o", color=colour, ms=5, capsize=4)
+
+
+def _colour(protocol: Protocol, loss: str) -> str:
+    return f"C{protocol.losses.index(loss)}"
+
+
+def _mark(protocol: Protocol, loss: str) -> str:
+    return _MARKS[protocol.losses.index(loss) % len(_MARKS)]
+
+
+def _draw(path: Path, grid: Sequence[Sequence[Callable[[Any], None]]], *, legend: bool) -> None:
+    """An SVG file whose bytes depend on what is drawn alone."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.hashsalt": "jaxcon", "axes.grid": True, "grid.alpha": 0.3}):
+        rows, columns = len(grid), len(grid[0])
+        size = (3.6 * columns + (1.6 if legend else 0), 3.0 * rows + 0.4)
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False)
+        for panels, row in zip(grid, axes, strict=True):
+            for panel, ax in zip(panels, row, strict=True):
+                panel(ax)
+        if legend:
+            figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
+        figure.savefig(path, metadata={"Date": None})

@@ -1,0 +1,74 @@
+"""The losses of the study of uncertainty: those of `experiments.clip`, and what isolates a cause.
+
+A control has everything but the part in question: `gaussian-shared` has the distances of `gaussian`
+and a deviation that is learned, but one for all samples; `csd-clip` adds to `csd` a term that knows
+no deviation.
+"""
+
+import functools
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+
+from experiments import _pairs
+from experiments._pairs import Embedded, Objective, Outputs
+from jaxcon.losses import gaussian_clip_loss
+from jaxcon.similarity import squared_distance
+
+NAMES = ("clip", "siglip", "gaussian", "gaussian-shared", "gaussian-exact", "csd", "csd-clip")
+
+
+def make_objective(name: str) -> Objective:
+    """Return the objective of a name in `NAMES`, with its own first values.
+
+    >>> make_objective("gaussian-shared").log_std is None
+    True
+    """
+    if name in get_args(_pairs.LossName):
+        return _pairs.make_objective(name, None)  # pyright: ignore[reportArgumentType]
+    gaussian, csd, clip = (
+        _pairs.make_objective(known, None) for known in ("gaussian", "csd", "clip")
+    )
+    objectives = {
+        "gaussian-shared": Objective(
+            _gaussian_shared, {"log_std": 0.0}, None, _nearness, gaussian.chance
+        ),
+        "gaussian-exact": gaussian._replace(loss=_gaussian_exact, scores=_exact_log_density),
+        "csd-clip": csd._replace(
+            loss=functools.partial(_csd_and_clip, csd=csd, clip=clip),
+            scalars={**csd.scalars, **clip.scalars},
+            chance=lambda batch: batch * csd.chance(batch) + clip.chance(batch),
+        ),
+    }
+    return objectives[name]
+
+
+def _gaussian_shared(outputs: Outputs) -> jax.Array:
+    """The logarithms cancel: softmax over squared distances, with a learned temperature."""
+    z1, z2 = outputs.image.z, outputs.text.z
+    log_std = jnp.broadcast_to(outputs.scalars["log_std"], z1.shape[:1])
+    return gaussian_clip_loss(z1, z2, log_std, log_std, axis_name="batch")
+
+
+def _gaussian_exact(outputs: Outputs) -> jax.Array:
+    image, text = outputs.image, outputs.text
+    return gaussian_clip_loss(
+        image.z, text.z, image.log_std, text.log_std, exact=True, axis_name="batch"
+    )
+
+
+def _csd_and_clip(outputs: Outputs, *, csd: Objective, clip: Objective) -> jax.Array:
+    """csd as a sum over each anchor's pairs, as siglip is: its mean would hardly count beside clip."""
+    learned = {name: outputs.scalars[name] for name in csd.scalars}
+    pairs = jax.lax.axis_size("batch") * len(outputs.image.z)
+    return pairs * csd.loss(outputs._replace(scalars=learned)) + clip.loss(outputs)
+
+
+def _nearness(queries: Embedded, candidates: Embedded) -> jax.Array:
+    return -squared_distance(queries.z, candidates.z)
+
+
+def _exact_log_density(queries: Embedded, candidates: Embedded) -> jax.Array:
+    dim, log_std = candidates.z.shape[-1], candidates.log_std
+    return -dim * log_std - squared_distance(queries.z, candidates.z) * jnp.exp(-2 * log_std) / 2

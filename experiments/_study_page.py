@@ -1,0 +1,275 @@
+"""The page of the study: what was fixed beforehand, and what the runs that exist say to it."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments._study import Protocol, Record, Records, choose_rate, mean_recall, pieces
+from experiments._study_statistics import (
+    Interval,
+    compare_seeds,
+    compare_stability,
+    failure,
+    intervals,
+    of_settings,
+    overall,
+    space_answer,
+    variance_answer,
+)
+
+_NONE = "–"  # noqa: RUF001
+_SHARES = ("recall@1", "recall@5", "recall@10", "zero-shot mean")
+_CORRELATIONS = {
+    "text with grade": "caption with grade",
+    "text with grade, from 2 on": "the same without grade 1",
+    "image with number of objects": "image with number of objects",
+    "image with size of a single object": "image with size, 1 object",
+}
+
+
+def write(
+    protocol: Protocol,
+    records: Records,
+    *,
+    before: str,
+    after: str,
+    comparisons: Mapping[str, Sequence[str]],
+    figures: Mapping[str, str],
+    folder: str,
+    discussion: str = "",
+) -> str:
+    """Return the page in Markdown.
+
+    Args:
+        protocol: of the study.
+        records: that are there.
+        before: title, question and protocol.
+        after: limits.
+        comparisons: for each loss with deviations its controls; the answer is that of the first.
+        figures: captions by file name.
+        folder: of the figures, as seen from the page.
+        discussion: written by hand, if there is one.
+    """
+    done, planned = len(records), len(pieces(protocol))
+    status = f"**{done} of {planned} runs are done.**"
+    if not records:
+        results = f"No results yet: {status}"
+    else:
+        hours = sum(record["seconds"] for record in records.values()) / 3600
+        kinds = ", ".join(sorted({record["device"] for record in records.values()}))
+        note = f"{status} They took {hours:.1f} hours in all; devices: {kinds}."
+        drawn = [
+            f"![Figure {number}]({folder}/{name})\n\n*Figure {number}.* {caption}"
+            for number, (name, caption) in enumerate(figures.items(), start=1)
+        ]
+        results = "\n\n".join([note, *_tables(protocol, records, comparisons), *drawn])
+    answer = _answer(protocol, records, comparisons)
+    sections = [before, "## Results", results, "## Answer", answer]
+    if discussion:
+        sections += ["## Discussion, written after the results", discussion.strip()]
+    return "\n\n".join([*sections, "## Limits", after]) + "\n"
+
+
+def markdown(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table.
+
+    >>> print(markdown(["loss", "n"], [["clip", "5"]]))
+    | loss | n |
+    |---|---|
+    | clip | 5 |
+    """
+    lines = [heading, ["---"] * len(heading), *rows]
+    texts = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([texts[0], texts[1].replace(" ", ""), *texts[2:]])
+
+
+def cell(value: Interval | None, *, factor: float = 1.0, digits: int = 1, sign: str = "") -> str:
+    """Return a mean with half its interval.
+
+    >>> cell(Interval(0.834, 0.021, 5), factor=100), cell(Interval(-0.5, None, 1), digits=2), cell(None)
+    ('83.4 ± 2.1', '-0.50', '–')
+    """
+    if value is None:
+        return _NONE
+    mean = f"{factor * value.mean:{sign}.{digits}f}"
+    return mean if value.half is None else f"{mean} ± {factor * value.half:.{digits}f}"
+
+
+def _tables(
+    protocol: Protocol, records: Records, comparisons: Mapping[str, Sequence[str]]
+) -> list[str]:
+    by_loss = {name: intervals(protocol, records, name) for name in protocol.losses}
+    texts = []
+    if any(piece.part == "rates" for piece in records):
+        texts += [
+            "### Choice of the learning rate",
+            "Recall@1 on validation images, percent, mean of both ways; in brackets how a run failed.",
+            _rates(protocol, records),
+        ]
+    if any(by_loss.values()):
+        texts += [
+            "### Retrieval and zero-shot accuracy",
+            "Percent on test images, mean and half the 95 % interval over seeds. Recall is averaged "
+            "over both ways.",
+            _scores(records, by_loss),
+            "Each way and each attribute:",
+            _details(by_loss),
+            "Difference of recall@1 in percentage points, runs of one seed against each other:",
+            _differences(protocol, records, comparisons),
+            "### Deviations, and how much of the space is used",
+            "Rank correlation of the predicted log deviation; effective rank and uniformity (lower "
+            "is more uniform) of the test pairs.",
+            _deviations(by_loss),
+        ]
+    if any(piece.part == "stability" for piece in records):
+        texts += [
+            "### Stability",
+            "Over the settings that were run; spikes and variation are means over those that "
+            "trained.",
+            _stability(protocol, records),
+            "Against a control, in the same settings:",
+            _stability_differences(records, comparisons),
+        ]
+    return texts
+
+
+def _rates(protocol: Protocol, records: Records) -> str:
+    rows = []
+    for loss in protocol.losses:
+        tried = {
+            p.learning_rate: r for p, r in records.items() if p.part == "rates" and p.loss == loss
+        }
+        chosen = choose_rate(protocol, records, loss)
+        texts = [_tried(tried.get(rate)) for rate in protocol.rates]
+        rows.append([loss, *texts, _NONE if chosen is None else f"{chosen:g}"])
+    return markdown(["loss", *(f"{rate:g}" for rate in protocol.rates), "chosen"], rows)
+
+
+def _tried(record: Record | None) -> str:
+    if record is None:
+        return _NONE
+    failed = failure(record)
+    return f"{100 * mean_recall(record):.1f}" + (f" ({failed})" if failed else "")
+
+
+def _scores(records: Records, by_loss: Mapping[str, Mapping[str, Interval | None]]) -> str:
+    rows = []
+    for loss, values in by_loss.items():
+        runs = [r for p, r in records.items() if p.part == "seeds" and p.loss == loss]
+        failed = sum(failure(record) is not None for record in runs)
+        shares = [cell(values.get(name), factor=100) for name in _SHARES]
+        rows.append([loss, str(len(runs)), str(failed), *shares])
+    return markdown(["loss", "runs", "failed", *_SHARES], rows)
+
+
+def _details(by_loss: Mapping[str, Mapping[str, Interval | None]]) -> str:
+    names = [
+        name
+        for name in next(values for values in by_loss.values() if values)
+        if name not in _SHARES and (", recall@1" in name or name.startswith("zero-shot"))
+    ]
+    names = [name for name in names if not name.endswith("recall@10")]
+    rows = [
+        [loss, *(cell(values.get(name), factor=100) for name in names)]
+        for loss, values in by_loss.items()
+    ]
+    return markdown(["loss", *names], rows)
+
+
+def _differences(
+    protocol: Protocol, records: Records, comparisons: Mapping[str, Sequence[str]]
+) -> str:
+    rows = []
+    for loss, control in _pairs(comparisons):
+        value = compare_seeds(protocol, records, loss, control, "recall@1")
+        told = space_answer(value) if value and value.half is not None else _NONE
+        rows.append([f"{loss} - {control}", cell(value, factor=100, sign="+"), told])
+    return markdown(["losses", "recall@1", "the first is"], rows)
+
+
+def _deviations(by_loss: Mapping[str, Mapping[str, Interval | None]]) -> str:
+    rows = []
+    for loss, values in by_loss.items():
+        correlations = [cell(values.get(name), digits=2, sign="+") for name in _CORRELATIONS]
+        space = [cell(values.get("effective_rank")), cell(values.get("uniformity"), digits=2)]
+        rows.append([loss, *correlations, *space])
+    heading = ["loss", *_CORRELATIONS.values(), "effective rank", "uniformity"]
+    return markdown(heading, rows)
+
+
+def _stability(protocol: Protocol, records: Records) -> str:
+    rows = []
+    for loss in protocol.losses:
+        settings = list(of_settings(records, loss).values())
+        kinds = [row["failure"] for row in settings]
+        trained = [row for row in settings if row["failure"] is None]
+        failed = [str(kinds.count(kind)) for kind in ("not finite", "collapsed", "at chance")]
+        rows.append(
+            [
+                loss,
+                f"{len(settings) - len(trained)} of {len(settings)}",
+                *failed,
+                _mean([row["spikes"] for row in trained], 2),
+                _mean([row["norm variation"] for row in trained], 3),
+            ]
+        )
+    heading = ["loss", "failed", "not finite", "collapsed", "at chance"]
+    return markdown([*heading, "spikes in 100 steps", "gradient-norm variation"], rows)
+
+
+def _mean(values: Sequence[float | None], digits: int) -> str:
+    known = [value for value in values if value is not None]
+    return f"{statistics.fmean(known):.{digits}f}" if known else _NONE
+
+
+def _stability_differences(records: Records, comparisons: Mapping[str, Sequence[str]]) -> str:
+    rows = []
+    for loss, control in _pairs(comparisons):
+        value = compare_stability(records, loss, control)
+        rows.append(
+            [
+                f"{loss} - {control}",
+                f"{value.fewer} / {value.more}",
+                f"{value.p:.2g}",
+                cell(value.spikes, digits=2, sign="+"),
+                cell(value.variation, digits=3, sign="+"),
+                value.answer,
+            ]
+        )
+    heading = ["losses", "only the second / first failed", "sign test p"]
+    return markdown([*heading, "spikes", "variation", "the first is"], rows)
+
+
+def _pairs(comparisons: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
+    return [(loss, control) for loss, controls in comparisons.items() for control in controls]
+
+
+def _answer(protocol: Protocol, records: Records, comparisons: Mapping[str, Sequence[str]]) -> str:
+    """By the rules of the protocol, of its first comparison; only when every run is there."""
+    left = len(pieces(protocol)) - len(records)
+    if left:
+        return f"Not yet: {left} runs are missing, and the answer is drawn from all of them."
+    loss, controls = next(iter(comparisons.items()))
+    stable = {c: compare_stability(records, loss, c).answer for c in controls}
+    better = {c: compare_seeds(protocol, records, loss, c, "recall@1") for c in controls}
+    space: dict[str, Any] = {c: space_answer(value) for c, value in better.items() if value}
+    correlation = intervals(protocol, records, loss)["text with grade"]
+    assert correlation is not None
+    sizes = "; ".join(
+        f"recall@1 against {c} {cell(value, factor=100, sign='+')} points: {space[c]}"
+        for c, value in better.items()
+    )
+    steadier = "; ".join(f"against {c}: {told}" for c, told in stable.items())
+    return "\n".join(
+        [
+            f"1. Is training more stable? **{_said(stable, 'more stable', 'less stable')}** "
+            f"({steadier}).",
+            f"2. Is the joint space better? **{_said(space, 'better', 'worse')}** ({sizes}).",
+            f"3. Do general captions get the larger deviation? **{variance_answer(correlation)}** "
+            f"(rank correlation with the grade {cell(correlation, digits=2, sign='+')}).",
+        ]
+    )
+
+
+def _said(answers: Mapping[str, str], good: str, bad: str) -> str:
+    return overall(list(answers.values()), good, bad)

@@ -1,0 +1,248 @@
+"""How a piece of the study becomes a record: train, then measure.
+
+What is compiled for a loss and a batch size serves all its pieces: seed and learning rate are
+arrays of the step, not constants in it.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments import _images, _pairs, _retrieval
+from experiments._common import jit_once
+from experiments._pairs import DualEncoder, Embedded, Objective
+from experiments._study import Piece, Record
+from experiments._study_losses import make_objective
+from experiments._study_statistics import rank_correlation
+from jaxcon.data.captions import PairDataset, PairSplit
+from jaxcon.data.pairs import pair_batches
+from jaxcon.diagnostics import collapse_report
+from jaxcon.encoders.tokenizer import Tokenizer
+from jaxcon.training.devices import batch_sharding, make_mesh, replicate
+from jaxcon.training.optimizers import adamw, warmup_cosine
+from jaxcon.training.state import create_state
+from jaxcon.training.step import Step, make_train_step, shard_step
+
+DIM = 128
+VOCABULARY = 4096
+WEIGHT_DECAY = 1e-2
+WARMUP = 0.1  # of the steps
+_PATIENCE = 50  # refused updates in a row that end a run
+
+
+class Network(NamedTuple):
+    """What belongs to a loss: its objective, the model, and both compiled for first use and last."""
+
+    objective: Objective
+    model: DualEncoder
+    init: Callable[[jax.Array], Any]
+    encode: _retrieval.Encode
+
+
+class Trainer(NamedTuple):
+    """What belongs to a loss, a batch size and a number of steps."""
+
+    optimizer: optax.GradientTransformation
+    step: Step
+
+
+class Laboratory:
+    """Runs pieces on a dataset of captioned images with grades.
+
+    Args:
+        dataset: of `load_pairs("scenes")`.
+        devices: that share a batch.
+        encoder: of the images.
+        vocabulary: of the captions.
+    """
+
+    def __init__(
+        self,
+        dataset: PairDataset,
+        devices: Sequence[Any],
+        *,
+        encoder: _images.Encoder = "convnet",
+        vocabulary: int = VOCABULARY,
+    ):
+        texts = [text for captions in dataset.train.captions for text in captions]
+        self._dataset = dataset
+        self._encoder: _images.Encoder = encoder
+        self._tokenizer = Tokenizer.train(texts, vocabulary=vocabulary)
+        self._captions = _pairs.caption_tokens(dataset.train, self._tokenizer)
+        self._mesh = make_mesh(devices)
+        # Not a decorator: the cache of a method would keep the dataset alive.
+        self._network = functools.cache(self._make_network)
+        self._trainer = functools.cache(self._make_trainer)
+
+    def __call__(self, piece: Piece, rate: float) -> Record:
+        """Return the record of a run at a learning rate, all of it ready for JSON."""
+        network = self._network(piece.loss)
+        variables, rows = self._train(piece, rate)
+        return {
+            "device": self._mesh.devices.flat[0].device_kind,
+            "chance_loss": network.objective.chance(piece.batch_size),
+            "warmup": _warmup(piece.steps),
+            "loss": [_rounded(row["loss"]) for row in rows],
+            "gradient_norm": [_rounded(row["gradient_norm"]) for row in rows],
+            "skipped": int(rows[-1]["skipped"]),
+            "scalars": {name: _rounded(rows[-1][name]) for name in network.objective.scalars},
+            **self._measure(piece, network, variables),
+        }
+
+    def _make_network(self, loss: str) -> Network:
+        objective = make_objective(loss)
+        shape = self._dataset.train.images.image_shape
+        model = _pairs.make_model(
+            self._encoder,
+            objective,
+            side=shape[0],
+            vocabulary=self._tokenizer.vocabulary,
+            dim=DIM,
+            precision="f32",
+        )
+        image, tokens = jnp.zeros((1, *shape)), jnp.zeros((1, self._tokenizer.length), jnp.int32)
+        init = jit_once(lambda key: model.init(key, image, tokens, train=False))
+        return Network(objective, model, init, _retrieval.make_encode(model, self._tokenizer))
+
+    def _make_trainer(self, loss: str, batch_size: int, steps: int) -> Trainer:
+        """The batch size is in the key alone: each has its own compiled step."""
+        network = self._network(loss)
+        schedule = warmup_cosine(1.0, warmup_steps=_warmup(steps), total_steps=steps)
+        optimizer = optax.chain(adamw(schedule, weight_decay=WEIGHT_DECAY), times_state())
+        step = make_train_step(_pairs.make_loss(network.model, network.objective))
+        return Trainer(optimizer, shard_step(step, self._mesh))
+
+    def _train(self, piece: Piece, rate: float) -> tuple[Any, list[dict[str, Any]]]:
+        """Variables after the run, and the metrics of its steps."""
+        network = self._network(piece.loss)
+        trainer = self._trainer(piece.loss, piece.batch_size, piece.steps)
+        keys = jax.random.split(jax.random.key(piece.seed))
+        variables = jax.device_get(network.init(keys[0]))
+        state = create_state(variables, trainer.optimizer, apply_fn=network.model.apply)
+        scheduled: Any = state.opt_state
+        state = state.replace(opt_state=(scheduled[0], np.float32(rate)))
+        state = replicate(state, self._mesh)
+        batches = pair_batches(
+            self._dataset.train.images,
+            self._captions,
+            seed=piece.seed,
+            batch_size=piece.batch_size,
+            sharding=batch_sharding(self._mesh),
+        )
+        rows: list[dict[str, Any]] = []
+        pending: list[Any] = []
+        for number, batch in enumerate(itertools.islice(batches, piece.steps), start=1):
+            state, metrics = trainer.step(state, batch, keys[1])
+            pending.append(metrics)
+            if number % _PATIENCE == 0 or number == piece.steps:
+                rows += jax.device_get(pending)
+                pending = []
+                if _gave_up([int(row["skipped"]) for row in rows]):
+                    break
+        return jax.device_get(state.variables()), rows
+
+    def _measure(self, piece: Piece, network: Network, variables: Any) -> Record:
+        """The test images are touched by the part "seeds" alone; others measure on validation."""
+        split = self._dataset.test if piece.part == "seeds" else self._dataset.validation
+        measured = dataclasses.replace(self._dataset, test=split)
+        held = _retrieval.held_out(split)
+        sides = (
+            network.encode.images(variables, held.images),
+            network.encode.texts(variables, held.captions),
+        )
+        record: Record = {"scores": None, "deviations": None}
+        record |= {"verdict": "not finite", "effective_rank": 0.0, "uniformity": 0.0}
+        if piece.part != "stability":
+            record["chance"] = _retrieval.chance(measured)
+        if not all(_comparable(side) for side in sides):
+            return record
+        report = collapse_report(sides[0].z, sides[1].z, temperature=0.07)
+        record |= {
+            "verdict": report.verdict,
+            "effective_rank": _rounded(report.effective_rank),
+            "uniformity": _rounded(report.uniformity),
+        }
+        if piece.part != "stability":
+            record["scores"] = _retrieval.evaluate(
+                network.encode, variables, network.objective, measured
+            )
+        if piece.part == "seeds" and network.objective.log_std is not None:
+            record["deviations"] = deviations(network.encode, variables, split)
+        return record
+
+
+def times_state() -> optax.GradientTransformation:
+    """Return an update times a number that is its state: a learning rate that is not compiled in.
+
+    >>> update = times_state().update
+    >>> updates, _ = update({"w": jnp.ones(2)}, jnp.float32(0.5))
+    >>> updates["w"].tolist()
+    [0.5, 0.5]
+    """
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        return jax.tree.map(lambda leaf: state * leaf, updates), state
+
+    return optax.GradientTransformation(lambda params: jnp.ones((), jnp.float32), update)
+
+
+def deviations(encode: _retrieval.Encode, variables: Any, split: PairSplit) -> Record:
+    """Return how the log deviations follow what is known of captions and images.
+
+    Args:
+        encode: of the model.
+        variables: of the model.
+        split: with grades, counts and the attribute size, 0 for small.
+    """
+    assert split.grades is not None
+    assert split.counts is not None
+    texts = [text for captions in split.captions for text in captions]
+    grades = np.array([grade for row in split.grades for grade in row])
+    of_texts = encode.texts(variables, texts).log_std
+    of_images = encode.images(variables, split.images.images).log_std
+    size = split.attributes["size"]
+    return {
+        "text with grade": rank_correlation(of_texts, grades),
+        "text with grade, from 2 on": rank_correlation(of_texts[grades > 1], grades[grades > 1]),
+        "image with number of objects": rank_correlation(of_images, split.counts),
+        "image with size of a single object": rank_correlation(
+            of_images[size >= 0], size[size >= 0]
+        ),
+        "text mean": _means(of_texts, grades),
+        "image mean": _means(of_images, split.counts),
+    }
+
+
+def _means(values: np.ndarray, groups: np.ndarray) -> dict[str, float]:
+    return {str(group): _rounded(values[groups == group].mean()) for group in np.unique(groups)}
+
+
+def _comparable(side: Embedded) -> bool:
+    """Whether scores can be computed: NaN, and what overflows in them, cannot be ranked."""
+    return bool((np.abs(side.z) < 1e15).all() and (np.abs(side.log_std) < 40).all())
+
+
+def _gave_up(skipped: Sequence[int]) -> bool:
+    before = skipped[-_PATIENCE - 1] if len(skipped) > _PATIENCE else 0
+    return skipped[-1] - before >= _PATIENCE
+
+
+def _warmup(steps: int) -> int:
+    return round(WARMUP * steps)
+
+
+def _rounded(value: Any) -> Any:
+    """Five digits are enough for a figure; JSON has no NaN.
+
+    >>> _rounded(0.123456), _rounded(float("nan"))
+    (0.12346, None)
+    """
+    return float(f"{float(value):.5g}") if math.isfinite(value) else None

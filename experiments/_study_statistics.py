@@ -1,0 +1,342 @@
+"""The statistics of the study: plain functions of numbers, and how the answer follows from them.
+
+A comparison is of runs that differ in the loss alone: of one seed, or of one batch size and rate.
+"""
+
+import itertools
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from experiments._study import (
+    Piece,
+    Protocol,
+    Record,
+    Records,
+    choose_rate,
+    mean_recall,
+    pieces,
+    scores_of,
+)
+
+WINDOW = 20  # steps before a step that it is compared with
+SPIKE = 5.0  # deviations above their median
+LEVEL = 0.99  # of the loss of equal embeddings
+FALL = 0.9  # of the first loss
+
+Curve = Sequence[float | None]
+
+
+class Interval(NamedTuple):
+    """A mean of n values, and half the width of its 95 % interval; None for a single value."""
+
+    mean: float
+    half: float | None
+    n: int
+
+    @property
+    def above(self) -> bool:
+        """Whether all of the interval lies above 0."""
+        return self.half is not None and self.mean - self.half > 0
+
+    @property
+    def below(self) -> bool:
+        """Whether all of the interval lies below 0."""
+        return self.half is not None and self.mean + self.half < 0
+
+
+def interval(values: Sequence[float]) -> Interval | None:
+    """Return mean and t interval of independent values; None without any.
+
+    >>> found = interval([1.0, 2.0, 3.0])
+    >>> found.mean, round(found.half, 3)  # 4.303 / sqrt(3)
+    (2.0, 2.484)
+    """
+    n = len(values)
+    if n < 2:
+        return Interval(values[0], None, 1) if values else None
+    half = float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(values) / math.sqrt(n)
+    return Interval(statistics.fmean(values), half, n)
+
+
+def rank_correlation(values: np.ndarray, groups: np.ndarray) -> float:
+    """Return Spearman's coefficient, equal values sharing their mean rank; 0 if all are equal.
+
+    >>> round(rank_correlation(np.array([3.0, 2.0, 2.0]), np.array([1, 2, 3])), 4)
+    -0.866
+    """
+    if not np.ptp(values) or not np.ptp(groups):
+        return 0.0
+    result: Any = stats.spearmanr(values, groups)
+    return float(result.statistic)
+
+
+def spikes(losses: Curve, *, start: int) -> int:
+    """Return how often the loss jumps above what the steps before it let expect.
+
+    A step is out of line if its loss is not finite, or exceeds the median of the `WINDOW` finite
+    losses before it by `SPIKE` times their median absolute deviation, scaled by 1.4826 to be a
+    standard deviation of normal values. Steps out of line in a row are one spike.
+
+    Args:
+        losses: step by step, None where not finite.
+        start: first step that counts.
+    """
+    count, before = 0, False
+    for step in range(start, len(losses)):
+        known = [value for value in losses[:step] if value is not None][-WINDOW:]
+        value = losses[step]
+        out = value is None
+        if value is not None and len(known) == WINDOW:
+            middle = statistics.median(known)
+            spread = 1.4826 * statistics.median(abs(v - middle) for v in known)
+            out = value > middle + SPIKE * spread
+        count += out and not before
+        before = out
+    return count
+
+
+def norm_variation(norms: Curve, *, start: int) -> float | None:
+    """Return the deviation of ln(norm / median of the `WINDOW` norms before it).
+
+    The ratio has no unit, so that losses of different scale can be compared, and follows the slow
+    change in the course of a run.
+
+    Args:
+        norms: of the gradient, step by step; those that are None or 0 are left out.
+        start: first step that counts.
+    """
+    ratios = []
+    for step in range(start, len(norms)):
+        known = [value for value in norms[:step] if value][-WINDOW:]
+        if (value := norms[step]) and len(known) == WINDOW:
+            ratios.append(math.log(value / statistics.median(known)))
+    return statistics.stdev(ratios) if len(ratios) > 1 else None
+
+
+def final_loss(record: Record) -> float:
+    """Return the mean loss of the last tenth of the steps, as a share of chance."""
+    losses = [value for value in record["loss"] if value is not None]
+    last = losses[-max(1, len(losses) // 10) :]
+    return statistics.fmean(last) / record["chance_loss"] if last else math.inf
+
+
+def failure(record: Record) -> str | None:
+    """Return how a run failed, None if it did not: the first that applies of
+
+    "not finite": an update had to be refused, or the embeddings cannot be compared;
+    "collapsed": all images or all texts point the same way;
+    "at chance": the loss ends at `LEVEL` of that of equal embeddings, or above; and it has not fallen
+    to `FALL` of the first, or pairs are found by luck. Sigmoid losses begin far above chance: where
+    they are on their way down and find pairs, they learn slowly, but do not fail.
+    """
+    if record["skipped"] or record["verdict"] == "not finite":
+        return "not finite"
+    if record["verdict"].startswith("complete collapse"):
+        return "collapsed"
+    level = final_loss(record)
+    first = next((value for value in record["loss"] if value is not None), 0.0)
+    stuck = level * record["chance_loss"] >= FALL * first
+    lost = stuck or record["verdict"].startswith("unaligned")
+    return "at chance" if level >= LEVEL and lost else None
+
+
+def measures(record: Record) -> dict[str, float]:
+    """Return all that is compared between runs of the part "seeds", by name."""
+    scores = scores_of(record)
+    values = {f"recall@{k}": mean_recall(record, k) for k in (1, 5, 10)}
+    values |= {name: score for name, score in scores.items() if "recall" in name}
+    attributes = {n: score for n, score in scores.items() if n.startswith("zero-shot")}
+    values |= {"zero-shot mean": statistics.fmean(attributes.values()), **attributes}
+    values |= {name: record[name] for name in ("effective_rank", "uniformity")}
+    told = record["deviations"] or {}
+    return values | {name: value for name, value in told.items() if isinstance(value, float)}
+
+
+def of_seeds(protocol: Protocol, records: Records, loss: str) -> dict[int, dict[str, float]]:
+    """Return the measures of a loss by seed, as far as they are there."""
+    return {
+        piece.seed: measures(record)
+        for piece, record in records.items()
+        if piece.part == "seeds" and piece.loss == loss
+    }
+
+
+def stability_of(piece: Piece, record: Record) -> dict[str, Any]:
+    """Return what is compared between runs of the part "stability"."""
+    start = record["warmup"]
+    counted = max(1, len(record["loss"]) - start)
+    level = final_loss(record)
+    return {
+        "failure": failure(record),
+        "spikes": 100 * spikes(record["loss"], start=start) / counted,
+        "norm variation": norm_variation(record["gradient_norm"], start=start),
+        "final loss": level if math.isfinite(level) else None,
+    }
+
+
+def of_settings(records: Records, loss: str) -> dict[tuple[int, float], dict[str, Any]]:
+    """Return the stability of a loss by batch size and learning rate."""
+    return {
+        (piece.batch_size, piece.learning_rate or 0.0): stability_of(piece, record)
+        for piece, record in records.items()
+        if piece.part == "stability" and piece.loss == loss
+    }
+
+
+class Stability(NamedTuple):
+    """How the runs of one loss fared beside those of another, in the same settings.
+
+    Attributes:
+        fewer: settings in which the other failed alone, and more: in which this one did.
+        p: of the two-sided sign test between them.
+        spikes: differences of spikes in 100 steps, where both trained.
+        variation: differences of the gradient norm's variation, where both trained.
+        n: settings compared.
+    """
+
+    fewer: int
+    more: int
+    p: float
+    spikes: Interval | None
+    variation: Interval | None
+    n: int
+
+    @property
+    def answer(self) -> str:
+        """One of "more stable", "less stable" and "no difference shown", by the protocol's rule."""
+        told = [value for value in (self.spikes, self.variation) if value is not None]
+        lower, higher = any(v.below for v in told), any(v.above for v in told)
+        steadier, rougher = lower and not higher, higher and not lower
+        if (self.p < 0.05 and self.fewer > self.more) or (self.fewer >= self.more and steadier):
+            return "more stable"
+        if (self.p < 0.05 and self.more > self.fewer) or (self.more >= self.fewer and rougher):
+            return "less stable"
+        return "no difference shown"
+
+
+def compare_stability(records: Records, loss: str, control: str) -> Stability:
+    """Return the comparison over the settings that both losses were run in."""
+    own, other = of_settings(records, loss), of_settings(records, control)
+    shared = [setting for setting in own if setting in other]
+    fewer = sum(other[s]["failure"] is not None and own[s]["failure"] is None for s in shared)
+    more = sum(own[s]["failure"] is not None and other[s]["failure"] is None for s in shared)
+    trained = [s for s in shared if own[s]["failure"] is None and other[s]["failure"] is None]
+    p = float(stats.binomtest(fewer, fewer + more).pvalue) if fewer + more else 1.0
+
+    def differences(name: str) -> Interval | None:
+        pairs = [(own[s][name], other[s][name]) for s in trained]
+        return interval([a - b for a, b in pairs if a is not None and b is not None])
+
+    return Stability(
+        fewer, more, p, differences("spikes"), differences("norm variation"), len(shared)
+    )
+
+
+def compare_seeds(
+    protocol: Protocol, records: Records, loss: str, control: str, name: str
+) -> Interval | None:
+    """Return the interval of the differences of a measure between runs of the same seed."""
+    own, other = (of_seeds(protocol, records, which) for which in (loss, control))
+    return interval([own[seed][name] - other[seed][name] for seed in own if seed in other])
+
+
+def space_answer(difference: Interval) -> str:
+    """Return "better", "worse" or "no difference shown" for a difference of recall.
+
+    >>> space_answer(Interval(0.02, 0.01, 5)), space_answer(Interval(0.02, 0.03, 5))
+    ('better', 'no difference shown')
+    """
+    if difference.above:
+        return "better"
+    return "worse" if difference.below else "no difference shown"
+
+
+def variance_answer(correlation: Interval) -> str:
+    """Return what the correlation of a text's deviation with its grade says of general captions.
+
+    >>> variance_answer(Interval(-0.6, 0.1, 5)), variance_answer(Interval(-0.2, 0.1, 5))
+    ('yes', 'weakly')
+    """
+    if correlation.half is None:
+        return "no"
+    if correlation.mean + correlation.half < -0.3:
+        return "yes"
+    if correlation.below:
+        return "weakly"
+    return "no, the opposite" if correlation.above else "no"
+
+
+def overall(answers: Sequence[str], good: str, bad: str) -> str:
+    """Return "yes" if every comparison is good; else "no", and whether one is bad.
+
+    >>> overall(["better", "worse"], "better", "worse")
+    'no: worse in a comparison'
+    """
+    if all(answer == good for answer in answers):
+        return "yes"
+    return f"no: {bad} in a comparison" if bad in answers else "no: no difference shown"
+
+
+def summarize(
+    protocol: Protocol, records: Records, comparisons: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """Return all results as JSON values.
+
+    Args:
+        protocol: of the study.
+        records: that are there.
+        comparisons: for each loss with deviations its controls.
+    """
+    pairs = [(loss, control) for loss, controls in comparisons.items() for control in controls]
+    return {
+        "done": len(records),
+        "planned": len(pieces(protocol)),
+        "learning rates": {n: choose_rate(protocol, records, n) for n in protocol.losses},
+        "seeds": {name: _summary(protocol, records, name) for name in protocol.losses},
+        "stability": {
+            name: [
+                {"batch size": batch, "learning rate": rate, **row}
+                for (batch, rate), row in of_settings(records, name).items()
+            ]
+            for name in protocol.losses
+        },
+        "differences of recall@1": {
+            f"{loss} - {control}": _plain(
+                compare_seeds(protocol, records, loss, control, "recall@1")
+            )
+            for loss, control in pairs
+        },
+        "differences of stability": {
+            f"{loss} - {control}": {
+                name: _plain(value)
+                for name, value in compare_stability(records, loss, control)._asdict().items()
+            }
+            for loss, control in pairs
+        },
+    }
+
+
+def _summary(protocol: Protocol, records: Records, loss: str) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in intervals(protocol, records, loss).items()}
+
+
+def intervals(protocol: Protocol, records: Records, loss: str) -> dict[str, Interval | None]:
+    """Return the interval of every measure of a loss over its seeds."""
+    by_seed = of_seeds(protocol, records, loss)
+    names = dict.fromkeys(itertools.chain.from_iterable(by_seed.values()))
+    return {
+        name: interval([values[name] for values in by_seed.values() if name in values])
+        for name in names
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Interval):
+        half = None if value.half is None else round(value.half, 5)
+        return {"mean": round(value.mean, 5), "half": half, "n": value.n}
+    return value
