@@ -13,6 +13,7 @@ complete collapse: all rows of z1 and of z2 point the same way; the loss is that
 import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -173,7 +174,8 @@ def collapse_report(z1: ArrayLike, z2: ArrayLike, *, temperature: float) -> Coll
       A :class:`CollapseReport`; printing it shows a table.
 
     Raises:
-      ValueError: if there are fewer than two pairs, or for arguments of another shape or dtype.
+      ValueError: if there are fewer than two pairs, for a temperature that is not positive, or for
+        arguments of another shape or dtype.
 
     >>> import jax
     >>> z = jax.random.normal(jax.random.key(0), (32, 16))
@@ -184,27 +186,57 @@ def collapse_report(z1: ArrayLike, z2: ArrayLike, *, temperature: float) -> Coll
     n, dim = z1.shape
     if n < 2:
         raise ValueError(f"a collapse shows between rows: expected at least 2 pairs, got {n}")
-    u1, u2 = l2_normalize(z1), l2_normalize(z2)
-    similarities = np.asarray(cosine_similarity(z1, z2), np.float64)
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be a positive number, got {temperature}")
+    measured = jax.device_get(_measure(z1, z2, temperature))
+    similarities = np.asarray(measured.similarities, np.float64)
     negatives = similarities[~np.eye(n, dtype=bool)]
-    loss = float(losses.clip_loss(z1, z2, temperature=temperature))
-    rank = min(effective_rank(u1), effective_rank(u2))
+    rank = min(effective_rank(z) for z in measured.directions)
     numbers = {
-        "loss": loss,
+        "loss": float(measured.loss),
         "chance": chance_loss(n),
-        "relative_loss": loss / chance_loss(n),
-        "accuracy": float(contrastive_accuracy(z1, z2)),
+        "relative_loss": float(measured.loss) / chance_loss(n),
+        "accuracy": float(measured.accuracy),
         "positive_similarity": float(np.diagonal(similarities).mean()),
         "negative_similarity": float(negatives.mean()),
         "negative_spread": float(negatives.std()),
-        "alignment": float(losses.alignment_loss(z1, z2)),
-        "uniformity": float(losses.uniformity_loss(z1) + losses.uniformity_loss(z2)) / 2,
+        "alignment": float(measured.alignment),
+        "uniformity": float(measured.uniformity),
         "effective_rank": rank,
         "relative_rank": rank / min(n - 1, dim),
-        "feature_std": np.asarray((jnp.std(u1, axis=0) + jnp.std(u2, axis=0)) / 2),
+        "feature_std": measured.feature_std,
     }
-    collapsed = [name for name, z in (("z1", z1), ("z2", z2)) if mean_cosine(z) > _SAME_DIRECTION]
+    names = zip(("z1", "z2"), measured.concentrations, strict=True)
+    collapsed = [name for name, cosine in names if cosine > _SAME_DIRECTION]
     return CollapseReport(**numbers, verdict=_verdict(numbers, collapsed, n, dim))
+
+
+class _Measured(NamedTuple):
+    """What a report needs of the rows; pairs of entries are those of z1 and of z2."""
+
+    loss: Array
+    accuracy: Array
+    alignment: Array
+    uniformity: Array
+    similarities: Array
+    feature_std: Array
+    directions: tuple[Array, Array]
+    concentrations: tuple[Array, Array]
+
+
+@jax.jit
+def _measure(z1: Array, z2: Array, temperature: float) -> _Measured:
+    u1, u2 = l2_normalize(z1), l2_normalize(z2)
+    return _Measured(
+        loss=losses.clip_loss(z1, z2, temperature=temperature),
+        accuracy=contrastive_accuracy(z1, z2),
+        alignment=losses.alignment_loss(z1, z2),
+        uniformity=(losses.uniformity_loss(z1) + losses.uniformity_loss(z2)) / 2,
+        similarities=cosine_similarity(z1, z2),
+        feature_std=(jnp.std(u1, axis=0) + jnp.std(u2, axis=0)) / 2,
+        directions=(u1, u2),
+        concentrations=(mean_cosine(z1), mean_cosine(z2)),
+    )
 
 
 def _verdict(numbers: dict, collapsed: list[str], n: int, dim: int) -> str:

@@ -59,6 +59,7 @@ def test_help():
     assert "--temperature" in run(HELP).stdout
 
 
+@pytest.mark.slow  # .ci/run runs it
 def test_a_folder_of_images(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 12, 12, 3), np.uint8)
     for i, image in enumerate(pixels):

@@ -102,14 +102,16 @@ def data(request):
     return problem(23, 37) if request.param == "two sets" else one_set(29)
 
 
-@pytest.mark.parametrize("block_size", [None, 8, 64])
+@pytest.mark.parametrize("block_size", [None, 8, pytest.param(64, marks=pytest.mark.slow)])
 def test_values_are_those_of_the_definition(data, block_size):
     outputs = reduce_pairs(channels=CHANNELS, **data, block_size=block_size)
     for output, expected in zip(outputs, slow_reduce(data), strict=True):
         np.testing.assert_allclose(output, expected, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize(("block_size", "bound"), [(8, 40.0), (64, None)])
+@pytest.mark.parametrize(
+    ("block_size", "bound"), [(8, 40.0), pytest.param(64, None, marks=pytest.mark.slow)]
+)
 def test_gradients_are_those_of_plain_operations(data, block_size, bound):
     diff = differentiable(data)
     plain = jax.jit(jax.grad(lambda d: total(data, d)))(diff)
@@ -190,7 +192,7 @@ def test_nan_in_a_valid_row_stays_visible(bound):
     assert np.isfinite(call(row_valid=ids != 4, col_valid=ids != 4, bound=bound)[0][0])
 
 
-@pytest.mark.parametrize("temperature", [0.5, 0.07, 0.01])
+@pytest.mark.parametrize("temperature", [pytest.param(0.5, marks=pytest.mark.slow), 0.07, 0.01])
 @pytest.mark.parametrize("block_size", [None, 16])
 def test_float32_error_at_low_temperature(temperature, block_size):
     rng = np.random.default_rng(0)
@@ -391,10 +393,10 @@ def ring_loss(exchange, block_size, same, x, y, axis="batch"):
     return collectives.mean(sum(jnp.mean(o * jnp.cos(k + o)) for k, o in enumerate(outputs)), axis)
 
 
-MORE = [pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 8)]
+MORE = [pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 4, 8)]
 
 
-@pytest.mark.parametrize("devices", [4, 5, *MORE])
+@pytest.mark.parametrize("devices", [5, *MORE])
 @pytest.mark.parametrize("same", [False, True])
 def test_ring_is_exact(devices, same):
     x, y = jax.random.normal(jax.random.key(0), (2, devices, 3, 4))

@@ -46,7 +46,10 @@ def reference(name):
     return variables, *jax.jit(partial(train, SMALL[name]()))(variables, inputs(name))
 
 
-@each
+@pytest.mark.parametrize(
+    "name",
+    [n if n in ("mlp", "vit") else pytest.param(n, marks=pytest.mark.slow) for n in SMALL],
+)
 def test_bf16_computes_in_bf16_and_keeps_float32_outside(name):
     variables, full, _ = reference(name)
     module = SMALL[name](dtype=jnp.bfloat16)

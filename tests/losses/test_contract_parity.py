@@ -113,10 +113,11 @@ def test_every_entry_is_accounted_for():
 @pytest.mark.parametrize(
     ("file", "dtype"),
     [
-        ("a", np.float32),
         ("b", np.float64),
-        pytest.param("a", np.float64, marks=pytest.mark.slow),
-        pytest.param("b", np.float32, marks=pytest.mark.slow),
+        *(
+            pytest.param(*rest, marks=pytest.mark.slow)
+            for rest in (("a", np.float64), ("a", np.float32), ("b", np.float32))
+        ),
     ],
 )
 @pytest.mark.parametrize("entry", ENTRIES)

@@ -1,0 +1,25 @@
+"""Drops compiled programs before a process has more of them than the kernel lets it map.
+
+Every program of XLA's CPU backend maps pieces of memory. The exhaustive grid compiles thousands; at
+the kernel's limit, 65,530 mappings by default, the compiler crashes.
+"""
+
+from pathlib import Path
+
+import jax
+import pytest
+
+from tests.losses import calls, devices
+
+_MAPPED = Path("/proc/self/maps")
+_MANY = 20_000
+
+
+@pytest.fixture(autouse=True)
+def _few_programs():
+    yield
+    if _MAPPED.exists() and _MAPPED.read_bytes().count(b"\n") > _MANY:
+        devices.forget()
+        calls.compiled.cache_clear()
+        calls.compiled_anchors.cache_clear()
+        jax.clear_caches()
