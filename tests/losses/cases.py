@@ -139,7 +139,7 @@ class Case:
             "where": where,
             "weights": rng.uniform(0.2, 2.0, n) * (rng.random(n) > 0.15),
             "ids": rng.integers(0, 2 * n, n).astype(np.int32) // 2,
-            "labels": rng.integers(0, n // 2, n).astype(np.int32),
+            "labels": rng.integers(0, max(1, n // 2), n).astype(np.int32),
         }
         return {name: make[name] for name in (self.row_names() if names is None else names)}
 
