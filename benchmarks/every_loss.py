@@ -69,7 +69,7 @@ def table(rows: dict[str, dict[str, float]]) -> str:
     """The figures as a markdown table."""
     lines = ["| loss | ms | temporaries, MiB |", "|---|---:|---:|"]
     for name, row in rows.items():
-        ms = f"{row['ms']:.1f}" if "ms" in row else "not run"
+        ms = f"{row['ms']:.1f}" if "ms" in row else "not run: too large"
         lines.append(f"| `{name}` | {ms} | {row['mib']:,.1f} |")
     return "\n".join(lines) + "\n"
 

@@ -32,8 +32,10 @@ def agree(case, dtype, masked=True, mode=None, devices=1, **evaluation):
         got = alone(other, inputs, rows, dtype)
     else:
         got = spread(other, mode, devices, inputs, rows, dtype)
-    for part, one, many in zip(expected._fields, expected, got, strict=True):
-        assert gap(many, one) < TOLERANCE[dtype], f"{part} differs"
+    # A value near 0 (a decoupled loss) is a difference of terms of about 1 / temperature.
+    assert abs(got.value - expected.value) < TOLERANCE[dtype] * max(1, abs(expected.value))
+    for part in ("encoder", "embeddings"):
+        assert gap(getattr(got, part), getattr(expected, part)) < TOLERANCE[dtype], part
 
 
 def test_the_pairwise_families_are_all_here():
