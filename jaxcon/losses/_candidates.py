@@ -109,17 +109,15 @@ def cross_channels(
     directions of a symmetric loss come from one product. ``bound``: as in ``reduce_pairs``.
     """
     same = y is x
-    block_size, exchange, precision = rows.evaluation
+    precision = rows.evaluation.precision
     if not isinstance(precision, lax.Precision):
         x, y = x.astype(precision), y.astype(precision)
-        precision = lax.Precision.DEFAULT
+        rows = rows._replace(evaluation=rows.evaluation._replace(precision=lax.Precision.DEFAULT))
     y = x if same else y  # the very same array tells the engine that the matrix is symmetric
-    settings = {"block_size": block_size, "bound": bound, "precision": precision}
-    own, columns = _known(rows, row_aux, col_aux)
-    if axis_name is not None and exchange is collectives.ring:
-        return reduce_ring(x, y, channels, axis_name=axis_name, **own, **columns, **settings)
-    y, columns = collectives.gather((y, columns), axis_name)
-    outputs = reduce_pairs(x, y, channels, **own, **columns, **settings)
+    y, known, ring = _exchanged(rows, y, axis_name, row_aux, col_aux)
+    if ring is not None:
+        return reduce_ring(x, y, channels, axis_name=ring, bound=bound, **known)
+    outputs = reduce_pairs(x, y, channels, bound=bound, **known)
     return _completed(channels, outputs, axis_name)
 
 
@@ -137,13 +135,10 @@ def cosine_channels(
 
     Returns also x and y, for :func:`paired_logits`; :func:`jaxcon.streaming.reduce_cosines` says why.
     """
-    block_size, exchange, precision = rows.evaluation
-    settings = {"block_size": block_size, "bound": bound, "precision": precision}
-    own, columns = _known(rows, row_aux, ())
-    if axis_name is not None and exchange is collectives.ring:
-        return reduce_cosines(x, y, scale, channels, ring=axis_name, **own, **columns, **settings)
-    y, columns = collectives.gather((y, columns), axis_name)
-    outputs, x, y = reduce_cosines(x, y, scale, channels, **own, **columns, **settings)
+    y, known, ring = _exchanged(rows, y, axis_name, row_aux)
+    outputs, x, y = reduce_cosines(x, y, scale, channels, ring=ring, bound=bound, **known)
+    if ring is not None:
+        return outputs, x, y
     return _completed(channels, outputs, axis_name), x, collectives.own_rows(y, axis_name)
 
 
@@ -158,24 +153,26 @@ def cosine_sum(
     row_aux: Any = (),
 ) -> Array:
     """Own anchors' values of :func:`cosine_channels`, weighted and summed over the channels."""
+    y, known, ring = _exchanged(rows, y, axis_name, row_aux)
+    return sum_cosines(x, y, scale, channels, weights, ring=ring, **known)
+
+
+def _exchanged(
+    rows: Rows, y: Array, axis_name: AxisName, row_aux: Any = (), col_aux: Any = ()
+) -> tuple[Array, dict[str, Any], AxisName]:
+    """The columns that this device starts from, the engine's keywords, and the axis to go round.
+
+    All devices' columns and no axis, or in a ring this device's columns and the axis.
+    """
     block_size, exchange, precision = rows.evaluation
-    settings = {"block_size": block_size, "precision": precision}
-    own, columns = _known(rows, row_aux, ())
-    if axis_name is not None and exchange is collectives.ring:
-        settings["ring"] = axis_name
-    else:
-        y, columns = collectives.gather((y, columns), axis_name)
-    return sum_cosines(x, y, scale, channels, weights, **own, **columns, **settings)
-
-
-def _known(rows: Rows, row_aux: Any, col_aux: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the engine is told of the rows, and of this device's columns."""
     names = (rows.position, rows.ids, rows.labels)
     valid = rows.valid if rows.masked else None
-    return (
-        {"row_ids": names, "row_valid": valid, "row_aux": row_aux},
-        {"col_ids": names, "col_valid": valid, "col_aux": col_aux},
-    )
+    columns = {"col_ids": names, "col_valid": valid, "col_aux": col_aux}
+    ring = axis_name if exchange is collectives.ring else None
+    if ring is None:
+        y, columns = collectives.gather((y, columns), axis_name)
+    known = {"row_ids": names, "row_valid": valid, "row_aux": row_aux, **columns}
+    return y, {**known, "block_size": block_size, "precision": precision}, ring
 
 
 def _completed(

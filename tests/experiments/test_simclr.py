@@ -1,18 +1,13 @@
 """The main job, short: from an empty folder to a report, resumed, finished, refused."""
 
 import json
-import os
-import subprocess
 import sys
-import time
 
-import jax
-import orbax.checkpoint as ocp
 import pytest
 
 from experiments import simclr
-from jaxcon.training.checkpoint import Checkpoints, state_hash
 from jaxcon.training.loop import read_metrics
+from tests.experiments.commands import end_alike
 
 SHORT = ["--epochs=2", "--batch-size=128", "--accelerator=cpu", "--num-devices=1"]
 
@@ -72,39 +67,11 @@ def command(folder) -> list[str]:
     return [sys.executable, "-m", "experiments.simclr", *flags]
 
 
-def final_hash(folder) -> str:
-    """Of the parameters and statistics in the last checkpoint, read without the experiment."""
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        manager = checkpoints._manager
-        step = manager.latest_step()
-        wanted = ocp.args.Composite(state=ocp.args.StandardRestore())
-        leaves = manager.restore(step, args=wanted)["state"]
-    assert step == 4 * (1259 // 128)
-    return state_hash(jax.device_get(leaves))
-
-
 @pytest.mark.slow
 def test_a_killed_run_ends_like_an_uninterrupted_one(tmp_path):
-    environ = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    subprocess.run(command(tmp_path / "whole"), check=True, env=environ, capture_output=True)
-    process = subprocess.Popen(
-        command(tmp_path / "killed"),
-        env=environ,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while len(read_metrics(tmp_path / "killed" / "metrics.jsonl")) < 15:
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
-    again = subprocess.run(
-        command(tmp_path / "killed"), check=True, env=environ, capture_output=True, text=True
-    )
-    assert again.stdout.startswith("resumed at step")
-    assert final_hash(tmp_path / "killed") == final_hash(tmp_path / "whole")
-    scores = [(tmp_path / name / "results.json").read_text() for name in ("whole", "killed")]
-    assert scores[0] == scores[1]
+    step, said = end_alike(command, tmp_path)
+    assert step == 4 * (1259 // 128)
+    assert said.startswith("resumed at step")
 
 
 @pytest.mark.slow

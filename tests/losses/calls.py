@@ -1,7 +1,7 @@
 """Calls of a case's loss, compiled once a case and dtype: value, gradients, values per anchor.
 
-Compilation is most of what these tests cost, so they compile without LLVM's optimizations, pass every
-row keyword always (neutral ones where a test needs none) and hand the temperature in traced.
+Compilation is most of what these tests cost, so they pass every row keyword always (neutral ones where
+a test needs none) and hand the temperature in traced.
 """
 
 import contextlib
@@ -15,8 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.losses.cases import Case
-
-QUICK = {"xla_backend_optimization_level": 0}
 
 
 def precision(dtype: Any) -> contextlib.AbstractContextManager:
@@ -75,13 +73,13 @@ def objective(case: Case, **keywords: Any):
 @functools.cache
 def compiled(case: Case):
     """Value and gradients of the mean; jit keeps one executable a dtype."""
-    return jax.jit(jax.value_and_grad(objective(case)), compiler_options=QUICK)
+    return jax.jit(jax.value_and_grad(objective(case)))
 
 
 @functools.cache
 def compiled_anchors(case: Case, reduce_fn: Any = None):
     """Values per anchor, or another reduction."""
-    return jax.jit(objective(case, reduce_fn=reduce_fn), compiler_options=QUICK)
+    return jax.jit(objective(case, reduce_fn=reduce_fn))
 
 
 def arguments(case: Case, inputs: Mapping, rows: Mapping | None, dtype: Any, temperature: Any):

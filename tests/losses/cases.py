@@ -14,6 +14,7 @@ import pytest
 from jaxcon import losses
 from tests.losses import formulas
 from tests.losses.formulas import Anchors
+from tests.marks import slow_unless
 
 N, DIM = 16, 8
 
@@ -372,10 +373,6 @@ def each(keep: Callable[[Case], bool] = lambda case: True, *, all_forms: bool = 
     """
     return pytest.mark.parametrize(
         "case",
-        [
-            case if case.plain or all_forms else pytest.param(case, marks=pytest.mark.slow)
-            for case in CASES
-            if keep(case)
-        ],
+        slow_unless(lambda case: case.plain or all_forms, filter(keep, CASES)),
         ids=lambda case: case.id,
     )

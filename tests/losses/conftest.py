@@ -16,8 +16,10 @@ _MANY = 20_000
 
 
 @pytest.fixture(autouse=True)
-def _few_programs():
+def _few_programs(request):
     yield
+    if not request.node.get_closest_marker("slow"):
+        return  # a default run has few programs, and reading the file takes milliseconds
     if _MAPPED.exists() and _MAPPED.read_bytes().count(b"\n") > _MANY:
         devices.forget()
         calls.compiled.cache_clear()

@@ -15,7 +15,7 @@ from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from tests.losses.calls import QUICK, apply, arguments, join, precision
+from tests.losses.calls import apply, arguments, join, precision
 from tests.losses.cases import DIM, Case
 
 AXIS = "batch"
@@ -58,7 +58,7 @@ def prepared(case: Case, inputs: Mapping, rows: Mapping, dtype: Any) -> tuple:
 
 @functools.cache
 def _alone(case: Case) -> Callable:
-    return jax.jit(step(case, None), compiler_options=QUICK)
+    return jax.jit(step(case, None))
 
 
 def alone(case: Case, inputs: Mapping, rows: Mapping, dtype: Any) -> Step:
@@ -106,7 +106,7 @@ def _rejoined(result: Step, devices: int) -> Step:
 @functools.cache
 def _vmap(case: Case, devices: int, average: Callable) -> Callable:
     mapped = jax.vmap(step(case, AXIS, average), in_axes=(None, 0, 0, 0), axis_name=AXIS)
-    run = jax.jit(mapped, compiler_options=QUICK)
+    run = jax.jit(mapped)
     return lambda weight, *batch: _rejoined(run(weight, *_chunks(batch, devices)), devices)
 
 
@@ -140,7 +140,7 @@ def _shard_map(case: Case, devices: int, average: Callable, *, shape: Any, check
         out_specs=Step(P(), P(), rows) if check else Step(rows, rows, rows),
         check_vma=check,
     )
-    run = jax.jit(mapped, compiler_options=QUICK)
+    run = jax.jit(mapped)
 
     def rejoined(*args: Any) -> Step:
         result = run(*args)
@@ -155,7 +155,7 @@ def _sharded(case: Case, devices: int, average: Callable, *, kind: AxisType) -> 
     """Plain jit on globally sharded arrays; there is no axis name, and no part of a batch."""
     mesh = jax.make_mesh((devices,), (AXIS,), axis_types=(kind,), devices=jax.devices()[:devices])
     put = functools.partial(jax.device_put, device=NamedSharding(mesh, P(AXIS)))
-    run = jax.jit(step(case, None), compiler_options=QUICK)
+    run = jax.jit(step(case, None))
 
     def on_mesh(weight: Any, *batch: Any) -> Step:
         weight = jax.device_put(weight, NamedSharding(mesh, P()))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxcon import losses
-from tests.losses.calls import QUICK, arguments, objective
+from tests.losses.calls import arguments, objective
 from tests.losses.cases import DIM, each
 
 ROWS, WIDTH = 512, 64
@@ -19,7 +19,7 @@ def test_temporaries_are_a_few_matrices_of_all_pairs(case):
     rows = case.neutral(ROWS)
     fixed = "negatives" in case.settings or case.deviations  # settings of the cases' own width
     inputs = case.inputs(n=ROWS, dim=DIM if fixed else WIDTH)
-    step = jax.jit(jax.value_and_grad(objective(case)), compiler_options=QUICK)
+    step = jax.jit(jax.value_and_grad(objective(case)))
     compiled = step.lower(*arguments(case, inputs, rows, np.float32, None)).compile()
     temporaries = compiled.memory_analysis().temp_size_in_bytes
     pairs = 4 * (case.views * ROWS) ** 2

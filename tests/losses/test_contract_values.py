@@ -14,7 +14,6 @@ from jax.test_util import check_grads
 
 from jaxcon import losses
 from tests.losses.calls import (
-    QUICK,
     anchors,
     arguments,
     evaluate,
@@ -98,7 +97,7 @@ def test_values_with_other_settings_are_the_formulas(name, settings):
     other = dataclasses.replace(case, settings=settings)
     inputs, rows = other.inputs(seed=7), other.rows(seed=7)
     with precision(np.float64):
-        loss = jax.jit(objective(other), compiler_options=QUICK)
+        loss = jax.jit(objective(other))
         value = loss(*arguments(other, inputs, rows, np.float64, None))
     np.testing.assert_allclose(value, other.expected(inputs, rows), rtol=1e-11)
 
@@ -171,10 +170,7 @@ def test_trailing_axes_are_flattened_and_row_keywords_may_be_left_out(case):
         plain["ids"] = plain["ids"] + 100  # ids that no queue entry shares
         del settings["negative_ids"]
     with precision(np.float64):
-        loss = jax.jit(
-            lambda a, r: case.loss(*(a[k] for k in case.args), **r, **settings),
-            compiler_options=QUICK,
-        )
+        loss = jax.jit(lambda a, r: case.loss(*(a[k] for k in case.args), **r, **settings))
         got = loss(folded, rows)
     np.testing.assert_allclose(got, evaluate(case, inputs, plain)[0], rtol=1e-12)
 
@@ -213,8 +209,6 @@ def test_value_of_further_seeds(case, seed):
 def test_tiles_of_any_size_give_the_same(case, block_size):
     inputs, rows = case.inputs(seed=9), case.rows(seed=9)
     with precision(np.float64):
-        step = jax.jit(
-            jax.value_and_grad(objective(case, block_size=block_size)), compiler_options=QUICK
-        )
+        step = jax.jit(jax.value_and_grad(objective(case, block_size=block_size)))
         got = step(*arguments(case, inputs, rows, np.float64, None))
     assert gap(got, evaluate(case, inputs, rows)) < 1e-11

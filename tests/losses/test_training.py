@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 
 from jaxcon import losses
 from jaxcon.evaluation.knn import knn_accuracy
+from tests.marks import slow_unless
 
 STEPS, BATCH, WIDTHS = 50, 256, (64, 64, 6)
 PAIRS = {
@@ -77,15 +78,7 @@ def train(objective, digits):
     return jax.jit(lambda c: jax.lax.scan(step, c, jnp.arange(STEPS))[0][0])(carry)
 
 
-def one_by_default(names, default):
-    """The test of one loss of a family; of the others with ``-m slow``."""
-    return pytest.mark.parametrize(
-        "name",
-        [n if n == default else pytest.param(n, marks=pytest.mark.slow) for n in names],
-    )
-
-
-@one_by_default(PAIRS, "ntxent_loss")
+@pytest.mark.parametrize("name", slow_unless(lambda name: name == "ntxent_loss", PAIRS))
 def test_pairs_of_views_teach(name, digits):
     def objective(params, images, labels, key):
         views = (encode(params, shifted(k, images)) for k in jax.random.split(key))
@@ -94,7 +87,7 @@ def test_pairs_of_views_teach(name, digits):
     assert knn(train(objective, digits), digits) > knn(untrained(), digits) + 0.02
 
 
-@one_by_default(LABELLED, "supcon_loss")
+@pytest.mark.parametrize("name", slow_unless(lambda name: name == "supcon_loss", LABELLED))
 def test_labels_teach(name, digits):
     def objective(params, images, labels, key):
         return LABELLED[name](encode(params, shifted(key, images)), labels)
