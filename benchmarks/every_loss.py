@@ -10,16 +10,17 @@ A program that needs more than ``--memory`` is not run.
 import argparse
 import inspect
 import json
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
+from benchmarks.implementations import optax_loss
+from benchmarks.timing import median_ms
 from jaxcon import losses
 
 
@@ -42,12 +43,6 @@ def arguments(loss: Callable[..., Any], rows: int, dim: int, seed: int) -> tuple
     return tuple(embeddings), tuple(others)
 
 
-def optax_ntxent(z1: Any, z2: Any) -> Any:
-    """The peer: both views in one batch with labels."""
-    labels = jnp.tile(jnp.arange(len(z1)), 2)
-    return optax.losses.ntxent(jnp.concatenate([z1, z2]), labels, 0.5)
-
-
 def measure(loss: Callable[..., Any], args: argparse.Namespace) -> dict[str, float]:
     """MiB of temporaries, and the median milliseconds of a step where they fit."""
     batches = [arguments(loss, args.rows, args.dim, seed) for seed in range(3)]
@@ -56,13 +51,8 @@ def measure(loss: Callable[..., Any], args: argparse.Namespace) -> dict[str, flo
     mib = program.memory_analysis().temp_size_in_bytes / 2**20
     if mib > args.memory:
         return {"mib": mib}
-    jax.block_until_ready(program(*batches[0]))
-    seconds = []
-    for k in range(args.repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(program(*batches[k % len(batches)]))
-        seconds.append(time.perf_counter() - start)
-    return {"mib": mib, "ms": 1e3 * float(np.median(seconds))}
+    ms = median_ms(lambda k: program(*batches[k % len(batches)]), args.repeats)
+    return {"mib": mib, "ms": ms}
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
@@ -84,8 +74,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     args = parser.parse_args()
     functions = {n: getattr(losses, n) for n in losses.__all__ if n.endswith("_loss")}
+    functions["optax.losses.ntxent"] = partial(optax_loss, temperature=0.5)
     rows = {}
-    for name, loss in (functions | {"optax.losses.ntxent": optax_ntxent}).items():
+    for name, loss in functions.items():
         rows[name] = measure(loss, args)
         print(name, rows[name], flush=True)
     args.out.mkdir(parents=True, exist_ok=True)

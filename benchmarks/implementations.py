@@ -100,28 +100,35 @@ def jnp_siglip(temperature: float) -> Step:
     return in_jax(loss)
 
 
-def optax_ntxent(temperature: float) -> Step:
+def optax_loss(z1: Any, z2: Any, temperature: float) -> Any:
     """optax.losses.ntxent: both views in one batch with labels."""
     import jax.numpy as jnp
     import optax
 
-    def loss(z1: Any, z2: Any) -> Any:
-        labels = jnp.tile(jnp.arange(len(z1)), 2)
-        return optax.losses.ntxent(jnp.concatenate([z1, z2]), labels, temperature)
-
-    return in_jax(loss)
+    labels = jnp.tile(jnp.arange(len(z1)), 2)
+    return optax.losses.ntxent(jnp.concatenate([z1, z2]), labels, temperature)
 
 
-def torch_ntxent(temperature: float, *, compiled: bool = False) -> Step:
+def optax_ntxent(temperature: float) -> Step:
+    """A step of :func:`optax_loss`."""
+    return in_jax(partial(optax_loss, temperature=temperature))
+
+
+def torch_loss(z1: Any, z2: Any, temperature: float) -> Any:
     """NT-Xent as one writes it with torch."""
     import torch
     from torch.nn import functional
 
-    def loss(z1: Any, z2: Any) -> Any:
-        u = functional.normalize(torch.cat([z1, z2]))
-        s = (u @ u.T / temperature).fill_diagonal_(float("-inf"))
-        return functional.cross_entropy(s, torch.arange(len(u)).roll(len(z1)))
+    u = functional.normalize(torch.cat([z1, z2]))
+    s = (u @ u.T / temperature).fill_diagonal_(float("-inf"))
+    return functional.cross_entropy(s, torch.arange(len(u)).roll(len(z1)))
 
+
+def torch_ntxent(temperature: float, *, compiled: bool = False) -> Step:
+    """A step of :func:`torch_loss`."""
+    import torch
+
+    loss = partial(torch_loss, temperature=temperature)
     return in_torch(torch.compile(loss) if compiled else loss)
 
 

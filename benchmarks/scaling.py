@@ -19,7 +19,6 @@ import functools
 import json
 import os
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ import numpy as np  # noqa: E402
 from jax.sharding import Mesh, NamedSharding  # noqa: E402
 from jax.sharding import PartitionSpec as P  # noqa: E402
 
+from benchmarks.timing import median_ms  # noqa: E402
 from benchmarks.traffic import floats_sent  # noqa: E402
 from jaxcon import collectives, losses  # noqa: E402
 
@@ -82,16 +82,11 @@ def over_devices(form: str, pairs: int, dim: int, repeats: int) -> list[dict[str
         run = step(form, devices)
         result = jax.tree.map(np.asarray, run(*z))
         one = one or result
-        seconds = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            jax.block_until_ready(run(*z))
-            seconds.append(time.perf_counter() - start)
         gap = max(
             float(np.linalg.norm(a - b) / np.linalg.norm(b))
             for a, b in zip(result[1], one[1], strict=True)
         )
-        ms = 1e3 * float(np.median(seconds))
+        ms = median_ms(lambda _: run(*z), repeats)  # noqa: B023
         rows.append({"form": form, "devices": devices, "ms": ms, "gap": gap})
         print(rows[-1], flush=True)
     return rows

@@ -12,8 +12,8 @@ peer is the sum of those three parts here. Written to ``--out``: ``step.json`` a
 
 import argparse
 import json
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import simclr
+from benchmarks.implementations import torch_loss
+from benchmarks.timing import median_ms
+from experiments import _views
 from jaxcon.augment import digits_transform, simclr_transform, two_views
 from jaxcon.data.batching import batches
 from jaxcon.data.splits import Split
@@ -40,29 +42,19 @@ MODELS: dict[str, tuple[Any, tuple[int, int, int], int, Any]] = {
 }
 
 
-def timed(call: Callable[[], Any], repeats: int) -> float:
-    """Median milliseconds of a call, after one that compiles."""
-    jax.block_until_ready(call())
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(call())
-        seconds.append(time.perf_counter() - start)
-    return 1e3 * float(np.median(seconds))
-
-
 def parts(name: str, repeats: int) -> dict[str, float]:
     """Milliseconds of each part of a step, and of the step."""
     make, shape, rows, transform = MODELS[name]
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (8 * rows, *shape), np.uint8)
     stream = batches(Split(images, None), seed=0, batch_size=rows)
-    model = simclr.Model(encoder=make(axis_name="batch"), head=ProjectionHead(axis_name="batch"))
+    model = _views.Model(encoder=make(axis_name="batch"), head=ProjectionHead(axis_name="batch"))
     key = jax.random.key(0)
     variables = jax.jit(lambda k: model.init(k, jnp.zeros((1, *shape)), train=False))(key)
     optimizer = adamw(optax.constant_schedule(1e-3), weight_decay=1e-4)
     state = create_state(variables, optimizer, apply_fn=model.apply)
-    loss_fn = simclr.make_loss(model, transform, TEMPERATURE)
+    contrast_views = partial(ntxent_loss, temperature=TEMPERATURE)
+    loss_fn = _views.make_loss(model, transform, contrast_views)
     batch = next(stream)
 
     def over_one_device(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,12 +83,12 @@ def parts(name: str, repeats: int) -> dict[str, float]:
     update = jax.jit(lambda state, grads: state.apply_gradients(grads=grads))
     step = over_one_device(make_train_step(loss_fn))
     return {
-        "input": timed(lambda: next(stream), repeats),
-        "views": timed(lambda: view(batch), repeats),
-        "encoder": timed(lambda: encode(variables, views), repeats),
-        "loss": timed(lambda: contrast(z), repeats),
-        "optimizer": timed(lambda: update(state, state.params), repeats),
-        "step": timed(lambda: step(state, batch, key), repeats),
+        "input": median_ms(lambda _: next(stream), repeats),
+        "views": median_ms(lambda _: view(batch), repeats),
+        "encoder": median_ms(lambda _: encode(variables, views), repeats),
+        "loss": median_ms(lambda _: contrast(z), repeats),
+        "optimizer": median_ms(lambda _: update(state, state.params), repeats),
+        "step": median_ms(lambda _: step(state, batch, key), repeats),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
     }
 
@@ -104,7 +96,6 @@ def parts(name: str, repeats: int) -> dict[str, float]:
 def in_torch(name: str, repeats: int) -> dict[str, float]:
     """Milliseconds of encoder, loss and Adam in torch, in its two memory layouts."""
     import torch
-    from torch.nn import functional
 
     from benchmarks import torch_networks as networks
 
@@ -120,16 +111,14 @@ def in_torch(name: str, repeats: int) -> dict[str, float]:
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
         x = torch.rand(2 * rows, channels, height, width).to(memory_format=layout)
 
-        def step() -> float:
-            u = functional.normalize(model(x))  # noqa: B023
-            s = (u @ u.T / TEMPERATURE).fill_diagonal_(float("-inf"))
-            loss = functional.cross_entropy(s, torch.arange(len(u)).roll(rows))
+        def step(_: int) -> float:
+            loss = torch_loss(*model(x).chunk(2), TEMPERATURE)  # noqa: B023
             optimizer.zero_grad()  # noqa: B023
             loss.backward()
             optimizer.step()  # noqa: B023
             return loss.item()
 
-        found[f"torch, {str(layout).removeprefix('torch.')}"] = timed(step, repeats)
+        found[f"torch, {str(layout).removeprefix('torch.')}"] = median_ms(step, repeats)
         found["parameters in torch"] = sum(p.numel() for p in model.parameters())
     return found
 
