@@ -314,6 +314,7 @@ def _mosaic(ax: Any, grid: np.ndarray, texts: Sequence[str]) -> None:
     ax.set_xticks([])
     wrapped = [text if "\n" in text else textwrap.fill(text, 38) for text in texts]
     if columns == 1:
+        ax.set_anchor("W")  # the rest of the width is for the texts
         ax.yaxis.tick_right()
     ax.set_yticks(np.arange(rows) * (side + 3) + side / 2, wrapped, fontsize=7)
     ax.tick_params(length=0)
