@@ -5,6 +5,7 @@ test of ``test_contract_*.py`` then runs over it.
 """
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -364,6 +365,10 @@ CASES = [
     Case("koleo_loss", formulas.koleo, args=("z",)),
     Case("variance_loss", formulas.variance, args=("z",), normalized=False, bounded=True),
 ]
+
+TILED = [c for c in CASES if "block_size" in inspect.signature(c.loss).parameters]
+# One loss for each way through the engine.
+FAMILIES = ("ntxent_loss", "clip_loss", "supcon_loss", "siglip_loss", "gaussian_clip_loss")
 
 
 def each(keep: Callable[[Case], bool] = lambda case: True, *, all_forms: bool = False) -> Any:

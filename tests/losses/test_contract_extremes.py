@@ -4,13 +4,15 @@ Value and gradient stay finite; on well-aligned pairs at a low temperature they 
 finite in an unmasked row stays visible.
 """
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 
 from tests.losses.calls import cast, evaluate, gap
-from tests.losses.cases import Case, N, each
+from tests.losses.cases import FAMILIES, TILED, Case, N, each
+from tests.marks import slow_unless
 
 TEMPERATURES = [1.0, 0.1, 0.01, 0.005]
 
@@ -71,6 +73,21 @@ def degenerate(case: Case, dtype: str):
 )
 @each()
 def test_degenerate_batches_are_finite(case, dtype):
+    assert_finite(case, dtype)
+
+
+@pytest.mark.parametrize(
+    "case",
+    slow_unless(lambda case: case.name in {*FAMILIES, "circle_loss"} and case.plain, TILED),
+    ids=lambda case: case.id,
+)
+def test_degenerate_batches_are_finite_in_tiles(case):
+    tiled = dataclasses.replace(case, settings={**case.settings, "block_size": 5})
+    assert_finite(tiled, "float32")
+
+
+def assert_finite(case, dtype):
+    """Value and gradients of the case on all degenerate batches at all temperatures."""
     temperatures = TEMPERATURES if "temperature" in case.keywords else [None]
     for (name, inputs, rows), temperature in itertools.product(
         degenerate(case, dtype), temperatures

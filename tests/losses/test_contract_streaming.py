@@ -6,19 +6,16 @@ on any number of devices in every mode.
 """
 
 import dataclasses
-import inspect
 
 import numpy as np
 import pytest
 
 from jaxcon import collectives
 from tests.losses.calls import gap
-from tests.losses.cases import CASES, N, each
+from tests.losses.cases import FAMILIES, TILED, N, each
 from tests.losses.devices import alone, spread
 
-TILED = [c for c in CASES if "block_size" in inspect.signature(c.loss).parameters]
 TOLERANCE = {np.float32: 3e-6, np.float64: 1e-12}
-FAMILIES = ("ntxent_loss", "clip_loss", "supcon_loss", "siglip_loss", "gaussian_clip_loss")
 each_case = pytest.mark.parametrize("case", TILED, ids=lambda case: case.id)
 
 
@@ -32,10 +29,12 @@ def agree(case, dtype, masked=True, mode=None, devices=1, **evaluation):
         got = alone(other, inputs, rows, dtype)
     else:
         got = spread(other, mode, devices, inputs, rows, dtype)
+    # Logits of the circle loss reach 300, which float32 holds to 1e-5.
+    tolerance = TOLERANCE[dtype] * (3 if case.name == "circle_loss" else 1)
     # A value near 0 (a decoupled loss) is a difference of terms of about 1 / temperature.
-    assert abs(got.value - expected.value) < TOLERANCE[dtype] * max(1, abs(expected.value))
+    assert abs(got.value - expected.value) < tolerance * max(1, abs(expected.value))
     for part in ("encoder", "embeddings"):
-        assert gap(getattr(got, part), getattr(expected, part)) < TOLERANCE[dtype], part
+        assert gap(getattr(got, part), getattr(expected, part)) < tolerance, part
 
 
 def test_the_pairwise_families_are_all_here():
