@@ -21,9 +21,9 @@ COLOURS = {
     "yellow": (236, 222, 44),
     "green": (40, 158, 60),
     "cyan": (44, 204, 212),
-    "blue": (46, 76, 210),
-    "purple": (132, 46, 176),
-    "pink": (246, 142, 196),
+    "blue": (30, 90, 216),
+    "purple": (118, 40, 190),
+    "pink": (248, 150, 190),
 }
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 TONES = {"dark": 56, "light": 196}
