@@ -299,7 +299,7 @@ def _add_gradients(
 ) -> tuple[Any, ...]:
     """The stores of a backward sweep after one more tile."""
     of_row, of_col = take(saved[0], tile.i), take(saved[-1], tile.j)
-    if one_set:  # a diagonal tile serves its rows alone: scale 0, and the shift that keeps e^. finite
+    if one_set:  # a diagonal tile serves its rows alone; the shift stays, e^logit could be inf
         of_col = [r and (jnp.where(tile.i != tile.j, r[0], 0), r[1]) for r in of_col]
     logits, pull = jax.vjp(partial(all_logits, plan), tile.s, aux_of(tile.row), aux_of(tile.col))
     cotangents = [
