@@ -94,11 +94,11 @@ def in_torch(temperature: float, *, cached: bool) -> Any:
 
     def run(x1: Any, x2: Any) -> Any:
         if not models:
-            models.append(Tower(x1.shape[1]))
+            models.append(torch.nn.Sequential(Tower(x1.shape[1])))  # as a SentenceTransformer is
         model = models[0]
         model.zero_grad()
         value = (chunked if cached else whole)(model, *map(torch.from_numpy, (x1, x2)))
         value.backward()
-        return value.item(), [w.grad.numpy() for w in model.weights]
+        return value.item(), [w.grad.numpy() for w in model.parameters()]
 
     return run
