@@ -96,7 +96,7 @@ def reduce_pairs(
     row, col = Known(row_ids, row_aux, row_valid), Known(col_ids, col_aux, col_valid)
     if _is_dense(x, y, block_size):
         tile = jnp.matmul(x, y.T, precision=precision)  # (n, d) . (d, m) -> (n, m)
-        return reduce_dense(tile, channels, row, col)
+        return reduce_dense(tile, channels, row, col, bounded=_needs_no_shift(bound))
     same = _same((x, row_ids, row_valid), (y, col_ids, col_valid))
     plan = _plan(channels, same, bound, precision)._replace(keep=_keeps(x, y, block_size))
     return _reduce(plan, None, x, y, row, col, block_size)[0]
@@ -306,11 +306,15 @@ def _keeps(x: Array, y: Array, block_size: int | None) -> bool:
     return block_size is None and x.shape[0] * y.shape[0] <= _KEPT_ENTRIES
 
 
+def _needs_no_shift(bound: float | None) -> bool:
+    return bound is not None and bound <= _NO_SHIFT
+
+
 def _plan(channels: Sequence[Channel], same: bool, bound: float | None, precision: Any) -> Plan:
     return Plan(
         channels=tuple(channels),
         symmetric=same,
-        bounded=bound is not None and bound <= _NO_SHIFT,
+        bounded=_needs_no_shift(bound),
         keep=False,
         precision=precision,
     )

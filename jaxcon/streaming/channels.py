@@ -48,8 +48,16 @@ def nothing(dtype: Any) -> float:
     return float(jnp.finfo(dtype).min) / 4
 
 
-def masked_logsumexp(logits: Array, keep: Array, axis: int) -> Array:
-    """``log sum exp`` over the kept entries; :func:`nothing`, with zero gradient, where none is."""
+def masked_logsumexp(logits: Array, keep: Array, axis: int, *, bounded: bool = False) -> Array:
+    """``log sum exp`` over the kept entries; :func:`nothing`, with zero gradient, where none is.
+
+    ``bounded``: the logits are so small that their exponentials need no shift. Then those along rows and
+    along columns are the same, which XLA computes once.
+    """
+    if bounded:
+        total = jnp.sum(jnp.exp(jnp.where(keep, logits, -jnp.inf)), axis=axis)
+        some = total != 0  # true for NaN, which stays visible
+        return jnp.where(some, jnp.log(jnp.where(some, total, 1)), nothing(logits.dtype))
     shift = lax.stop_gradient(
         jnp.max(logits, axis=axis, keepdims=True, initial=-jnp.inf, where=keep)
     )
@@ -65,10 +73,13 @@ def reduce_dense(
     channels: Sequence[Channel],
     row: tuple[Any, Any, Array | None],
     col: tuple[Any, Any, Array | None],
+    *,
+    bounded: bool = False,
 ) -> tuple[Array, ...]:
     """The channels of a whole matrix by plain operations, for any kind of differentiation.
 
-    ``row`` and ``col`` are (ids, aux, valid), as in :func:`jaxcon.streaming.reduce_pairs`.
+    ``row`` and ``col`` are (ids, aux, valid), as in :func:`jaxcon.streaming.reduce_pairs`; ``bounded``
+    is as in :func:`masked_logsumexp`.
     """
     row_ids, row_aux, row_valid = jax.tree.map(lambda a: a[:, None], row)
     col_ids, col_aux, col_valid = jax.tree.map(lambda a: a[None, :], col)
@@ -80,7 +91,7 @@ def reduce_dense(
         logits = channel.logits(tile, row_aux, col_aux)
         keep = jnp.broadcast_to(channel.pairs(row_ids, col_ids) & valid, logits.shape)
         if channel.log:
-            return masked_logsumexp(logits, keep, channel.axis)
+            return masked_logsumexp(logits, keep, channel.axis, bounded=bounded)
         return jnp.sum(jnp.where(keep, logits, 0), axis=channel.axis)
 
     return tuple(reduce(channel) for channel in channels)
