@@ -14,6 +14,7 @@ pytestmark = pytest.mark.slow  # .ci/run runs them
     ("name", "flags", "table"),
     [
         ("every_loss", ("--rows=64", "--dim=16"), "| `ntxent_loss` |"),
+        ("forms", ("--pairs=32", "--dims=16"), "| CLIP | 16 | 32 |"),
         ("scaling", ("--pairs=64", "--dim=16"), "| NT-Xent, ring | 8,192 |"),
     ],
 )

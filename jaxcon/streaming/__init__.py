@@ -263,7 +263,7 @@ def sum_cosines(
     scales = (scale, jnp.ones_like(scale))
     half = not isinstance(precision, lax.Precision)
     dense = ring is None and _is_dense(x, y, block_size)
-    if half or dense:
+    if half or (ring is None and _keeps(x, y, block_size)):  # as in reduce_cosines
         x, y = (scaled_unit_rows(z, s) for z, s in zip((x, y), scales, strict=True))
         scales = (None, None)
     if half:

@@ -1,0 +1,101 @@
+"""One matrix, tiles that are kept, or tiles: which is fastest at which size, and what None chooses.
+
+    python -m benchmarks.forms                         # about five minutes on 2 cores
+
+The thresholds of ``block_size=None`` in :mod:`jaxcon.streaming` come from this table. Written to
+``--out``: ``forms.json`` and ``forms.md``, median milliseconds of value and gradients.
+"""
+
+import argparse
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import jax
+import numpy as np
+
+from benchmarks.timing import median_ms
+from jaxcon import losses, streaming
+
+LOSSES = {
+    "NT-Xent": partial(losses.ntxent_loss, temperature=0.1),
+    "CLIP": partial(losses.clip_loss, temperature=0.1),
+    "SigLIP": losses.siglip_loss,
+}
+ALL = 2**60
+# The thresholds that force a form, and its block_size.
+FORMS: dict[str, tuple[dict[str, int], int | None]] = {
+    "one matrix": ({"_DENSE_ENTRIES": ALL}, None),
+    "kept": ({"_DENSE_ENTRIES": 0, "_KEPT_ENTRIES": ALL}, None),
+    "tiles of 256": ({}, 256),
+    "tiles of 512": ({}, 512),
+    "tiles of 1024": ({}, 1024),
+}
+
+
+def measure(loss: str, form: str, batches: list[Any], repeats: int) -> float:
+    """Median milliseconds of a step in that form."""
+    thresholds, block_size = FORMS[form]
+    f = partial(LOSSES[loss], block_size=block_size)
+    with mock.patch.multiple(streaming, **thresholds):
+        step = jax.jit(jax.value_and_grad(f, argnums=(0, 1)))
+        jax.block_until_ready(step(*batches[0]))  # traced here, while the thresholds hold
+    return median_ms(lambda k: step(*batches[k % len(batches)]), repeats)
+
+
+def chosen(loss: str, pairs: int) -> str:
+    """The form that ``block_size=None`` takes."""
+    entries = (2 * pairs if loss == "NT-Xent" else pairs) ** 2
+    if entries <= streaming._DENSE_ENTRIES:
+        return "one matrix"
+    # What is known to end in a sum needs no second sweep, so SigLIP has nothing to keep.
+    keeps = loss != "SigLIP" and entries <= streaming._KEPT_ENTRIES
+    return "kept" if keeps else f"tiles of {streaming._BLOCK}"
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The figures as a markdown table, the default of each line in bold."""
+    lines = [
+        f"| loss | dim | pairs | {' | '.join(FORMS)} |",
+        "|---|---:|---:|" + "---:|" * len(FORMS),
+    ]
+    for row in rows:
+        default = chosen(row["loss"], row["pairs"])
+        texts = [f"{row[form]:.2f}" for form in FORMS]
+        texts = [f"**{t}**" if f == default else t for f, t in zip(FORMS, texts, strict=True)]
+        lines.append(f"| {row['loss']} | {row['dim']} | {row['pairs']:,} | {' | '.join(texts)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measures, prints and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    sizes = [128, 256, 512, 1024, 2048, 4096]
+    parser.add_argument("--pairs", nargs="+", type=int, default=sizes)
+    parser.add_argument("--dims", nargs="+", type=int, default=[128, 512])
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
+    args = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for loss in LOSSES:
+        for dim in args.dims:
+            for pairs in args.pairs:
+                z = np.random.default_rng(0).normal(size=(3, 2, pairs, dim)).astype(np.float32)
+                times = {form: measure(loss, form, list(z), args.repeats) for form in FORMS}
+                rows.append({"loss": loss, "dim": dim, "pairs": pairs, **times})
+                print(rows[-1], flush=True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "forms.json").write_text(json.dumps(rows, indent=1) + "\n")
+    head = (
+        "# One matrix, kept tiles, or tiles\n\n"
+        f"Milliseconds of value and gradients, float32, CPU, median of {args.repeats} steps: "
+        "`python -m benchmarks.forms`. Bold: what `block_size=None` takes. NT-Xent compares twice "
+        "as many rows as there are pairs; SigLIP, in tiles of 512, keeps nothing.\n\n"
+    )
+    (args.out / "forms.md").write_text(head + table(rows))
+
+
+if __name__ == "__main__":
+    main()
