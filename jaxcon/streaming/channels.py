@@ -51,8 +51,8 @@ def nothing(dtype: Any) -> float:
 def masked_logsumexp(logits: Array, keep: Array, axis: int, *, bounded: bool = False) -> Array:
     """``log sum exp`` over the kept entries; :func:`nothing`, with zero gradient, where none is.
 
-    ``bounded``: the logits are so small that their exponentials need no shift. Then those along rows and
-    along columns are the same, which XLA computes once.
+    ``bounded``: the logits are so small that their exponentials need no shift. Those along rows and
+    those along columns are then the same, which XLA computes once.
     """
     if bounded:
         total = jnp.sum(jnp.exp(jnp.where(keep, logits, -jnp.inf)), axis=axis)
