@@ -43,8 +43,9 @@ from jaxcon.typing import Array, ArrayLike, AxisName
 # e^-50 / 10^12 far above the smallest.
 _NO_SHIFT = 50.0
 
-# The rule of block_size=None, measured on 2 CPU cores; see docs/benchmarks.
-_DENSE_ENTRIES = 2**18
+# The rule of block_size=None, measured on 2 CPU cores: docs/benchmarks/forms.md. Of a set of rows with
+# itself a quarter, for tiles save half of its work.
+_DENSE_ENTRIES = 2**20
 _KEPT_ENTRIES = 2**26
 _BLOCK = 512
 
@@ -78,9 +79,9 @@ def reduce_pairs(
       block_size: edge of the tiles in which to evaluate, in memory O((n + m) dim) for value and
         gradient; any size, it need not divide n or m. Second derivatives work where the inner one is
         in reverse mode; forward mode (``jax.jvp``, ``jax.jacfwd``, ``jax.hessian``) raises JAX's
-        TypeError. None chooses by the number of pairs n m: up to 2^18 the whole matrix by plain
-        operations, in any mode of differentiation; up to 2^26 tiles that the backward pass finds
-        again (256 MiB in float32); beyond, tiles that it computes again.
+        TypeError. None chooses by the number of pairs n m: up to 2^20 (2^18 where y is x) the whole
+        matrix by plain operations, in any mode of differentiation; up to 2^26 tiles that the backward
+        pass finds again (256 MiB in float32); beyond, tiles that it computes again.
       bound: a number that no logit exceeds in magnitude, if one is known before the data: the inverse
         of a constant temperature for cosines. Up to 50 it saves the search for the largest logit.
       precision: of the products.
@@ -298,7 +299,8 @@ def _same(a: Any, b: Any) -> bool:
 
 def _is_dense(x: Array, y: Array, block_size: int | None) -> bool:
     """Whether to evaluate by plain operations."""
-    return block_size is None and x.shape[0] * y.shape[0] <= _DENSE_ENTRIES
+    limit = _DENSE_ENTRIES // 4 if y is x else _DENSE_ENTRIES
+    return block_size is None and x.shape[0] * y.shape[0] <= limit
 
 
 def _keeps(x: Array, y: Array, block_size: int | None) -> bool:
