@@ -41,18 +41,18 @@ def measure(loss: str, form: str, batches: list[Any], repeats: int) -> float:
     f = partial(LOSSES[loss], block_size=block_size)
     with mock.patch.multiple(streaming, _DENSE_ENTRIES=dense, _KEPT_ENTRIES=kept):
         step = jax.jit(jax.value_and_grad(f, argnums=(0, 1)))
-        jax.block_until_ready(step(*batches[0]))  # traced here, while the thresholds hold
-    return median_ms(lambda k: step(*batches[k % len(batches)]), repeats)
+        return median_ms(lambda k: step(*batches[k % len(batches)]), repeats)
 
 
 def chosen(loss: str, pairs: int) -> str:
     """The form that ``block_size=None`` takes."""
     one_set = loss == "NT-Xent"
-    entries = (2 * pairs if one_set else pairs) ** 2
-    if entries <= streaming._DENSE_ENTRIES // (4 if one_set else 1):
+    x = jax.ShapeDtypeStruct((2 * pairs if one_set else pairs, 1), np.float32)
+    y = x if one_set else jax.ShapeDtypeStruct(x.shape, x.dtype)
+    if streaming._is_dense(x, y, None):
         return "one matrix"
     # What is known to end in a sum needs no second sweep, so SigLIP has nothing to keep.
-    keeps = loss != "SigLIP" and entries <= streaming._KEPT_ENTRIES
+    keeps = loss != "SigLIP" and streaming._keeps(x, y, None)
     return "kept" if keeps else f"tiles of {streaming._BLOCK}"
 
 

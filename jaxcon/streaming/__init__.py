@@ -197,10 +197,9 @@ def reduce_cosines(
     if same:
         scales = (jnp.sqrt(scale), jnp.sqrt(scale))
     row, col = Known(row_ids, row_aux, row_valid), Known(col_ids, col_aux, col_valid)
-    if isinstance(precision, lax.Precision) and not (ring is None and _keeps(x, y, block_size)):
+    if not _normalizes_first(x, y, precision, ring, block_size):
         plan = _plan(channels, same, bound, precision)
         return _reduce(plan, ring, x, y, row, col, block_size, scales)
-    # Half the size, or all pairs kept: here normalized rows are not what fills the memory.
     u = scaled_unit_rows(x, scales[0])
     v = u if same else scaled_unit_rows(y, scales[1])
     if not isinstance(precision, lax.Precision):
@@ -264,7 +263,7 @@ def sum_cosines(
     scales = (scale, jnp.ones_like(scale))
     half = not isinstance(precision, lax.Precision)
     dense = ring is None and _is_dense(x, y, block_size)
-    if half or (ring is None and _keeps(x, y, block_size)):  # as in reduce_cosines
+    if _normalizes_first(x, y, precision, ring, block_size):
         x, y = (scaled_unit_rows(z, s) for z, s in zip((x, y), scales, strict=True))
         scales = (None, None)
     if half:
@@ -306,6 +305,17 @@ def _is_dense(x: Array, y: Array, block_size: int | None) -> bool:
 def _keeps(x: Array, y: Array, block_size: int | None) -> bool:
     """Whether to evaluate by plain operations or in tiles that are kept."""
     return block_size is None and x.shape[0] * y.shape[0] <= _KEPT_ENTRIES
+
+
+def _normalizes_first(
+    x: Array, y: Array, precision: Any, ring: AxisName, block_size: int | None
+) -> bool:
+    """Whether to normalize all rows before a sweep, not those of each tile in it.
+
+    At half the size, or with so few pairs, normalized rows are not what fills the memory.
+    """
+    half = not isinstance(precision, lax.Precision)
+    return half or (ring is None and _keeps(x, y, block_size))
 
 
 def _needs_no_shift(bound: float | None) -> bool:

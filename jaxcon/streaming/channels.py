@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcon.typing import Array
+from jaxcon.typing import Array, ArrayLike
 
 PRECISION = lax.Precision.HIGHEST  # the default is TF32 on NVIDIA GPUs and bfloat16 on TPUs
 
@@ -48,6 +48,13 @@ def nothing(dtype: Any) -> float:
     return float(jnp.finfo(dtype).min) / 4
 
 
+def log_total(total: Array, shift: ArrayLike = 0.0) -> Array:
+    """``log total + shift`` of a sum of exponentials; :func:`nothing`, without gradient, for a 0."""
+    some = total != 0  # true for NaN, which stays visible
+    lse = jnp.log(jnp.where(some, total, 1)) + shift
+    return jnp.where(some, lse, nothing(lse.dtype))
+
+
 def masked_logsumexp(logits: Array, keep: Array, axis: int, *, bounded: bool = False) -> Array:
     """``log sum exp`` over the kept entries; :func:`nothing`, with zero gradient, where none is.
 
@@ -55,9 +62,7 @@ def masked_logsumexp(logits: Array, keep: Array, axis: int, *, bounded: bool = F
     those along columns are then the same, which XLA computes once.
     """
     if bounded:
-        total = jnp.sum(jnp.exp(jnp.where(keep, logits, -jnp.inf)), axis=axis)
-        some = total != 0  # true for NaN, which stays visible
-        return jnp.where(some, jnp.log(jnp.where(some, total, 1)), nothing(logits.dtype))
+        return log_total(jnp.sum(jnp.exp(jnp.where(keep, logits, -jnp.inf)), axis=axis))
     shift = lax.stop_gradient(
         jnp.max(logits, axis=axis, keepdims=True, initial=-jnp.inf, where=keep)
     )

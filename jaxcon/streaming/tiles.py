@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcon.streaming.channels import Channel, nothing
+from jaxcon.streaming.channels import Channel, log_total, nothing
 from jaxcon.streaming.sides import (
     Side,
     accumulator,
@@ -206,10 +206,7 @@ def results(plan: Plan, state: tuple[Any, ...]) -> tuple[Any, ...]:
             return None
         if not channel.log:
             return state[0]
-        some = state[-1] != 0  # true for NaN, which stays visible
-        lse = jnp.log(jnp.where(some, state[-1], 1))
-        lse = lse if plan.bounded else lse + state[0]
-        return jnp.where(some, lse, nothing(lse.dtype))
+        return log_total(state[-1], 0.0 if plan.bounded else state[0])
 
     return tuple(result(c, s) for c, s in zip(plan.channels, state, strict=True))
 
