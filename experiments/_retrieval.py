@@ -89,6 +89,21 @@ def evaluate(
     encode: Encode, variables: Any, objective: Objective, dataset: PairDataset
 ) -> dict[str, float]:
     """Return recall both ways and the zero-shot accuracy of each attribute, on test images."""
+    scores, images = _recalls(encode, variables, objective, dataset)
+    return scores | _zero_shot(encode, variables, objective, dataset, images)
+
+
+def recalls(
+    encode: Encode, variables: Any, objective: Objective, dataset: PairDataset
+) -> dict[str, float]:
+    """Return the recall alone, under the keys of `evaluate`."""
+    return _recalls(encode, variables, objective, dataset)[0]
+
+
+def _recalls(
+    encode: Encode, variables: Any, objective: Objective, dataset: PairDataset
+) -> tuple[dict[str, float], Embedded]:
+    """The recalls, and the embedded images."""
     test = held_out(dataset.test)
     images, texts = encode.images(variables, test.images), encode.texts(variables, test.captions)
     scores = {}
@@ -99,6 +114,14 @@ def evaluate(
         matrix = np.asarray(objective.scores(queries, candidates))
         for k in _RANKS:
             scores[f"{name}, recall@{k}"] = recall_at_k(matrix, test.ids, test.ids, k=k)
+    return scores, images
+
+
+def _zero_shot(
+    encode: Encode, variables: Any, objective: Objective, dataset: PairDataset, images: Embedded
+) -> dict[str, float]:
+    """The zero-shot accuracies of the embedded images."""
+    scores = {}
     for name, labels in dataset.test.attributes.items():
         known = np.flatnonzero(labels >= 0)
         prompts = make_prompts(name, dataset.classes[name])

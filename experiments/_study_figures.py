@@ -1,5 +1,6 @@
 """Figures of the study: scores with their intervals, stability by setting, deviations by group."""
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -82,8 +83,10 @@ def stability(protocol: Protocol, records: Records, path: Path) -> None:
             ax.plot([p[0] for p in points], [p[1] for p in points], **style, ms=4, label=loss)
             failed = [p for p in points if p[2]]
             ax.plot([p[0] for p in failed], [p[1] for p in failed], "x", color="k", ms=9)
-        ax.set(title=f"batch {batch}", xlabel="learning rate", ylabel=rows[name], xscale="log")
-        ax.set_yscale("log" if name == "final loss" else "linear")  # diverged ones lie far above
+        ax.set(title=f"batch {batch}", xlabel="learning rate", ylabel=rows[name])
+        if ax.dataLim.minposx < math.inf:  # an empty axis cannot be logarithmic
+            ax.set_xscale("log")
+            ax.set_yscale("log" if name == "final loss" else "linear")  # diverged ones lie far above
 
     grid = [
         [lambda ax, n=name, b=batch: panel(ax, n, b) for batch in protocol.stability_batches]

@@ -160,8 +160,7 @@ class Laboratory:
         )
         record: Record = {"scores": None, "deviations": None}
         record |= {"verdict": "not finite", "effective_rank": 0.0, "uniformity": 0.0}
-        if piece.part != "stability":
-            record["chance"] = _retrieval.chance(measured)
+        record["chance"] = _retrieval.chance(measured)
         if not all(_comparable(side) for side in sides):
             return record
         report = collapse_report(sides[0].z, sides[1].z, temperature=0.07)
@@ -170,10 +169,8 @@ class Laboratory:
             "effective_rank": _rounded(report.effective_rank),
             "uniformity": _rounded(report.uniformity),
         }
-        if piece.part != "stability":
-            record["scores"] = _retrieval.evaluate(
-                network.encode, variables, network.objective, measured
-            )
+        score = _retrieval.recalls if piece.part == "stability" else _retrieval.evaluate
+        record["scores"] = score(network.encode, variables, network.objective, measured)
         if piece.part == "seeds" and network.objective.log_std is not None:
             record["deviations"] = deviations(network.encode, variables, split)
         return record

@@ -27,6 +27,7 @@ WINDOW = 20  # steps before a step that it is compared with
 SPIKE = 5.0  # deviations above their median
 LEVEL = 0.99  # of the loss of equal embeddings
 FALL = 0.9  # of the first loss
+LUCK = 4.0  # times the recall@1 of a random ranking: one hit, and three standard deviations of it
 
 Curve = Sequence[float | None]
 
@@ -131,8 +132,9 @@ def failure(record: Record) -> str | None:
     "not finite": an update had to be refused, or the embeddings cannot be compared;
     "collapsed": all images or all texts point the same way;
     "at chance": the loss ends at `LEVEL` of that of equal embeddings, or above; and it has not fallen
-    to `FALL` of the first, or pairs are found by luck. Sigmoid losses begin far above chance: where
-    they are on their way down and find pairs, they learn slowly, but do not fail.
+    to `FALL` of the first, or pairs are found by luck, recall@1 at most `LUCK` times that of a random
+    ranking. Sigmoid losses begin far above chance: where they are on their way down and find pairs,
+    they learn slowly, but do not fail.
     """
     if record["skipped"] or record["verdict"] == "not finite":
         return "not finite"
@@ -141,7 +143,7 @@ def failure(record: Record) -> str | None:
     level = final_loss(record)
     first = next((value for value in record["loss"] if value is not None), 0.0)
     stuck = level * record["chance_loss"] >= FALL * first
-    lost = stuck or record["verdict"].startswith("unaligned")
+    lost = stuck or mean_recall(record) <= LUCK * mean_recall({"scores": record["chance"]})
     return "at chance" if level >= LEVEL and lost else None
 
 

@@ -40,16 +40,17 @@ COMPARISONS = uncertainty.COMPARISONS
 RECALL = {"clip": 0.5, "gaussian": 0.6, "gaussian-shared": 0.4}
 
 
+def found(recall):
+    """Scores of this recall."""
+    ways = ("image to text", "text to image")
+    return {f"{way}, recall@{k}": recall for way in ways for k in (1, 5, 10)}
+
+
 def measured(piece, rate, *, recall=None, grade=-0.6):
     """A record as a run would leave it; better at 1e-3, noisier with a higher seed."""
     recall = RECALL[piece.loss] if recall is None else recall
     recall += 0.01 * (piece.seed % 10) - (0.1 if rate > 1e-3 else 0)
-    scores = {
-        f"{way}, recall@{k}": recall
-        for way in ("image to text", "text to image")
-        for k in (1, 5, 10)
-    }
-    scores |= {f"zero-shot {name}": 0.9 for name in ("shape", "colour")}
+    scores = found(recall) | {f"zero-shot {name}": 0.9 for name in ("shape", "colour")}
     told = {
         "text with grade": grade - 0.01 * piece.seed,
         "text with grade, from 2 on": -0.4,
@@ -143,12 +144,31 @@ def test_gradient_norms_are_compared_with_those_before():
         ({"loss": [None] * 40}, "at chance"),
         ({"loss": [10.0] + [5.0] * 39}, None),
         ({"loss": [10.0] + [9.1] * 39}, "at chance"),
-        ({"loss": [10.0] + [5.0] * 39, "verdict": "unaligned: rows spread"}, "at chance"),
+        ({"loss": [10.0] + [5.0] * 39, "scores": found(0.041)}, None),
+        ({"loss": [10.0] + [5.0] * 39, "scores": found(0.04)}, "at chance"),
+        ({"loss": [10.0] + [1.9] * 39, "scores": found(0.01)}, None),
     ],
 )
 def test_how_a_run_fails(changes, kind):
     piece = pieces(TINY)[-1]
     assert _study_statistics.failure(stored(piece, 1e-2, **changes)) == kind
+
+
+def test_a_run_is_given_up_after_50_refused_updates_in_a_row():
+    refused = list(range(1, 51))
+    assert not _study_runs._gave_up(refused[:-1])
+    assert _study_runs._gave_up(refused)
+    assert not _study_runs._gave_up([*refused[:-1], 49])
+    assert _study_runs._gave_up([0, 1, 1, *range(2, 52)])
+
+
+@pytest.mark.parametrize(
+    ("z", "log_std", "comparable"),
+    [(1.0, 0.0, True), (np.nan, 0.0, False), (1e16, 0.0, False), (1.0, -41.0, False)],
+)
+def test_what_cannot_be_ranked_is_not(z, log_std, comparable):
+    side = Embedded(np.array([[1.0, z]]), np.array([log_std]))
+    assert _study_runs._comparable(side) == comparable
 
 
 def test_stability_is_compared_in_the_same_settings():
@@ -612,8 +632,24 @@ def test_a_piece_from_end_to_end(tmp_path, monkeypatch):
     assert first["chance_loss"] == pytest.approx(math.log(16))
     assert first["deviations"] is None
     assert set(seeded["deviations"]["text mean"]) == {"1", "2", "3", "4"}
-    record = json.loads(json.dumps({"settings": compared.settings(1e-3), "seconds": 1.0, **seeded}))
-    assert set(_study_statistics.measures(record)) >= {"recall@1", "zero-shot shape", "uniformity"}
-    assert _study_statistics.stability_of(compared, record)["failure"] != "not finite"
     again = laboratory(compared, 1e-3)
     assert again == seeded
+    short = Piece("stability", "csd-clip", 16, 12, 100, 1e-3)
+    wild = Piece("stability", "csd-clip", 16, 12, 100, 1e25)
+    steady, wrecked = laboratory(short, 1e-3), laboratory(wild, 1e25)
+    assert set(steady["scores"]) == set(found(0.0))
+    assert steady["deviations"] is None
+    assert set(steady["scalars"]) == {"temperature", "scale", "shift"}
+    made = {compared: seeded, short: steady, wild: wrecked}
+    records = {
+        piece: {"settings": piece.settings(1e-3), "seconds": 1.0, **json.loads(json.dumps(record))}
+        for piece, record in made.items()
+    }
+    measures = _study_statistics.measures(records[compared])
+    assert set(measures) >= {"recall@1", "zero-shot shape", "uniformity"}
+    kinds = {p: _study_statistics.stability_of(p, r)["failure"] for p, r in records.items()}
+    assert kinds[wild] == "not finite"
+    assert kinds[short] != "not finite"
+    protocol = Protocol(("gaussian", "csd-clip"))
+    uncertainty.write_results(tmp_path, "study", protocol, records)
+    assert " of 2 | 1 | 0 | " in (tmp_path / "study.md").read_text()  # one is not finite
