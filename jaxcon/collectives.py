@@ -25,9 +25,10 @@ from jaxcon.typing import Array, AxisName
 def gather(x: Any, axis_name: AxisName) -> Any:
     """Concatenates the leading axis of every array of ``x`` over all devices: [n, ...] -> [P n, ...].
 
-    Gradients flow back to the device that a row came from.
+    Gradients flow back to the device that a row came from. A single device gets back the very same
+    arrays, which tells the engine where both sides of a matrix are one set of rows.
     """
-    if axis_name is None:
+    if size(axis_name) == 1:
         return x
     return jax.tree.map(lambda a: lax.all_gather(a, axis_name, axis=0, tiled=True), x)
 

@@ -121,6 +121,21 @@ def test_gradients_are_those_of_plain_operations(data, block_size, bound):
         assert np.linalg.norm(tiled[name] - expected) < 1e-5 * scale, name
 
 
+def tiles_of(block, monkeypatch):
+    """Has ``block_size=None`` take tiles, whatever the size."""
+    for name, value in {"_DENSE_ENTRIES": 0, "_BLOCK": block, "_LANES": 1}.items():
+        monkeypatch.setattr(streaming, name, value)
+
+
+@pytest.mark.parametrize("n", [1, 512, 513, 1025, 3000])
+def test_blocks_of_no_given_size_leave_little_to_fill_up(n):
+    block = min(streaming._even_block(n), n)
+    blocks = -(-n // block)
+    assert block <= streaming._BLOCK
+    assert blocks == -(-n // streaming._BLOCK)
+    assert blocks * block - n < blocks * streaming._LANES
+
+
 def test_kept_tiles_give_the_same(data, monkeypatch):
     diff = differentiable(data)
 
@@ -128,8 +143,7 @@ def test_kept_tiles_give_the_same(data, monkeypatch):
         return jax.jit(jax.value_and_grad(lambda d: total(data, d)))(diff)
 
     plain = value_and_grad(diff)
-    monkeypatch.setattr(streaming, "_DENSE_ENTRIES", 0)
-    monkeypatch.setattr(streaming, "_BLOCK", 8)
+    tiles_of(8, monkeypatch)
     kept = value_and_grad(diff)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), kept, plain)
 
@@ -149,8 +163,7 @@ def test_second_derivatives_reverse_over_reverse(monkeypatch):
     p = one_set(21)
     plain = curvature(p)
     np.testing.assert_allclose(curvature(p, block_size=8), plain, rtol=1e-4, atol=1e-5)
-    monkeypatch.setattr(streaming, "_DENSE_ENTRIES", 0)
-    monkeypatch.setattr(streaming, "_BLOCK", 8)
+    tiles_of(8, monkeypatch)
     np.testing.assert_allclose(curvature(p), plain, rtol=1e-4, atol=1e-5)
 
 
@@ -222,10 +235,11 @@ def test_float32_error_at_low_temperature(temperature, block_size):
     assert np.linalg.norm(grad - expected) < 1e-5 * np.linalg.norm(expected)
 
 
-def test_bfloat16_is_multiplied_as_such_and_accumulated_in_float32():
+@pytest.mark.parametrize(("block_size", "shape"), [(16, "16x16"), (None, "40x24")])
+def test_bfloat16_is_multiplied_as_such_and_accumulated_in_float32(block_size, shape):
     p = problem(40, 24, dim=64)
     half = {k: p[k].astype(jnp.bfloat16) for k in ("x", "y")}
-    call = partial(reduce_pairs, channels=(Channel(1), Channel(0)), block_size=16)
+    call = partial(reduce_pairs, channels=(Channel(1), Channel(0)), block_size=block_size)
     p = {k: v for k, v in p.items() if "aux" not in k}
     rounded = p | {k: v.astype(jnp.float32) for k, v in half.items()}
     for got, expected in zip(call(**(p | half)), call(**rounded), strict=True):
@@ -234,7 +248,7 @@ def test_bfloat16_is_multiplied_as_such_and_accumulated_in_float32():
     text = jax.jit(lambda x, y: call(**(p | {"x": x, "y": y}))).lower(**half).as_text()
     dots = [line for line in text.splitlines() if "dot_general" in line]
     assert dots
-    assert all("bf16" in line and "-> tensor<16x16xf32>" in line for line in dots)
+    assert all("bf16" in line and f"-> tensor<{shape}xf32>" in line for line in dots)
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 3, 4, 7, 8])

@@ -30,6 +30,7 @@ from jaxcon.streaming.channels import (
     different_ids,
     masked_logsumexp,
     nothing,
+    product,
     reduce_dense,
     similarity_logits,
 )
@@ -47,7 +48,8 @@ _NO_SHIFT = 50.0
 # itself a quarter, for tiles save half of its work.
 _DENSE_ENTRIES = 2**20
 _KEPT_ENTRIES = 2**26
-_BLOCK = 512
+_BLOCK = 512  # at most
+_LANES = 16  # a multiple of which a block is, for vector units
 
 
 def reduce_pairs(
@@ -80,8 +82,9 @@ def reduce_pairs(
         gradient; any size, it need not divide n or m. Second derivatives work where the inner one is
         in reverse mode; forward mode (``jax.jvp``, ``jax.jacfwd``, ``jax.hessian``) raises JAX's
         TypeError. None chooses by the number of pairs n m: up to 2^20 (2^18 where y is x) the whole
-        matrix by plain operations, in any mode of differentiation; up to 2^26 tiles that the backward
-        pass finds again (256 MiB in float32); beyond, tiles that it computes again.
+        matrix by plain operations, in any mode of differentiation; up to 2^26 tiles, of up to 512,
+        that the backward pass finds again (256 MiB in float32); beyond, tiles that it computes again.
+        The thresholds are those of CPUs, on all backends.
       bound: a number that no logit exceeds in magnitude, if one is known before the data: the inverse
         of a constant temperature for cosines. Up to 50 it saves the search for the largest logit.
       precision: of the products.
@@ -96,7 +99,7 @@ def reduce_pairs(
     _check_block_size(block_size)
     row, col = Known(row_ids, row_aux, row_valid), Known(col_ids, col_aux, col_valid)
     if _is_dense(x, y, block_size):
-        tile = jnp.matmul(x, y.T, precision=precision)  # (n, d) . (d, m) -> (n, m)
+        tile = product(x, y, (1, 1), precision)  # (n, d) . (d, m) -> (n, m)
         return reduce_dense(tile, channels, row, col, bounded=_needs_no_shift(bound))
     same = _same((x, row_ids, row_valid), (y, col_ids, col_valid))
     plan = _plan(channels, same, bound, precision)._replace(keep=_keeps(x, y, block_size))
@@ -129,7 +132,7 @@ def reduce_ring(
       x: ``[n, dim]``, this device's rows; y: ``[m, dim]``, its columns. If y, its ids and its validity
         *are* those of x, each unordered pair is visited once.
       axis_name: the mapped axis.
-      block_size: edge of the tiles; None: 512.
+      block_size: edge of the tiles; None: even blocks of up to 512.
 
     The other arguments are those of :func:`reduce_pairs`.
 
@@ -269,7 +272,7 @@ def sum_cosines(
     if half:
         x, y, precision = x.astype(precision), y.astype(precision), lax.Precision.DEFAULT
     if dense:
-        tile = jnp.matmul(x, y.T, precision=precision)  # (n, d) . (d, m) -> (n, m)
+        tile = product(x, y, (1, 1), precision)  # (n, d) . (d, m) -> (n, m)
         return weighted_total(weights, reduce_dense(tile, channels, row, col))
     plan = _plan(channels, False, None, precision)
     rows, cols = (
@@ -370,7 +373,7 @@ def _side(
 ) -> Side:
     """Rows cut into blocks; the last is filled up with rows that are not valid."""
     n = z.shape[0]
-    block = min(block_size or _BLOCK, n)
+    block = min(block_size or _even_block(n), n)
     blocks = -(-n // block)
     padding = blocks * block - n
 
@@ -383,6 +386,12 @@ def _side(
     side = Side(z, fill(as_row), fill(as_col))
     side = jax.tree.map(lambda a: _cut(a, blocks, block), side)
     return side._replace(scale=None if scale is None else jnp.full((blocks, block), scale))
+
+
+def _even_block(n: int) -> int:
+    """A block size that leaves n rows little to fill up: 513 are two blocks of 272, not of 512."""
+    blocks = -(-n // _BLOCK)
+    return -(-n // blocks // _LANES) * _LANES
 
 
 def _cut(a: Array, blocks: int, block: int) -> Array:

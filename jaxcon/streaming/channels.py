@@ -12,6 +12,22 @@ from jaxcon.typing import Array, ArrayLike
 PRECISION = lax.Precision.HIGHEST  # the default is TF32 on NVIDIA GPUs and bfloat16 on TPUs
 
 
+def accumulator(dtype: Any) -> Any:
+    """The dtype to accumulate products of ``dtype`` in."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def product(a: Array, b: Array, contract: tuple[int, int], precision: Any) -> Array:
+    """Matrix product over the named axes, accumulated in float32 at least."""
+    return lax.dot_general(
+        a,
+        b,
+        (((contract[0],), (contract[1],)), ((), ())),
+        precision=precision,
+        preferred_element_type=accumulator(b.dtype),
+    )
+
+
 def similarity_logits(tile: Array, row_aux: Any, col_aux: Any) -> Array:
     """The similarities themselves as logits."""
     return tile

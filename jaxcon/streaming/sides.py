@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcon.similarity import norms
+from jaxcon.streaming.channels import accumulator
 from jaxcon.typing import Array
 
 
@@ -79,11 +80,6 @@ def unit_rows(block: Side, scale: Array | None) -> Array:
 def operand(block: Side) -> Array:
     """The rows of a block as they are multiplied."""
     return block.z if block.scale is None else unit_rows(block, block.scale)
-
-
-def accumulator(dtype: Any) -> Any:
-    """The dtype to accumulate products of ``dtype`` in."""
-    return jnp.promote_types(dtype, jnp.float32)
 
 
 def aux_of(side: Side) -> tuple[Any, Any]:

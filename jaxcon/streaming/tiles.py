@@ -24,10 +24,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcon.streaming.channels import Channel, log_total, nothing
+from jaxcon.streaming.channels import Channel, accumulator, log_total, nothing, product
 from jaxcon.streaming.sides import (
     Side,
-    accumulator,
     aux_of,
     first_gradients,
     gradient_of,
@@ -79,17 +78,6 @@ class Part(NamedTuple):
     keep: Array
 
 
-def product(plan: Plan, a: Array, b: Array, contract: tuple[int, int]) -> Array:
-    """Matrix product over the named axes, accumulated in float32 at least."""
-    return lax.dot_general(
-        a,
-        b,
-        (((contract[0],), (contract[1],)), ((), ())),
-        precision=plan.precision,
-        preferred_element_type=accumulator(b.dtype),
-    )
-
-
 def tile_count(rows: Side, cols: Side | None) -> int:
     """How many tiles a sweep visits; cols None: those on and above the diagonal."""
     n = rows.z.shape[0]
@@ -116,7 +104,7 @@ def tile_at(plan: Plan, rows: Side, cols: Side | None, k: Array, kept: Array | N
     i, j = tile_index(k, rows, cols)
     row, col = take(rows, i), take(rows if cols is None else cols, j)
     x, y = operand(row), operand(col)
-    s = product(plan, x, y, (1, 1)) if kept is None else kept  # (b, d) . (d, c) -> (b, c)
+    s = product(x, y, (1, 1), plan.precision) if kept is None else kept  # (b, d) . (d, c) -> (b, c)
     return Tile(i, j, row, col, x, y, s)
 
 
@@ -305,8 +293,8 @@ def _add_gradients(
     ]
     ds, row_aux, col_aux = pull(cotangents)
     ds = ds.astype(tile.x.dtype)
-    dx = product(plan, ds, tile.y, (1, 0))  # (b, c) . (c, d) -> (b, d)
-    dy = product(plan, ds, tile.x, (0, 0))  # (c, b) . (b, d) -> (c, d)
+    dx = product(ds, tile.y, (1, 0), plan.precision)  # (b, c) . (c, d) -> (b, d)
+    dy = product(ds, tile.x, (0, 0), plan.precision)  # (c, b) . (b, d) -> (c, d)
 
     def add(store: Any, x: Any) -> tuple[Any, None]:
         block, gradient = x

@@ -9,6 +9,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxcon import losses
@@ -165,3 +166,16 @@ def test_cosine_regression_is_twice_lightlys_negative_cosine_but_for_the_targets
     assert gap(grad, 2 * data[f"{entry}/grad_z1"]) < TOLERANCE[dtype]
     assert not np.any(targets)
     assert np.any(data[f"{entry}/grad_z2"])
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5])
+def test_optax_ntxent_of_two_views(temperature):
+    data = REFERENCE["b"]
+    with precision(np.float64):
+        views = tuple(jnp.asarray(data[name]) for name in ("z1", "z2"))
+        index = jnp.tile(jnp.arange(len(views[0])), 2)
+        theirs = jax.value_and_grad(
+            lambda z: optax.losses.ntxent(jnp.concatenate(z), index, temperature)
+        )(views)
+        ours = jax.value_and_grad(lambda z: losses.ntxent_loss(*z, temperature=temperature))(views)
+    assert gap(ours, theirs) < TOLERANCE[np.float64]

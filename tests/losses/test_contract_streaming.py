@@ -1,34 +1,43 @@
 """In tiles, and with the candidates travelling in a ring, every loss is what it is as one matrix.
 
 By default: tiles that do not divide the batch on one device, and for one loss of each family the ring
-over 8 devices, in float64 with masks. ``-m slow`` adds tile edges, float32, and for all losses the ring
-on any number of devices in every mode.
+over 8 devices and the tiles that no ``block_size`` takes, in float64 with masks. ``-m slow`` adds tile
+edges, float32, and for all losses the ring on any number of devices in every mode.
 """
 
+import contextlib
 import dataclasses
+from unittest import mock
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcon import collectives
-from tests.losses.calls import gap
+from jaxcon import collectives, streaming
+from tests.losses.calls import arguments, gap, objective
 from tests.losses.cases import FAMILIES, TILED, N, each
 from tests.losses.devices import alone, spread
 
 TOLERANCE = {np.float32: 3e-6, np.float64: 1e-12}
+RING_MODES = [
+    *("vmap", "pmap", "shard_map", "shard_map unchecked"),
+    *("shard_map 2-D", "shard_map 2-D unchecked"),
+]
 each_case = pytest.mark.parametrize("case", TILED, ids=lambda case: case.id)
 
 
-def agree(case, dtype, masked=True, mode=None, devices=1, **evaluation):
-    """The case evaluated so equals the case as it is, in value and gradients."""
+def agree(case, dtype, masked=True, mode=None, devices=1, rule=None, **evaluation):
+    """The case evaluated so, under a rule if given, equals it as it is, in value and gradients."""
     inputs = case.inputs(seed=23)
     rows = case.rows(seed=23) if masked else case.neutral()
     other = dataclasses.replace(case, settings={**case.settings, **evaluation})
     expected = alone(case, inputs, rows, dtype)
-    if mode is None:
-        got = alone(other, inputs, rows, dtype)
-    else:
-        got = spread(other, mode, devices, inputs, rows, dtype)
+    with rule or contextlib.nullcontext():
+        if mode is None:
+            got = alone(other, inputs, rows, dtype)
+        else:
+            got = spread(other, mode, devices, inputs, rows, dtype)
     # Logits of the circle loss reach 300, which float32 holds to 1e-5.
     tolerance = TOLERANCE[dtype] * (3 if case.name == "circle_loss" else 1)
     # A value near 0 (a decoupled loss) is a difference of terms of about 1 / temperature.
@@ -56,6 +65,57 @@ def test_ring_of_eight_devices(name):
     agree(case, np.float64, mode="shard_map", devices=8, exchange=collectives.ring)
 
 
+@pytest.mark.parametrize(("mode", "devices"), [(None, 1), ("shard_map", 1), ("shard_map", 8)])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_tiles_that_are_kept(name, mode, devices):
+    """The form of medium batches, which small ones are made to take here."""
+    case = next(case for case in TILED if case.name == name)
+    rule = mock.patch.multiple(streaming, _DENSE_ENTRIES=0, _BLOCK=5, _LANES=1)
+    agree(case, np.float64, mode=mode, devices=devices, rule=rule, block_size=None)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_bfloat16_is_rounded_once_and_accumulated_in_float32(name):
+    case = next(case for case in TILED if case.name == name)
+    embeddings, *others = arguments(
+        case, case.inputs(seed=23), case.rows(seed=23), np.float32, None
+    )
+
+    def value_and_grad(**evaluation):
+        return jax.jit(jax.value_and_grad(objective(case, **evaluation)))(embeddings, *others)
+
+    value, grads = value_and_grad()
+    half, half_grads = value_and_grad(precision=jnp.bfloat16)
+    tiled, tiled_grads = value_and_grad(precision=jnp.bfloat16, block_size=5)
+    assert 1e-6 * abs(value) < abs(half - value) < 3e-2 * max(1, abs(value))
+    assert gap(half_grads, grads) < 3e-2
+    assert abs(half - tiled) < 1e-5 * max(1, abs(value))
+    assert gap(half_grads, tiled_grads) < 1e-2  # the tiles round the cotangents as well
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_second_derivatives_in_tiles(name):
+    case = next(case for case in TILED if case.name == name)
+    embeddings, *others = arguments(
+        case, case.inputs(seed=23), case.rows(seed=23), np.float32, None
+    )
+
+    def curvature(**evaluation):
+        first = jax.grad(objective(case, **evaluation))
+
+        def along(embeddings):
+            pairs = zip(
+                jax.tree.leaves(first(embeddings, *others)),
+                jax.tree.leaves(embeddings),
+                strict=True,
+            )
+            return sum(jnp.sum(g * jnp.cos(jax.lax.stop_gradient(z))) for g, z in pairs)
+
+        return jax.jit(jax.grad(along))(embeddings)
+
+    assert gap(curvature(block_size=5), curvature()) < 1e-4
+
+
 @pytest.mark.slow
 @each_case
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -69,20 +129,22 @@ def test_tiles_of_any_size(case, block_size, masked, dtype):
 @each_case
 @pytest.mark.parametrize("block_size", [None, 3])
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])
-@pytest.mark.parametrize("mode", ["vmap", "pmap", "shard_map", "shard_map unchecked"])
+@pytest.mark.parametrize("mode", RING_MODES)
 def test_ring_of_any_length_in_every_mode(case, mode, devices, block_size):
-    agree(
-        case,
-        np.float64,
-        mode=mode,
-        devices=devices,
-        exchange=collectives.ring,
-        block_size=block_size,
-    )
+    if "2-D" in mode and devices == 1:
+        pytest.skip("a mesh of two axes needs two devices")
+    ring = collectives.ring
+    agree(case, np.float64, mode=mode, devices=devices, exchange=ring, block_size=block_size)
 
 
 @pytest.mark.slow
 @each_case
-@pytest.mark.parametrize("mode", ["vmap", "pmap", "shard_map", "shard_map unchecked"])
+def test_ring_in_float32(case):
+    agree(case, np.float32, mode="shard_map", devices=8, exchange=collectives.ring)
+
+
+@pytest.mark.slow
+@each_case
+@pytest.mark.parametrize("mode", RING_MODES)
 def test_tiles_on_eight_devices(case, mode):
     agree(case, np.float64, mode=mode, devices=8, block_size=3)

@@ -5,6 +5,7 @@ Run the slow part with ``-m slow``: ``check_grads`` and further seeds.
 
 import dataclasses
 import inspect
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +44,19 @@ def test_a_loss_takes_its_vocabulary_and_nothing_else(name):
     assert set(parameters) - set(case.args) == KEYWORDS[name] - set(case.args)
     positional = [k for k, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert set(positional) <= {*case.args, "negatives"}, "settings are keyword-only"
+
+
+@pytest.mark.parametrize("name", public_losses())
+def test_the_page_of_losses_lists_the_extra_inputs(name):
+    """All of `where`, `weights`, `ids`, `labels` that a loss takes, and no keyword that it does not."""
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "losses.md").read_text()
+    (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}(")]
+    called, *_, extra, _, _, _ = row.replace(r"\|", "").strip("| ").split(" | ")
+    listed = set(extra.split(", "))
+    assert listed <= KEYWORDS[name]
+    assert listed >= KEYWORDS[name] & {"where", "weights", "ids", "labels"} - set(
+        called.strip("`)").split("(")[1].split(", ")
+    )
 
 
 def directional(case: Case, inputs: dict, rows: dict, direction: dict) -> float:
