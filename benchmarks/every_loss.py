@@ -84,7 +84,7 @@ def main() -> None:
     head = (
         "# Every loss, value and gradients\n\n"
         f"{args.rows:,} rows of width {args.dim}, float32, default settings, CPU, median of "
-        f"{args.repeats} steps: `python -m benchmarks.every_loss`. One matrix of all pairs is "
+        f"{args.repeats} steps or more: `python -m benchmarks.every_loss`. One matrix of all pairs is "
         f"{4 * args.rows**2 / 2**20:,.0f} MiB, and four times that for the losses whose candidates "
         "are both views.\n\n"
     )

@@ -1,8 +1,9 @@
 """The losses under comparison: each returns value and gradients of one step, ready to be timed.
 
-An entry of ``IMPLEMENTATIONS[loss]`` is a function ``make(temperature) -> step`` with
-``step(z1, z2) -> (value, gradients)`` on float32 NumPy arrays; packages are imported inside, so that a
-process pays only for what it measures. Every entry normalizes its inputs.
+An entry of ``IMPLEMENTATIONS[loss]`` is a function ``make(temperature) -> step``; packages are imported
+inside, so that a process pays only for what it measures. Every entry normalizes its inputs. The
+temperature is a constant, but in the entries "learned", where value and gradient are also that of the
+temperature (and SigLIP's bias), as models of images and texts are trained.
 """
 
 import importlib
@@ -14,8 +15,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks import towers
-
-Step = Callable[[Any, Any], Any]
+from benchmarks.steps import Step, in_jax, in_torch
 
 
 def import_past_fronts(name: str, *packages: str) -> Any:
@@ -30,32 +30,23 @@ def import_past_fronts(name: str, *packages: str) -> Any:
     return importlib.import_module(name)
 
 
-def in_jax(loss: Callable[[Any, Any], Any]) -> Step:
-    """A step of a JAX loss; the inputs are put on the device once."""
-    import jax
-
-    step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
-    return lambda z1, z2: jax.block_until_ready(step(z1, z2))
-
-
-def in_torch(loss: Callable[[Any, Any], Any]) -> Step:
-    """A step of a torch loss."""
-    import torch
-
-    def step(z1: Any, z2: Any) -> Any:
-        x, y = (torch.from_numpy(z).requires_grad_() for z in (z1, z2))
-        value = loss(x, y)
-        value.backward()
-        return value.item(), (x.grad.numpy(), y.grad.numpy())
-
-    return step
-
-
 def jaxcon(name: str, temperature: float, **settings: Any) -> Step:
     """This library's loss of that name."""
     from jaxcon import losses
 
     return in_jax(partial(getattr(losses, name), temperature=temperature, **settings))
+
+
+def jaxcon_learned(name: str, temperature: float, **scalars: float) -> Step:
+    """The same with temperature, and other scalars, that are learned."""
+    import jax.numpy as jnp
+
+    from jaxcon import losses
+
+    loss = getattr(losses, name)
+    learned = {"temperature": jnp.float32(temperature)}
+    learned |= {name: jnp.float32(value) for name, value in scalars.items()}
+    return in_jax(lambda z1, z2, scalars: loss(z1, z2, **scalars), learned)
 
 
 def jnp_ntxent(temperature: float) -> Step:
@@ -73,31 +64,31 @@ def jnp_ntxent(temperature: float) -> Step:
     return in_jax(loss)
 
 
-def jnp_clip(temperature: float) -> Step:
+def jnp_clip(temperature: float, *, learned: bool = False) -> Step:
     """CLIP's loss as one writes it with jax.numpy, from one matrix."""
     import jax
     import jax.numpy as jnp
 
-    def loss(z1: Any, z2: Any) -> Any:
+    def loss(z1: Any, z2: Any, temperature: Any = temperature) -> Any:
         x, y = (z / jnp.linalg.norm(z, axis=1, keepdims=True) for z in (z1, z2))
         s = x @ y.T / temperature
         both = jax.nn.logsumexp(s, axis=1) + jax.nn.logsumexp(s, axis=0)
         return jnp.mean(both / 2 - jnp.diagonal(s))
 
-    return in_jax(loss)
+    return in_jax(loss, *([jnp.float32(temperature)] if learned else []))
 
 
-def jnp_siglip(temperature: float) -> Step:
+def jnp_siglip(temperature: float, *, learned: bool = False) -> Step:
     """SigLIP as one writes it with jax.numpy."""
     import jax
     import jax.numpy as jnp
 
-    def loss(z1: Any, z2: Any) -> Any:
+    def loss(z1: Any, z2: Any, scalars: Any = (temperature, -10.0)) -> Any:
         x, y = (z / jnp.linalg.norm(z, axis=1, keepdims=True) for z in (z1, z2))
-        s = x @ y.T / temperature - 10.0
+        s = x @ y.T / scalars[0] + scalars[1]
         return jnp.sum(jax.nn.softplus(jnp.where(jnp.eye(len(x), dtype=bool), -s, s))) / len(x)
 
-    return in_jax(loss)
+    return in_jax(loss, *([(jnp.float32(temperature), jnp.float32(-10.0))] if learned else []))
 
 
 def optax_loss(z1: Any, z2: Any, temperature: float) -> Any:
@@ -129,7 +120,7 @@ def torch_ntxent(temperature: float, *, compiled: bool = False) -> Step:
     import torch
 
     loss = partial(torch_loss, temperature=temperature)
-    return in_torch(torch.compile(loss) if compiled else loss)
+    return in_torch(torch.compile(loss, dynamic=False) if compiled else loss)
 
 
 def torch_clip(temperature: float, *, compiled: bool = False) -> Step:
@@ -142,7 +133,7 @@ def torch_clip(temperature: float, *, compiled: bool = False) -> Step:
         target = torch.arange(len(s))
         return (functional.cross_entropy(s, target) + functional.cross_entropy(s.T, target)) / 2
 
-    return in_torch(torch.compile(loss) if compiled else loss)
+    return in_torch(torch.compile(loss, dynamic=False) if compiled else loss)
 
 
 def metric_learning(temperature: float) -> Step:
@@ -194,7 +185,9 @@ IMPLEMENTATIONS: dict[str, dict[str, Callable[[float], Step]]] = {
     "clip": {
         "jaxcon": partial(jaxcon, "clip_loss"),
         "jaxcon, block_size=512": partial(jaxcon, "clip_loss", block_size=512),
+        "jaxcon, learned": partial(jaxcon_learned, "clip_loss"),
         "dense jnp": jnp_clip,
+        "dense jnp, learned": partial(jnp_clip, learned=True),
         "dense torch": torch_clip,
         "torch.compile": partial(torch_clip, compiled=True),
         "open_clip": open_clip,
@@ -202,7 +195,9 @@ IMPLEMENTATIONS: dict[str, dict[str, Callable[[float], Step]]] = {
     "siglip": {
         "jaxcon": partial(jaxcon, "siglip_loss"),
         "jaxcon, block_size=512": partial(jaxcon, "siglip_loss", block_size=512),
+        "jaxcon, learned": partial(jaxcon_learned, "siglip_loss", bias=-10.0),
         "dense jnp": jnp_siglip,
+        "dense jnp, learned": partial(jnp_siglip, learned=True),
         "open_clip": open_siglip,
     },
     "gradcache": {

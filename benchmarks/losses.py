@@ -4,18 +4,22 @@
     pip install --no-deps -r benchmarks/requirements-nodeps.txt
     python -m benchmarks.losses                        # all cells; about an hour on 2 cores
     python -m benchmarks.losses --pairs 256 1024 --dims 128
+    python -m benchmarks.losses --resume               # go on with the cells that have no row yet
 
 Each cell, a loss at a batch size and width, starts one process per implementation. It makes random
 inputs, runs once to compile, and reports the median step, over rotated inputs, of ``--repeats`` and of
-a second at least (of one where it takes over 20 s), and by how much the peak of its memory rose above
-what it held before the first step. A process that fails, is killed for memory or takes too long is a
-row that says so; larger batches of that implementation are then left out.
+a second at least (of one where it takes over 20 s), and the memory that a step adds: in JAX temporaries
+and gradients by the compiled program, in torch by how much the process grows in a further step. A
+process that fails, is killed for memory or takes too long is a row that says so; larger batches of that
+implementation are then left out. Values and lengths of gradients that differ within a cell are an
+error: they would not be the same loss.
 
-Written to ``--out``: ``losses.json``, ``losses.md`` and ``losses.png``. In the table,
+Written to ``--out`` after every cell: ``losses.json``, ``losses.md`` and ``losses.png``. A cell is done
+in one go, so that its ratios are of one run also where the others were resumed. In the table,
 
     floor   time / (floor U / matmul rate), U = 2 rows^2 dim flop, and the floor the number of such
             products that the loss cannot do without: NT-Xent 2, SigLIP 3, CLIP 4 with nothing kept
-    best    time / time of the fastest other implementation in the cell
+    best    time / time of the fastest other implementation in the cell; learned against learned
 
 "gradcache" is a perceptron under InfoNCE: the cell's dim is the width of its input, and the memory is
 what the chunks are for (:mod:`benchmarks.towers`).
@@ -26,52 +30,59 @@ import json
 import os
 import platform
 import re
-import resource
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.implementations import FLOOR, IMPLEMENTATIONS
+from benchmarks.steps import Step, compiled_mib
+from benchmarks.timing import median_ms
 
 MATMUL = "matmul"
+AGREE = 1e-3  # relative, of values and of lengths of gradients in float32
 
 
 def measure(loss: str, name: str, pairs: int, dim: int, repeats: int) -> dict[str, float]:
-    """Median seconds of a step in this process, and the rise of its peak memory in MiB."""
+    """Milliseconds and MiB of a step in this process; its value and the length of its gradients."""
     rng = np.random.default_rng(0)
-    batches = [rng.normal(size=(2, pairs, dim)).astype(np.float32) for _ in range(3)]
     step = matmul_step() if name == MATMUL else IMPLEMENTATIONS[loss][name](0.1)
-    step(*(z[:32] for z in batches[0]))  # what the first step of any size costs: threads, libraries
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step(*batches[0])
-    seconds: list[float] = []
-    # For a second, and often enough: a fresh process is slow for some steps. Long ones settle at once.
-    while len(seconds) < repeats or (sum(seconds) < 1 and len(seconds) < 100):
-        start = time.perf_counter()
-        step(*batches[len(seconds) % len(batches)])
-        seconds.append(time.perf_counter() - start)
-        if seconds[0] > 20:
-            break
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"seconds": float(np.median(seconds)), "mib": (peak - before) / 1024}
+    batches = [
+        [step.put(rng.standard_normal((pairs, dim), np.float32)) for _ in range(2)]
+        for _ in range(3)
+    ]
+    value, gradients = step.run(*batches[0])
+    squares = [float((np.asarray(g, np.float64) ** 2).sum()) for g in gradients[:2]]
+    del gradients
+    ms = median_ms(lambda k: step.run(*batches[k % len(batches)]), repeats)
+    return {
+        "ms": ms,
+        "mib": step.mib(*batches[0]),
+        "value": float(value),
+        "length": sum(squares) ** 0.5,
+    }
 
 
-def matmul_step() -> Any:
+def matmul_step() -> Step:
     """The ceiling: x y^T y by panels of rows that stay in cache, twice U over the pairs' rows."""
     import jax
     import jax.numpy as jnp
 
     @jax.jit
     def step(x: Any, y: Any) -> Any:
-        panels = x.reshape(-1, min(512, len(x)), x.shape[1])
+        size = max(size for size in range(1, min(512, len(x)) + 1) if len(x) % size == 0)
+        panels = x.reshape(-1, size, x.shape[1])
         total = jnp.zeros_like(panels[0])
         return jax.lax.scan(lambda total, p: (total + (p @ y.T) @ y, None), total, panels)[0]
 
-    return lambda x, y: jax.block_until_ready(step(x, y))
+    return Step(
+        jax.device_put,
+        lambda x, y: (0.0, [jax.block_until_ready(step(x, y))]),
+        lambda x, y: compiled_mib(step, x, y),
+    )
 
 
 def run_child(cell: dict[str, Any], limit: float) -> dict[str, Any]:
@@ -97,26 +108,49 @@ def reason(stderr: str) -> str:
     return errors[-1][:100] if errors else "failed without a message"
 
 
-def run_all(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """All cells, smallest batches first; an implementation that failed is not tried on larger ones."""
-    rows: list[dict[str, Any]] = []
-    failed: dict[tuple[str, str, int], str] = {}
+def cells(args: argparse.Namespace) -> Iterator[tuple[str, int, int]]:
+    """Loss, pairs and dim of every cell, smallest batches first."""
     for dim in args.dims:
         for pairs in sorted(args.pairs):
             for loss in args.losses:
-                for name in (MATMUL, *IMPLEMENTATIONS[loss]):
-                    if args.names and name not in (MATMUL, *args.names):
-                        continue
-                    cell = {"loss": loss, "name": name, "pairs": pairs, "dim": dim}
-                    if (loss, name, dim) in failed:
-                        row = cell | {"failure": failed[loss, name, dim]}
-                    else:
-                        row = run_child(cell | {"repeats": args.repeats}, args.limit)
-                    if "failure" in row:
-                        failed[loss, name, dim] = row["failure"]
-                    rows.append(row)
-                    print(describe(row), flush=True)
+                yield loss, pairs, dim
+
+
+def run_cell(
+    loss: str, pairs: int, dim: int, args: argparse.Namespace, before: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The rows of a cell; an implementation that failed on a smaller one is not tried."""
+    failed = {
+        row["name"]: f"not tried: {row['failure']} at {row['pairs']}"
+        for row in before
+        if (row["loss"], row["dim"]) == (loss, dim)
+        and row["pairs"] < pairs
+        and not row.get("failure", "not").startswith("not")
+    }
+    rows = []
+    for name in (MATMUL, *IMPLEMENTATIONS[loss]):
+        if args.names and name not in (MATMUL, *args.names):
+            continue
+        cell = {"loss": loss, "name": name, "pairs": pairs, "dim": dim}
+        if name in failed:
+            row = cell | {"failure": failed[name]}
+        else:
+            row = run_child(cell | {"repeats": args.repeats}, args.limit)
+        rows.append(row)
+        print(describe(row), flush=True)
+    check_agreement([row for row in rows if "value" in row and row["name"] != MATMUL])
     return rows
+
+
+def check_agreement(rows: list[dict[str, Any]]) -> None:
+    """Raises ValueError if two rows of a cell are not of the same loss."""
+    for row in rows[1:]:
+        for key in ("value", "length"):
+            if abs(row[key] - rows[0][key]) > AGREE * abs(rows[0][key]):
+                raise ValueError(
+                    f"{row['loss']}, {row['pairs']} x {row['dim']}: {key} is {row[key]:.6g} in "
+                    f"{row['name']} and {rows[0][key]:.6g} in {rows[0]['name']}"
+                )
 
 
 def describe(row: dict[str, Any]) -> str:
@@ -124,7 +158,38 @@ def describe(row: dict[str, Any]) -> str:
     head = f"{row['loss']:8}{row['pairs']:>7} x {row['dim']:<5}{row['name']:26}"
     if "failure" in row:
         return head + row["failure"]
-    return head + f"{1e3 * row['seconds']:10.1f} ms {row['mib']:10.0f} MiB"
+    return head + f"{row['ms']:10.1f} ms {row['mib']:10.0f} MiB"
+
+
+def share_of_floor(row: dict[str, Any], rows: list[dict[str, Any]]) -> float | None:
+    """Time over that of the products the loss cannot do without; None where that is not known."""
+    of_cell = {r["name"]: r["ms"] for r in same_cell(row, rows)}
+    if MATMUL not in of_cell or row["loss"] not in FLOOR:
+        return None
+    floor, views = FLOOR[row["loss"]]
+    return row["ms"] / (floor * views**2 / 2 * of_cell[MATMUL])  # the matmul step is 2 U
+
+
+def share_of_best(row: dict[str, Any], rows: list[dict[str, Any]]) -> float | None:
+    """Time over that of the fastest other implementation of the same kind; None without any."""
+
+    def kind(name: str) -> bool:
+        return name.endswith("learned")
+
+    others = [
+        r["ms"]
+        for r in same_cell(row, rows)
+        if r["name"] != MATMUL
+        and not r["name"].startswith("jaxcon")
+        and kind(r["name"]) == kind(row["name"])
+    ]
+    return row["ms"] / min(others) if others else None
+
+
+def same_cell(row: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that were measured in the cell of a row."""
+    keys = ("loss", "pairs", "dim")
+    return [r for r in rows if "ms" in r and all(r[k] == row[k] for k in keys)]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -136,20 +201,13 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         if row["name"] == MATMUL:
             continue
-        head = f"| {row['loss']} | {row['pairs']} | {row['dim']} | {row['name']} |"
+        head = f"| {row['loss']} | {row['pairs']:,} | {row['dim']} | {row['name']} |"
         if "failure" in row:
             lines.append(f"{head} {row['failure']} | | | |")
             continue
-        cell = [r for r in rows if all(r[k] == row[k] for k in ("loss", "pairs", "dim"))]
-        times = {r["name"]: r["seconds"] for r in cell if "seconds" in r}
-        rate = 4 * row["pairs"] ** 2 * row["dim"] / times[MATMUL]
-        floor, views = FLOOR.get(row["loss"], (0, 1))
-        ideal = floor * 2 * (views * row["pairs"]) ** 2 * row["dim"] / rate
-        share = f"{row['seconds'] / ideal:.2f}" if ideal else ""
-        others = [t for n, t in times.items() if n != MATMUL and not n.startswith("jaxcon")]
-        best = f"{row['seconds'] / min(others):.2f}" if others else ""
-        figures = f"{1e3 * row['seconds']:.1f} | {row['mib']:.0f} | {share}"
-        lines.append(f"{head} {figures} | {best} |")
+        shares = (share_of_floor(row, rows), share_of_best(row, rows))
+        texts = ["" if share is None else f"{share:.2f}" for share in shares]
+        lines.append(f"{head} {row['ms']:.1f} | {row['mib']:.0f} | {' | '.join(texts)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -161,21 +219,33 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     panels = sorted({(r["loss"], r["dim"]) for r in rows})
-    fig, axes = plt.subplots(len(panels), 2, figsize=(11, 3.4 * len(panels)), squeeze=False)
-    for (loss, dim), (left, right) in zip(panels, axes, strict=True):
-        done = [r for r in rows if (r["loss"], r["dim"]) == (loss, dim) and "seconds" in r]
-        for name in dict.fromkeys(r["name"] for r in done):
+    fig, axes = plt.subplots(len(panels), 3, figsize=(15, 3.6 * len(panels)), squeeze=False)
+    for (loss, dim), (time, memory, rate) in zip(panels, axes, strict=True):
+        done = [
+            r
+            for r in sorted(rows, key=lambda r: r["pairs"])
+            if (r["loss"], r["dim"]) == (loss, dim) and "ms" in r and r["name"] != MATMUL
+        ]
+        for number, name in enumerate(dict.fromkeys(r["name"] for r in done)):
             mine = [r for r in done if r["name"] == name]
             pairs = [r["pairs"] for r in mine]
-            width = 2.2 if name.startswith("jaxcon") else 1.0
-            if name != MATMUL:
-                left.loglog(pairs, [r["seconds"] for r in mine], "o-", label=name, lw=width)
-                right.loglog(pairs, [max(r["mib"], 1) for r in mine], "o-", lw=width)
-        left.set(title=f"{loss}, dim {dim}: seconds", xlabel="pairs")
-        right.set(title="peak memory, MiB", xlabel="pairs")
-        left.legend(fontsize=7)
+            style: dict[str, Any] = {"color": f"C{number}", "marker": "o", "ms": 4}
+            style["lw"] = 2.2 if name.startswith("jaxcon") else 1.0
+            time.loglog(pairs, [r["ms"] for r in mine], label=name, **style)
+            memory.loglog(pairs, [max(r["mib"], 1) for r in mine], **style)
+            if loss in FLOOR:
+                floors = [share_of_floor(r, rows) or np.nan for r in mine]
+                rate.semilogx(pairs, [100 / share for share in floors], **style)
+        time.set(title=f"{loss}, dim {dim}: milliseconds", xlabel="pairs")
+        memory.set(title="memory that a step adds, MiB", xlabel="pairs")
+        if loss in FLOOR:
+            rate.set(title="its floor of products at the matmul rate / time, %", xlabel="pairs")
+        else:
+            rate.set_axis_off()
+        time.legend(fontsize=7)
     fig.tight_layout()
-    fig.savefig(path, dpi=110)
+    fig.savefig(path, dpi=80)
+    plt.close(fig)
 
 
 def main() -> None:
@@ -190,18 +260,32 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for one process")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
+    parser.add_argument("--resume", action="store_true", help="keep the cells already in --out")
     parser.add_argument("--cell", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.cell:
         print(json.dumps(measure(**json.loads(args.cell))))
         return
     args.out.mkdir(parents=True, exist_ok=True)
-    rows = run_all(args)
+    kept = args.out / "losses.json"
+    rows = json.loads(kept.read_text()) if args.resume and kept.exists() else []
+    for cell in cells(args):
+        there = {r["name"] for r in rows if (r["loss"], r["pairs"], r["dim"]) == cell}
+        wanted = [name for name in IMPLEMENTATIONS[cell[0]] if not args.names or name in args.names]
+        if not there.issuperset(wanted):  # all of it again: ratios are of one run
+            rows = [r for r in rows if (r["loss"], r["pairs"], r["dim"]) != cell]
+            rows += run_cell(*cell, args, rows)
+            write(rows, args)
+
+
+def write(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
+    """The files of the rows there are so far."""
     (args.out / "losses.json").write_text(json.dumps(rows, indent=1) + "\n")
     head = (
         "# Losses, forward and backward\n\n"
         f"Median of {args.repeats} steps or more, float32, {platform.machine()}, "
-        f"{os.cpu_count()} cores. What the columns mean: `benchmarks/losses.py`.\n\n"
+        f"{os.cpu_count()} cores. MiB is what a step adds. The temperature is a constant, but "
+        "where it says learned. What the other columns mean: `benchmarks/losses.py`.\n\n"
     )
     (args.out / "losses.md").write_text(head + table(rows))
     plot(rows, args.out / "losses.png")

@@ -21,7 +21,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 VIRTUAL = 12
 os.environ["XLA_FLAGS"] = (
@@ -48,12 +48,29 @@ FORMS: dict[str, tuple[Callable[..., Any], Callable[..., Any], int, float]] = {
     "CLIP, ring": (losses.clip_loss, collectives.ring, 1, 4),
     "SigLIP, ring": (losses.siglip_loss, collectives.ring, 1, 3),
 }
-# GB/s that a chip sends, and dense bf16 TFLOP/s, from the vendors' data sheets.
-CHIPS = {
-    "TPU v5e, ICI": (200, 197),
-    "TPU v5p, ICI": (600, 459),
-    "H100, NVLink": (450, 989),
-    "H100, InfiniBand NDR": (50, 989),
+
+
+class Machine(NamedTuple):
+    """What the vendors' data sheets say of a chip and its links.
+
+    Attributes:
+      links: GB/s that a chip sends on all its links, as a gather can; ring: on the one link to the
+        next chip, as a ring does.
+      rate: TFLOP/s of float32 products: on TPUs six passes of bfloat16, which is `Precision.HIGHEST`.
+      largest: chips that these links connect.
+    """
+
+    links: float
+    ring: float
+    rate: float
+    largest: int
+
+
+MACHINES = {
+    "TPU v5e, ICI": Machine(200, 50, 197 / 6, 256),
+    "TPU v5p, ICI": Machine(600, 100, 459 / 6, 8960),
+    "H100, NVLink": Machine(450, 450, 67, 8),
+    "H100, InfiniBand NDR": Machine(50, 50, 67, 65536),
 }
 
 
@@ -110,8 +127,10 @@ def model(form: str, rows: int, dim: int) -> list[dict[str, Any]]:
         gigabytes = (eight + slope * (devices - 8)) * rows * dim * 4 / 1e9
         flop = products * 2 * (views * rows) ** 2 * devices * dim
         row: dict[str, Any] = {"form": form, "devices": devices, "gigabytes": gigabytes}
-        for chip, (bandwidth, rate) in CHIPS.items():
-            row[chip] = [1e3 * gigabytes / bandwidth, flop / rate / 1e9]
+        for name, machine in MACHINES.items():
+            speed = machine.ring if FORMS[form][1] is collectives.ring else machine.links
+            if devices <= machine.largest:
+                row[name] = [1e3 * gigabytes / speed, flop / machine.rate / 1e9]
         found.append(row)
     return found
 
@@ -132,20 +151,28 @@ def tables(found: dict[str, Any], args: argparse.Namespace) -> str:
             f"| {row['form']} | {row['devices']} | {row['ms']:.0f} | {row['ms'] / single['ms']:.2f} "
             f"| {row['gap']:.0e} |"
         )
-    chips = " | ".join(CHIPS)
     lines += [
         f"\n## Model: {args.local:,} pairs a device, width {args.dim}\n",
         "A device sends this much in a step, counted in the compiled program. Beside it, for "
         "published speeds: milliseconds to send it / milliseconds of the loss's products at the full "
-        "matrix rate. Where the first is below the second, it can hide behind it.\n",
-        f"| loss | devices | GB sent | {chips} |",
-        "|---|---:|---:|" + "---:|" * len(CHIPS),
+        "matrix rate of float32. Where the first is below the second, it can hide behind it. Latency "
+        "is left out, which a ring of many short hops feels.\n",
+        f"| loss | devices | GB sent | {' | '.join(MACHINES)} |",
+        "|---|---:|---:|" + "---:|" * len(MACHINES),
     ]
     for row in found["model"]:
-        times = " | ".join(f"{row[chip][0]:.2f} / {row[chip][1]:.2f}" for chip in CHIPS)
+        times = " | ".join(
+            f"{row[name][0]:.2f} / {row[name][1]:.2f}" if name in row else "" for name in MACHINES
+        )
         lines.append(f"| {row['form']} | {row['devices']:,} | {row['gigabytes']:.3f} | {times} |")
-    speeds = "; ".join(f"{c}: {b} GB/s, {r} TFLOP/s" for c, (b, r) in CHIPS.items())
-    lines.append(f"\nSpeeds, one way and in bfloat16, from the vendors' data sheets: {speeds}.")
+    speeds = "; ".join(
+        f"{name}: {m.links:g} GB/s, in a ring {m.ring:g} GB/s, {m.rate:.0f} TFLOP/s"
+        for name, m in MACHINES.items()
+    )
+    lines.append(
+        f"\nSpeeds, one way, from the vendors' data sheets: {speeds} (on TPUs a sixth of the rate of "
+        "bfloat16). No figure where so many chips are not connected so."
+    )
     return "\n".join(lines) + "\n"
 
 

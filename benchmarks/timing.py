@@ -7,13 +7,23 @@ from typing import Any
 import jax
 import numpy as np
 
+_LEAST = 1.0  # seconds: a fresh process is slow for some steps
+_MOST = 100  # steps
+_LONG = 20.0  # seconds, of a step that settles at once
+
 
 def median_ms(call: Callable[[int], Any], repeats: int) -> float:
-    """Median milliseconds of ``call(k)`` for k = 0, 1, ..., after one call that compiles."""
+    """Median milliseconds of ``call(k)`` for k = 0, 1, ..., after one call that compiles.
+
+    There are ``repeats`` calls at least, and for short ones so many that they take a second; of calls
+    of over 20 s there is one.
+    """
     jax.block_until_ready(call(0))
-    seconds = []
-    for k in range(repeats):
+    seconds: list[float] = []
+    while len(seconds) < repeats or (sum(seconds) < _LEAST and len(seconds) < _MOST):
         start = time.perf_counter()
-        jax.block_until_ready(call(k))
+        jax.block_until_ready(call(len(seconds)))
         seconds.append(time.perf_counter() - start)
+        if seconds[0] > _LONG:
+            break
     return 1e3 * float(np.median(seconds))

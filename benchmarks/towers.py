@@ -1,8 +1,8 @@
 """A perceptron under a contrastive loss, as a whole batch and in chunks (GradCache).
 
-Entries as in :mod:`benchmarks.implementations`: ``make(temperature) -> step(x1, x2)``, where the rows
-of x1 and x2 are the network's inputs and the gradients are those of its weights, so that what the
-chunks save, the activations of the batch, is in the memory that is measured.
+Entries as in :mod:`benchmarks.implementations`, where the rows that a step takes are the network's
+inputs and the gradients are those of its weights, so that what the chunks save, the activations of the
+batch, is in the memory that is measured.
 """
 
 import itertools
@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.steps import Step, compiled_mib, peak_mib
+
 WIDTHS = (2048, 2048, 2048, 128)
-CHUNK = 256
+CHUNK = 256  # rows whose activations are held: 128 pairs here; there the two columns come in turn
 
 
 def weights(inputs: int) -> list[np.ndarray]:
@@ -24,7 +26,7 @@ def weights(inputs: int) -> list[np.ndarray]:
     ]
 
 
-def in_jaxcon(temperature: float, *, cached: bool) -> Any:
+def in_jaxcon(temperature: float, *, cached: bool) -> Step:
     """jaxcon.losses.info_nce_loss, of the whole batch or by training.cached_value_and_grad."""
     import jax
 
@@ -46,21 +48,25 @@ def in_jaxcon(temperature: float, *, cached: bool) -> Any:
         return jax.value_and_grad(lambda p: loss(p, encode(p, batch)))(params)
 
     def chunked(params: Any, batch: Any) -> Any:
-        size = min(CHUNK, len(batch[0]))
+        size = min(CHUNK // 2, len(batch[0]))
         return cached_value_and_grad(encode, loss, chunk_size=size)(params, batch)
 
     step = jax.jit(chunked if cached else whole)
     params: list[Any] = []
 
-    def run(x1: Any, x2: Any) -> Any:
+    def arguments(x1: Any, x2: Any) -> Any:
         if not params:
             params.extend(map(jax.numpy.asarray, weights(x1.shape[1])))
-        return jax.block_until_ready(step(params, (x1, x2)))
+        return params, (x1, x2)
 
-    return run
+    return Step(
+        jax.device_put,
+        lambda x1, x2: jax.block_until_ready(step(*arguments(x1, x2))),
+        lambda x1, x2: compiled_mib(step, *arguments(x1, x2)),
+    )
 
 
-def in_torch(temperature: float, *, cached: bool) -> Any:
+def in_torch(temperature: float, *, cached: bool) -> Step:
     """The same in torch: of the whole batch, or sentence-transformers' cached loss."""
     import torch
     from torch.nn import functional
@@ -97,8 +103,8 @@ def in_torch(temperature: float, *, cached: bool) -> Any:
             models.append(torch.nn.Sequential(Tower(x1.shape[1])))  # as a SentenceTransformer is
         model = models[0]
         model.zero_grad()
-        value = (chunked if cached else whole)(model, *map(torch.from_numpy, (x1, x2)))
+        value = (chunked if cached else whole)(model, x1, x2)
         value.backward()
-        return value.item(), [w.grad.numpy() for w in model.parameters()]
+        return value.item(), [w.grad for w in model.parameters()]
 
-    return run
+    return Step(torch.from_numpy, run, lambda x1, x2: peak_mib(lambda: run(x1, x2)))

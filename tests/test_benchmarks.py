@@ -26,6 +26,38 @@ def test_a_benchmark_writes_its_table(name, flags, table, tmp_path):
     assert json.loads((tmp_path / f"{name}.json").read_text())
 
 
+def test_losses_are_measured_and_resumed(tmp_path):
+    """The implementations in JAX at a small size: rows that agree, and no cell is measured twice."""
+    command = [sys.executable, "-m", "benchmarks.losses", "--dims=16", "--losses", "clip"]
+    command += ["--repeats=1", f"--out={tmp_path}", "--names", "jaxcon", "dense jnp", "--pairs"]
+
+    def run(*flags):
+        root = Path(__file__).parents[1]
+        done = subprocess.run(
+            [*command, *flags], cwd=root, check=True, capture_output=True, text=True
+        )
+        return done.stdout
+
+    assert "failed" not in run("32")
+    first = json.loads((tmp_path / "losses.json").read_text())
+    assert [row["name"] for row in first] == ["matmul", "jaxcon", "dense jnp"]
+    assert all(row["ms"] > 0 for row in first)
+    assert "clip         32" not in run("32", "48", "--resume")
+    rows = json.loads((tmp_path / "losses.json").read_text())
+    assert rows[:3] == first
+    assert [row["pairs"] for row in rows[3:]] == [48, 48, 48]
+    assert "| clip | 48 | 16 | dense jnp |" in (tmp_path / "losses.md").read_text()
+
+
+def test_what_is_not_the_same_loss_is_refused():
+    from benchmarks.losses import check_agreement
+
+    row = {"loss": "clip", "pairs": 8, "dim": 4, "name": "a", "value": 2.0, "length": 1.0}
+    check_agreement([row, row | {"name": "b", "length": 1.0005}])
+    with pytest.raises(ValueError, match=r"value is 2\.1 in b and 2 in a"):
+        check_agreement([row, row | {"name": "b", "value": 2.1}])
+
+
 def test_the_parts_of_a_step_are_timed():
     from benchmarks.step import parts
 
