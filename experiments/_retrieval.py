@@ -178,6 +178,7 @@ def conclude(
     title: str,
     notes: Sequence[str],
     settings: Mapping[str, Any],
+    temperature: float | None,
     candidates: int | None,
 ) -> None:
     """Evaluate before and after, draw, write the page, mark the run finished.
@@ -192,6 +193,7 @@ def conclude(
         title: of the page.
         notes: what is to be said of the loss.
         settings: to list on the page.
+        temperature: of a loss that does not learn it, or None.
         candidates: K of the chance level ln K; None where chance is another.
     """
     encode = make_encode(model, tokenizer)
@@ -211,10 +213,16 @@ def conclude(
         )
         for name, variables in (("before", run.before), ("after", run.after))
     }
+    every = (
+        encode.images(run.after, test.images).z,
+        encode.texts(run.after, test.captions).z,
+    )
+    used = _temperature(run) if temperature is None else temperature
     notes = [
         *notes,
         _progress(scores),
-        f"Collapse check on test pairs. {_results.verdict(*pairs['after'], _temperature(run))}.",
+        f"Collapse check on all test pairs. {_results.verdict(*every, used)}, that of "
+        f"{len(every[0]):,} candidates, by cosines at temperature {used:.2g}.",
     ]
     figures = [
         _results.loss_curve(workdir, candidates),
@@ -241,7 +249,7 @@ def conclude(
 
 
 def _temperature(run: Run) -> float:
-    """The learned temperature, or 0.07: it decides only the loss that the verdict mentions."""
+    """The learned temperature, or 0.07: only the loss that the verdict mentions depends on it."""
     learned = run.after["params"].get("Temperature_0")
     return float(np.exp(learned["log_temperature"])) if learned else 0.07
 
@@ -345,6 +353,18 @@ def _mosaic(ax: Any, grid: np.ndarray, texts: Sequence[str]) -> None:
         spine.set_visible(False)
 
 
+def rank_correlation(values: np.ndarray, groups: np.ndarray) -> float:
+    """Return Spearman's coefficient, equal values sharing their mean rank; 0 if all are equal.
+
+    >>> round(rank_correlation(np.array([3.0, 2.0, 2.0]), np.array([1, 2, 3])), 4)
+    -0.866
+    """
+    if not np.ptp(values) or not np.ptp(groups):
+        return 0.0
+    result: Any = spearmanr(values, groups)
+    return float(result.statistic)
+
+
 def _deviations(
     folder: Path, encode: Encode, variables: Any, split: PairSplit
 ) -> tuple[report.Figure, list[str]]:
@@ -363,8 +383,7 @@ def _deviations(
         words = np.minimum([len(text.split()) for text in texts], 20)
         panels.append(("caption", "words", log_std, words))
     for what, by, log_std, groups in panels:
-        result: Any = spearmanr(log_std, groups)
-        rho = result.statistic if np.ptp(log_std) else 0.0
+        rho = rank_correlation(log_std, groups)
         notes.append(
             f"Rank correlation of the log deviation of a test {what} with its {by}: {rho:+.2f}."
         )

@@ -86,7 +86,9 @@ def stability(protocol: Protocol, records: Records, path: Path) -> None:
         ax.set(title=f"batch {batch}", xlabel="learning rate", ylabel=rows[name])
         if ax.dataLim.minposx < math.inf:  # an empty axis cannot be logarithmic
             ax.set_xscale("log")
-            ax.set_yscale("log" if name == "final loss" else "linear")  # diverged ones lie far above
+            ax.set_yscale(
+                "log" if name == "final loss" else "linear"
+            )  # diverged ones lie far above
 
     grid = [
         [lambda ax, n=name, b=batch: panel(ax, n, b) for batch in protocol.stability_batches]

@@ -19,9 +19,9 @@ import optax
 from experiments import _images, _pairs, _retrieval
 from experiments._common import jit_once
 from experiments._pairs import DualEncoder, Embedded, Objective
+from experiments._retrieval import rank_correlation
 from experiments._study import Piece, Record
 from experiments._study_losses import make_objective
-from experiments._study_statistics import rank_correlation
 from jaxcon.data.captions import PairDataset, PairSplit
 from jaxcon.data.pairs import pair_batches
 from jaxcon.diagnostics import collapse_report

@@ -9,7 +9,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from scipy import stats
 
 from experiments._study import (
@@ -62,18 +61,6 @@ def interval(values: Sequence[float]) -> Interval | None:
         return Interval(values[0], None, 1) if values else None
     half = float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(values) / math.sqrt(n)
     return Interval(statistics.fmean(values), half, n)
-
-
-def rank_correlation(values: np.ndarray, groups: np.ndarray) -> float:
-    """Return Spearman's coefficient, equal values sharing their mean rank; 0 if all are equal.
-
-    >>> round(rank_correlation(np.array([3.0, 2.0, 2.0]), np.array([1, 2, 3])), 4)
-    -0.866
-    """
-    if not np.ptp(values) or not np.ptp(groups):
-        return 0.0
-    result: Any = stats.spearmanr(values, groups)
-    return float(result.statistic)
 
 
 def spikes(losses: Curve, *, start: int) -> int:

@@ -14,9 +14,11 @@ Reference: Radford et al., Learning Transferable Visual Models From Natural Lang
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 
 from experiments import _common, _images, _options, _pairs, _results, _retrieval
@@ -104,21 +106,29 @@ def check(config: CLIP) -> None:
             )
 
 
-def make_tokenizer(workdir: Workdir, dataset: PairDataset, vocabulary: int) -> Tokenizer:
-    """Return the tokenizer of the training captions, and keep it beside the model."""
+def make_tokenizer(dataset: PairDataset, vocabulary: int) -> Tokenizer:
+    """Return the tokenizer of the training captions."""
     texts = [text for captions in dataset.train.captions for text in captions]
-    tokenizer = Tokenizer.train(texts, vocabulary=vocabulary)
-    tokenizer.save(workdir.path / "tokenizer.json")
-    return tokenizer
+    return Tokenizer.train(texts, vocabulary=vocabulary)
 
 
-def loss_notes(workdir: Workdir, name: str, chance: float, batch: int, temperature: float) -> str:
-    """Say where the loss ended between 0 and chance, and how low cosines could have brought it."""
+def loss_notes(
+    workdir: Workdir, name: str, chance: float, batch: int, temperature: float | None
+) -> str:
+    """Say where the loss ended between 0 and chance, and how low cosines could have brought it.
+
+    Args:
+        workdir: of the run.
+        name: of the loss.
+        chance: its value for equal embeddings.
+        batch: pairs in a batch.
+        temperature: of a loss of cosines that does not learn it, else None.
+    """
     last = [row["loss"] for row in read_metrics(workdir.metrics)[-20:] if row["loss"] is not None]
     mean = sum(last) / len(last) if last else math.nan
     level = f"ln {batch}" if name in ("clip", "npairs", "gaussian") else "for equal embeddings"
     note = f"Loss at the end: {mean:.3f}, {mean / chance:.2f} of chance, {chance:.3f} ({level})."
-    if name == "npairs":
+    if temperature is not None:
         # All pairs at cosine 1, all others at that of a regular simplex, -1 / (N - 1).
         lowest = math.log1p((batch - 1) * math.exp(-(1 + 1 / (batch - 1)) / temperature))
         note += (
@@ -147,24 +157,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         config = resolve(config, len(dataset.train))
         plan = _common.make_plan(config.training, examples=len(dataset.train), devices=len(devices))
+        tokenizer = make_tokenizer(dataset, config.pairs.vocabulary)
+        objective = _pairs.make_objective(config.loss.loss, config.loss.temperature)
+        shape = dataset.train.images.image_shape
+        model = _pairs.make_model(
+            config.pairs.encoder,
+            objective,
+            side=shape[0],
+            vocabulary=tokenizer.vocabulary,
+            dim=config.pairs.projection_dim,
+            precision=config.training.precision,
+        )
+        init = functools.partial(
+            model.init,
+            images=jnp.zeros((1, *shape)),
+            tokens=jnp.zeros((1, tokenizer.length), jnp.int32),
+            train=False,
+        )
+        jax.eval_shape(init, jax.random.key(0))  # are the images of a size it takes?
         settings = _options.flat(config.pairs, config.loss, config.training)
         workdir = open_workdir(path, settings)
     if _results.show_if_finished(workdir, _retrieval.show):
         return
 
-    tokenizer = make_tokenizer(workdir, dataset, config.pairs.vocabulary)
-    objective = _pairs.make_objective(config.loss.loss, config.loss.temperature)
-    side = dataset.train.images.image_shape[0]
-    model = _pairs.make_model(
-        config.pairs.encoder,
-        objective,
-        side=side,
-        vocabulary=tokenizer.vocabulary,
-        dim=config.pairs.projection_dim,
-        precision=config.training.precision,
-    )
-    example = jnp.zeros((1, *dataset.train.images.image_shape))
-    tokens = jnp.zeros((1, tokenizer.length), jnp.int32)
+    tokenizer.save(workdir.path / "tokenizer.json")
     captions = _pairs.caption_tokens(dataset.train, tokenizer)
     chance = objective.chance(plan.batch_size)
     run = _common.pretrain(
@@ -173,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config.machine,
         plan,
         devices=devices,
-        init=lambda key: model.init(key, example, tokens, train=False),
+        init=init,
         apply_fn=model.apply,
         loss_fn=_pairs.make_loss(model, objective),
         batches=lambda start, sharding: pair_batches(
@@ -187,9 +203,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         chance=chance,
     )
     if run.finished:
-        note = loss_notes(
-            workdir, config.loss.loss, chance, plan.batch_size, config.loss.temperature or 1.0
-        )
+        constant = (config.loss.temperature or 1.0) if config.loss.loss == "npairs" else None
+        note = loss_notes(workdir, config.loss.loss, chance, plan.batch_size, constant)
         _retrieval.conclude(
             workdir,
             run,
@@ -200,6 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             title=f"{config.loss.loss} on {config.pairs.dataset}",
             notes=[note],
             settings={**settings, **_options.flat(config.machine)},
+            temperature=constant,
             candidates=plan.batch_size
             if config.loss.loss in ("clip", "npairs", "gaussian")
             else None,

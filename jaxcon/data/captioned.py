@@ -58,12 +58,13 @@ class _Row(NamedTuple):
 def _caption_key(builder: Any) -> str:
     features = builder.info.features
     keys = [key for key in features if _is_text(features[key])]
-    for key in (*_NAMES, *keys):
+    for key in _NAMES:
         if key in keys:
             return key
     raise DataError(
-        f"{builder.info.name} has no captions: its features are {', '.join(features)}; choose a "
-        "dataset with texts"
+        f"{builder.info.name} has no captions: of its features {', '.join(features)}, none is a "
+        f"text by the name of {', '.join(_NAMES[:-1])} or {_NAMES[-1]}; choose another dataset, or "
+        "write its captions into a table (folder:PATH)"
     )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import difflib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ def read_table(table: Path) -> dict[str, list[str]]:
     captions: dict[str, list[str]] = {}
     for place, row in read(table):
         image, caption = (_text(place, row, column) for column in COLUMNS)
+        image = os.path.normpath(image)  # ./a.png is a.png: all captions of an image in one split
         if image not in captions and not (table.parent / image).is_file():
             raise DataError(
                 f"{place}: there is no image {table.parent / image}; paths start at the table's "

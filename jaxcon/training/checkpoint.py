@@ -242,6 +242,7 @@ def open_workdir(path: str | Path, config: Mapping[str, Any]) -> Workdir:
     """
     path = Path(path).expanduser().absolute()
     check_writable(path)
+    path.mkdir(parents=True, exist_ok=True)
     config = json.loads(json.dumps(config))
     config_file = path / "config.json"
     workdir = Workdir(path, resumed=config_file.exists())
@@ -265,7 +266,7 @@ def open_workdir(path: str | Path, config: Mapping[str, Any]) -> Workdir:
 
 
 def check_writable(path: str | Path) -> None:
-    """Raise a ValueError where no run can be written; a missing folder is made.
+    """Raise a ValueError where no run can be written; nothing is made, only tried.
 
     >>> with tempfile.NamedTemporaryFile() as file:
     ...     check_writable(file.name)
@@ -279,11 +280,12 @@ def check_writable(path: str | Path) -> None:
         ValueError: a file, not writable, or a full disk.
     """
     path = Path(path).expanduser().absolute()
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path) as probe:
+        with tempfile.TemporaryFile(dir=there) as probe:
             probe.write(b"0")
-    except (FileExistsError, NotADirectoryError):
+        free = shutil.disk_usage(there).free
+    except NotADirectoryError:
         raise ValueError(
             f"--workdir={path}: expected a folder, found a file; choose another"
         ) from None
@@ -291,7 +293,6 @@ def check_writable(path: str | Path) -> None:
         raise ValueError(
             f"--workdir={path}: cannot be written to ({error.strerror}); choose another"
         ) from None
-    free = shutil.disk_usage(path).free
     if free < _FREE_BYTES:
         raise ValueError(
             f"--workdir={path}: {free / 2**20:.0f} MiB free, a run needs at least "

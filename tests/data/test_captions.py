@@ -2,6 +2,7 @@
 
 import csv
 import json
+import types
 
 import numpy as np
 import pyarrow
@@ -10,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxcon.data import scenes
+from jaxcon.data import captioned, scenes
 from jaxcon.data.captions import load_pairs
 from jaxcon.data.grammar import Thing
 from jaxcon.data.scenes import make_example
@@ -70,6 +71,16 @@ def test_splits_depend_on_the_paths_alone(folder):
     write(folder, ROWS[::-1])
     turned = tuple(captions[::-1] for captions in expected)
     assert load_pairs(f"folder:{folder}").test.captions == turned
+
+
+def test_an_image_has_one_name_however_it_is_spelled(folder):
+    write(folder, ROWS)
+    expected = load_pairs(f"folder:{folder}")
+    again = [row | {"image": f"./images/../{row['image']}"} for row in ROWS[1::2]]
+    write(folder, ROWS[::2] + again)
+    dataset = load_pairs(f"folder:{folder}")
+    assert dataset.train.captions == expected.train.captions
+    assert dataset.test.captions == expected.test.captions
 
 
 def test_large_tables_are_read_image_by_image(folder):
@@ -215,8 +226,15 @@ def test_any_tfds_name_with_captions(tmp_path):
         assert captions == (f"number {image[0, 0, 0]}", "a grey picture")
 
 
+def test_a_text_of_another_name_is_no_caption():
+    texts = tfds.features.FeaturesDict({"file_name": tfds.features.Text()})
+    builder = types.SimpleNamespace(info=types.SimpleNamespace(name="photographs", features=texts))
+    with pytest.raises(DataError, match=r"photographs has no captions: of its features file_name"):
+        captioned._caption_key(builder)
+
+
 def test_a_dataset_without_captions_is_refused(tmp_path):
-    with pytest.raises(DataError, match="has no captions: its features are image, label, position"):
+    with pytest.raises(DataError, match="has no captions: of its features image, label, position"):
         load_pairs("digits", data_dir=tmp_path)
 
 

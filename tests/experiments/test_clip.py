@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import _pairs, _retrieval, clip
 from experiments._common import jit_once
@@ -188,7 +189,11 @@ def test_a_run_leaves_everything_in_its_folder(run):
     assert chance["zero-shot shape"] == pytest.approx(1 / 6)
     told = " ".join(results["notes"])
     assert "log deviation of a test caption with its grade" in told
-    for said in ("of chance, 3.466 (ln 32)", "recall@10 went from", "Collapse check on test pairs"):
+    for said in (
+        "of chance, 3.466 (ln 32)",
+        "recall@10 went from",
+        "Collapse check on all test pairs",
+    ):
         assert said in told
     page = (workdir / "report.html").read_text()
     assert page.count("<img") == 5
@@ -260,7 +265,20 @@ def test_a_table_with_a_missing_image_leaves_nothing_behind(capsys, tmp_path, mo
     with pytest.raises(SystemExit):
         clip.main([f"--dataset=folder:{tmp_path}", "--workdir=run"])
     assert "captions.csv row 2: there is no image" in capsys.readouterr().err
-    assert not list((tmp_path / "run").iterdir())
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_that_the_encoder_does_not_take_leave_nothing_behind(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "birds").mkdir()
+    rows = ["image,caption"]
+    for number in range(20):
+        Image.new("L", (32, 32), 10 * number).save(tmp_path / "birds" / f"{number}.png")
+        rows.append(f"{number}.png,number {number}")
+    (tmp_path / "birds" / "captions.csv").write_text("\n".join(rows))
+    flags = ["--dataset=folder:birds", "--workdir=run", "--encoder=vit"]
+    assert "patch" in refused(clip.main, [*flags, "--image-size=30"], capsys)
+    assert not (tmp_path / "run").exists()
 
 
 def test_prompts_are_phrased_as_captions_are():

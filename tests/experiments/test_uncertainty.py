@@ -14,7 +14,15 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from experiments import _pairs, _study, _study_losses, _study_runs, _study_statistics, uncertainty
+from experiments import (
+    _pairs,
+    _retrieval,
+    _study,
+    _study_losses,
+    _study_runs,
+    _study_statistics,
+    uncertainty,
+)
 from experiments._common import jit_once
 from experiments._pairs import Embedded, Outputs
 from experiments._study import Piece, Protocol, pieces
@@ -106,8 +114,8 @@ def test_rank_correlation_shares_ranks():
     # Ranks by hand: 5, 1.5, 1.5, 3.5, 3.5 and 1.5, 3.5, 3.5, 1.5, 5; both have mean 3.
     a, b = np.array([2, -1.5, -1.5, 0.5, 0.5]), np.array([-1.5, 0.5, 0.5, -1.5, 2])
     expected = (a * b).sum() / math.sqrt((a * a).sum() * (b * b).sum())
-    assert _study_statistics.rank_correlation(values, groups) == pytest.approx(expected)
-    assert _study_statistics.rank_correlation(np.ones(3), np.arange(3)) == 0
+    assert _retrieval.rank_correlation(values, groups) == pytest.approx(expected)
+    assert _retrieval.rank_correlation(np.ones(3), np.arange(3)) == 0
 
 
 def test_spikes_are_counted_where_they_begin():

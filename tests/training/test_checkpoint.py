@@ -203,6 +203,11 @@ def test_a_folder_that_cannot_be_written_is_refused():
         check_writable("/proc/jaxcon")
 
 
+def test_trying_to_write_leaves_nothing(tmp_path):
+    check_writable(tmp_path / "run" / "deep")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_full_disk_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_FREE_BYTES", 2**63)
     with pytest.raises(ValueError, match="MiB free, a run needs at least"):
