@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments._study import Protocol, Record, Records, choose_rate, mean_recall, pieces
+from experiments._study_losses import make_objective
 from experiments._study_statistics import (
     Interval,
     compare_seeds,
     compare_stability,
     failure,
+    interval,
     intervals,
     of_settings,
     overall,
@@ -55,9 +57,14 @@ def write(
     if not records:
         results = f"No results yet: {status}"
     else:
-        hours = sum(record["seconds"] for record in records.values()) / 3600
+        seconds = sum(record["seconds"] for record in records.values())
         kinds = ", ".join(sorted({record["device"] for record in records.values()}))
-        note = f"{status} They took {hours:.1f} hours in all; devices: {kinds}."
+        pairs = sum(piece.batch_size * piece.steps for piece in records)
+        speed = pairs / max(seconds, 0.1)  # a record's are rounded to tenths
+        note = (
+            f"{status} They took {seconds / 3600:.1f} hours in all, {speed:,.0f} pairs a second with "
+            f"compilation and evaluation; devices: {kinds}."
+        )
         drawn = [
             f"![Figure {number}]({folder}/{name})\n\n*Figure {number}.* {caption}"
             for number, (name, caption) in enumerate(figures.items(), start=1)
@@ -103,7 +110,9 @@ def _tables(
     if any(piece.part == "rates" for piece in records):
         texts += [
             "### Choice of the learning rate",
-            "Recall@1 on validation images, percent, mean of both ways; in brackets how a run failed.",
+            "Recall@1 on validation images, percent, mean of both ways (a random ranking: "
+            f"{_chance(records)}); in brackets how a run failed by the rule above, which a run that "
+            "learned little need not. Of a rate at the edge of the grid the next one may be better.",
             _rates(protocol, records),
         ]
     if any(by_loss.values()):
@@ -119,7 +128,9 @@ def _tables(
             "### Deviations, and how much of the space is used",
             "Rank correlation of the predicted log deviation; effective rank and uniformity (lower "
             "is more uniform) of the test pairs.",
-            _deviations(by_loss),
+            _deviations(protocol, by_loss),
+            "What was learned beside the encoders, at the end:",
+            _scalars(protocol, records),
         ]
     if any(piece.part == "stability" for piece in records):
         texts += [
@@ -141,8 +152,16 @@ def _rates(protocol: Protocol, records: Records) -> str:
         }
         chosen = choose_rate(protocol, records, loss)
         texts = [_tried(tried.get(rate)) for rate in protocol.rates]
-        rows.append([loss, *texts, _NONE if chosen is None else f"{chosen:g}"])
+        edges = {min(protocol.rates): ", the lowest", max(protocol.rates): ", the highest"}
+        told = _NONE if chosen is None else f"{chosen:g}{edges.get(chosen, '')}"
+        rows.append([loss, *texts, told])
     return markdown(["loss", *(f"{rate:g}" for rate in protocol.rates), "chosen"], rows)
+
+
+def _chance(records: Records) -> str:
+    """Recall@1 of a random ranking, percent."""
+    chance = max(mean_recall({"scores": record["chance"]}) for record in records.values())
+    return f"{100 * chance:.1f}"
 
 
 def _tried(record: Record | None) -> str:
@@ -187,14 +206,30 @@ def _differences(
     return markdown(["losses", "recall@1", "the first is"], rows)
 
 
-def _deviations(by_loss: Mapping[str, Mapping[str, Interval | None]]) -> str:
+def _deviations(protocol: Protocol, by_loss: Mapping[str, Mapping[str, Interval | None]]) -> str:
+    """A run whose embeddings are not finite has no deviations: where runs are missing, n is told."""
     rows = []
     for loss, values in by_loss.items():
-        correlations = [cell(values.get(name), digits=2, sign="+") for name in _CORRELATIONS]
+        correlations = []
+        for name in _CORRELATIONS:
+            value = values.get(name)
+            few = value is not None and value.n < len(protocol.seeds)
+            told = f" (n = {value.n})" if value is not None and few else ""
+            correlations.append(cell(value, digits=2, sign="+") + told)
         space = [cell(values.get("effective_rank")), cell(values.get("uniformity"), digits=2)]
         rows.append([loss, *correlations, *space])
     heading = ["loss", *_CORRELATIONS.values(), "effective rank", "uniformity"]
     return markdown(heading, rows)
+
+
+def _scalars(protocol: Protocol, records: Records) -> str:
+    rows = []
+    for loss in protocol.losses:
+        runs = [r["scalars"] for p, r in records.items() if p.part == "seeds" and p.loss == loss]
+        for name, first in make_objective(loss).scalars.items():
+            values = [run[name] for run in runs if run[name] is not None]
+            rows.append([loss, name, f"{first:g}", cell(interval(values), digits=3)])
+    return markdown(["loss", "scalar", "first value", "after the run"], rows)
 
 
 def _stability(protocol: Protocol, records: Records) -> str:
@@ -253,8 +288,12 @@ def _answer(protocol: Protocol, records: Records, comparisons: Mapping[str, Sequ
     stable = {c: compare_stability(records, loss, c).answer for c in controls}
     better = {c: compare_seeds(protocol, records, loss, c, "recall@1") for c in controls}
     space: dict[str, Any] = {c: space_answer(value) for c, value in better.items() if value}
-    correlation = intervals(protocol, records, loss)["text with grade"]
-    assert correlation is not None
+    correlation = intervals(protocol, records, loss).get("text with grade")
+    if correlation is None:
+        told = "**cannot be told**: no run has deviations that are finite."
+    else:
+        said = cell(correlation, digits=2, sign="+")
+        told = f"**{variance_answer(correlation)}** (rank correlation with the grade {said})."
     sizes = "; ".join(
         f"recall@1 against {c} {cell(value, factor=100, sign='+')} points: {space[c]}"
         for c, value in better.items()
@@ -265,8 +304,7 @@ def _answer(protocol: Protocol, records: Records, comparisons: Mapping[str, Sequ
             f"1. Is training more stable? **{_said(stable, 'more stable', 'less stable')}** "
             f"({steadier}).",
             f"2. Is the joint space better? **{_said(space, 'better', 'worse')}** ({sizes}).",
-            f"3. Do general captions get the larger deviation? **{variance_answer(correlation)}** "
-            f"(rank correlation with the grade {cell(correlation, digits=2, sign='+')}).",
+            f"3. Do general captions get the larger deviation? {told}",
         ]
     )
 

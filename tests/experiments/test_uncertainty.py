@@ -2,6 +2,7 @@
 
 import dataclasses
 import fcntl
+import hashlib
 import json
 import math
 import pathlib
@@ -75,6 +76,7 @@ def measured(piece, rate, *, recall=None, grade=-0.6):
         "loss": wobble,
         "gradient_norm": wobble,
         "skipped": 0,
+        "scalars": dict.fromkeys(_study_losses.make_objective(piece.loss).scalars, 0.25),
         "verdict": "healthy: ...",
         "effective_rank": 20.0,
         "uniformity": -2.0,
@@ -460,6 +462,15 @@ def test_the_protocol_can_be_run_in_three_hours_and_keeps_its_seeds_apart():
     assert {"gaussian-shared", "clip"} == set(COMPARISONS["gaussian"])
 
 
+def test_the_protocol_is_that_of_before_the_first_run():
+    """As of the commit "Stability is decided by either measure unless the other contradicts".
+
+    Who changes it begins another study, with records of its own.
+    """
+    text = uncertainty.protocol_text(uncertainty.SIZES["small"])
+    assert hashlib.sha256(text.encode()).hexdigest() == "9a508cfa75d1212b617ee6d37e869ba8e1689cd62643ea5c98f6eb86ebf26e26"
+
+
 def test_the_protocol_says_what_the_code_does():
     text = uncertainty.protocol_text(uncertainty.SIZES["small"])
     weights = " : ".join(f"{_pairs._WEIGHTS[grade]:g}" for grade in (1, 2, 3, 4))
@@ -479,8 +490,10 @@ def test_the_committed_page_is_that_of_the_committed_records(tmp_path, monkeypat
         shutil.copy(docs / "uncertainty" / "discussion.md", tmp_path / "uncertainty")
     records = _study.load(docs / "uncertainty" / "pieces", small)
     uncertainty.write_results(tmp_path, "uncertainty", small, records)
-    for name in ("uncertainty.md", "uncertainty/results.json"):
-        assert (docs / name).read_text() == (tmp_path / name).read_text()
+    figures = {path.relative_to(docs) for path in (docs / "uncertainty").glob("*.svg")}
+    assert figures == {path.relative_to(tmp_path) for path in tmp_path.glob("uncertainty/*.svg")}
+    for name in ("uncertainty.md", "uncertainty/results.json", *figures):
+        assert (docs / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
 def page(records, tmp_path):
@@ -509,7 +522,8 @@ def test_the_page_with_some_results_gives_no_answer(tmp_path):
     text = page(records, tmp_path)
     assert "**7 of 27 runs are done.**" in text
     assert "| loss | 0.001 | 0.01 | chosen |" in text
-    assert "| gaussian | 60.0 | 50.0 | 0.001 |" in text
+    assert "both ways (a random ranking: 1.0)" in text
+    assert "| gaussian | 60.0 | 50.0 | 0.001, the lowest |" in text
     assert "| clip | 1 | 0 | 50.0 | 50.0 | 50.0 | 90.0 |" in text
     assert "| gaussian | 0 | 0 | – | – | – | – |" in text  # noqa: RUF001
     assert "Not yet: 20 runs are missing" in text
@@ -520,7 +534,8 @@ def test_the_page_with_all_results_answers(tmp_path):
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "discussion.md").write_text("What surprised us.\n")
     text = page(everything(), tmp_path)
-    assert "**27 of 27 runs are done.** They took 0.0 hours in all; devices: cpu." in text
+    assert "**27 of 27 runs are done.** They took 0.0 hours in all, 47 pairs a second" in text
+    assert "| clip | temperature | 0.5 | 0.250 ± 0.000 |" in text
     assert "| gaussian | 3 | 0 | 61.0 ± 2.5 |" in text
     assert "1. Is training more stable? **no: no difference shown**" in text
     assert "2. Is the joint space better? **yes** (recall@1 against clip +10.0 ± 0.0" in text
@@ -560,10 +575,20 @@ def test_a_worse_space_and_no_correlation_are_told(tmp_path):
     records[piece_of(records, "rates", "clip")] |= {"skipped": 1, "scores": None}
     records[piece_of(records, "seeds", "clip")] |= {"verdict": "complete collapse: all rows"}
     text = page(records, tmp_path)
-    assert "| clip | 1.0 (not finite) | 40.0 | 0.01 |" in text
+    assert "| clip | 1.0 (not finite) | 40.0 | 0.01, the highest |" in text
     assert "| clip | 3 | 1 |" in text
     assert "2. Is the joint space better? **no: worse in a comparison**" in text
     assert "3. Do general captions get the larger deviation? **no**" in text
+
+
+def test_runs_without_deviations_are_told(tmp_path):
+    records = everything()
+    seeded = [p for p in records if p.part == "seeds" and p.loss == "gaussian"]
+    records[seeded[0]] |= {"deviations": None, "verdict": "not finite", "scores": None}
+    assert " ± 0.06 (n = 2) |" in page(records, tmp_path)
+    for piece in seeded:
+        records[piece] |= {"deviations": None}
+    assert "the larger deviation? **cannot be told**" in page(records, tmp_path)
 
 
 # The command.
