@@ -7,9 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcon import streaming
 from jaxcon.similarity import l2_normalize
-from jaxcon.streaming import Channel, reduce_cosines, reduce_pairs, sum_cosines
+from jaxcon.streaming import PRECISION, Channel, reduce_cosines, reduce_pairs, sum_cosines
 from tests.test_streaming import equal_ids, one_set, problem, scaled
+
+
+@pytest.fixture(autouse=True)
+def few_rows_are_treated_as_many(monkeypatch):
+    """They would be normalized before the sweep."""
+    monkeypatch.setattr(streaming, "_COPIED_ENTRIES", 0)
 
 
 def cosine_total(p, x, y, scale, block_size):
@@ -103,3 +110,19 @@ def test_sums_take_three_products_and_other_reductions_four():
     assert products(sums) == 1
     assert products(jax.value_and_grad(sums, argnums=(0, 1))) == 3
     assert products(jax.value_and_grad(reductions, argnums=(0, 1))) == 4
+
+
+def test_few_rows_are_normalized_before_the_sweep(monkeypatch):
+    p = problem(23, 37)
+    weights = [jnp.sin(jnp.arange(23.0)), jnp.cos(jnp.arange(23.0))]
+
+    def value_and_grad():
+        f = partial(weighted, p, weights=weights, block_size=8)
+        return jax.jit(jax.value_and_grad(lambda x, y: f(x, y), argnums=(0, 1)))(p["x"], p["y"])
+
+    in_tiles = value_and_grad()
+    monkeypatch.setattr(streaming, "_COPIED_ENTRIES", p["x"].size + p["y"].size)
+    assert streaming._normalizes_first(p["x"], p["y"], PRECISION, None, 8)
+    assert not streaming._normalizes_first(p["x"], p["y"], PRECISION, "batch", 8)
+    close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    jax.tree.map(close, value_and_grad(), in_tiles)

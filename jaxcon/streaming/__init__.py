@@ -48,6 +48,7 @@ _NO_SHIFT = 50.0
 # itself a quarter, for tiles save half of its work.
 _DENSE_ENTRIES = 2**20
 _KEPT_ENTRIES = 2**26
+_COPIED_ENTRIES = 2**23  # of rows, 32 MiB in float32: a normalized copy of fewer is no burden
 _BLOCK = 512  # at most
 _LANES = 16  # a multiple of which a block is, for vector units
 
@@ -167,11 +168,11 @@ def reduce_cosines(
     bound: float | None = None,
     precision: Any = PRECISION,
 ) -> tuple[tuple[Array, ...], Array, Array]:
-    """:func:`reduce_pairs` of ``s_ij = scale cos(x_i, y_j)``, without a copy of the rows, normalized.
+    """:func:`reduce_pairs` of ``s_ij = scale cos(x_i, y_j)``, without a copy of many rows, normalized.
 
     Value and gradient with respect to both take, beyond the rows and their gradients, memory for a few
-    numbers a row: the tiles normalize the rows that they read, the gradient is summed where it is
-    returned.
+    numbers a row: where x and y have more than 2^23 entries, the tiles normalize the rows that they
+    read, and the gradient is summed where it is returned.
 
     For that the rows come back as they went in. What a loss has to say of a row besides, its logit with
     the positive say, it should compute from these: its gradient then starts those sums, where it would
@@ -313,12 +314,14 @@ def _keeps(x: Array, y: Array, block_size: int | None) -> bool:
 def _normalizes_first(
     x: Array, y: Array, precision: Any, ring: AxisName, block_size: int | None
 ) -> bool:
-    """Whether to normalize all rows before a sweep, not those of each tile in it.
+    """Whether to normalize all rows before a sweep, not those of each tile in it: a little faster.
 
-    At half the size, or with so few pairs, normalized rows are not what fills the memory.
+    At half the size, with few pairs or few rows, normalized rows are not what fills the memory.
     """
     half = not isinstance(precision, lax.Precision)
-    return half or (ring is None and _keeps(x, y, block_size))
+    entries = x.size if y is x else x.size + y.size
+    few = _keeps(x, y, block_size) or entries <= _COPIED_ENTRIES
+    return half or (ring is None and few)
 
 
 def _needs_no_shift(bound: float | None) -> bool:

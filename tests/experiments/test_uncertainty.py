@@ -468,7 +468,10 @@ def test_the_protocol_is_that_of_before_the_first_run():
     Who changes it begins another study, with records of its own.
     """
     text = uncertainty.protocol_text(uncertainty.SIZES["small"])
-    assert hashlib.sha256(text.encode()).hexdigest() == "9a508cfa75d1212b617ee6d37e869ba8e1689cd62643ea5c98f6eb86ebf26e26"
+    assert (
+        hashlib.sha256(text.encode()).hexdigest()
+        == "9a508cfa75d1212b617ee6d37e869ba8e1689cd62643ea5c98f6eb86ebf26e26"
+    )
 
 
 def test_the_protocol_says_what_the_code_does():
