@@ -242,6 +242,10 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
             rate.set(title="its floor of products at the matmul rate / time, %", xlabel="pairs")
         else:
             rate.set_axis_off()
+        sizes = sorted({r["pairs"] for r in done})
+        for ax in (time, memory, rate):
+            ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
+            ax.xaxis.minorticks_off()
         time.legend(fontsize=7)
     fig.tight_layout()
     fig.savefig(path, dpi=80)
@@ -276,6 +280,7 @@ def main() -> None:
             rows = [r for r in rows if (r["loss"], r["pairs"], r["dim"]) != cell]
             rows += run_cell(*cell, args, rows)
             write(rows, args)
+    write(rows, args)
 
 
 def write(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
