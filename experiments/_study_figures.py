@@ -14,6 +14,8 @@ from experiments._study_statistics import (
     of_settings,
 )
 
+# Of diverged runs, which lie far above the others: they are drawn there.
+_HIGHEST = {"final loss": 2.0, "norm variation": 1.2}
 _MARKS = ("o", "s", "^", "v", "D", "P", "X")
 
 
@@ -38,8 +40,8 @@ def draw_all(protocol: Protocol, records: Records, folder: Path) -> dict[str, st
         stability(protocol, records, folder / "stability.svg")
         captions["stability.svg"] = (
             "Runs at a range of learning rates and batch sizes: loss at the end as a share of that "
-            "of equal embeddings, and variation of the gradient norm. A cross marks a run that "
-            "failed."
+            "of equal embeddings, and variation of the gradient norm; what is above 2 and 1.2 is "
+            "drawn there. A cross marks a run that failed."
         )
     return captions
 
@@ -75,7 +77,7 @@ def stability(protocol: Protocol, records: Records, path: Path) -> None:
         for loss in protocol.losses:
             settings = of_settings(records, loss)
             points = [
-                (rate, values[name], values["failure"])
+                (rate, min(values[name], _HIGHEST[name]), values["failure"])
                 for (size, rate), values in sorted(settings.items())
                 if size == batch and values[name] is not None
             ]
@@ -86,9 +88,6 @@ def stability(protocol: Protocol, records: Records, path: Path) -> None:
         ax.set(title=f"batch {batch}", xlabel="learning rate", ylabel=rows[name])
         if ax.dataLim.minposx < math.inf:  # an empty axis cannot be logarithmic
             ax.set_xscale("log")
-            ax.set_yscale(
-                "log" if name == "final loss" else "linear"
-            )  # diverged ones lie far above
 
     grid = [
         [lambda ax, n=name, b=batch: panel(ax, n, b) for batch in protocol.stability_batches]

@@ -18,12 +18,16 @@ from jaxcon import collectives, streaming
 from tests.losses.calls import arguments, gap, objective
 from tests.losses.cases import FAMILIES, TILED, N, each
 from tests.losses.devices import alone, spread
+from tests.marks import slow_unless
 
 TOLERANCE = {np.float32: 3e-6, np.float64: 1e-12}
 RING_MODES = [
     *("vmap", "pmap", "shard_map", "shard_map unchecked"),
     *("shard_map 2-D", "shard_map 2-D unchecked"),
 ]
+few_families = pytest.mark.parametrize(
+    "name", slow_unless(lambda name: name in ("ntxent_loss", "siglip_loss"), FAMILIES)
+)
 each_case = pytest.mark.parametrize("case", TILED, ids=lambda case: case.id)
 
 
@@ -66,7 +70,7 @@ def test_ring_of_eight_devices(name):
 
 
 @pytest.mark.parametrize(("mode", "devices"), [(None, 1), ("shard_map", 1), ("shard_map", 8)])
-@pytest.mark.parametrize("name", FAMILIES)
+@few_families
 def test_tiles_that_are_kept(name, mode, devices):
     """The form of medium batches, which small ones are made to take here."""
     case = next(case for case in TILED if case.name == name)
@@ -74,7 +78,7 @@ def test_tiles_that_are_kept(name, mode, devices):
     agree(case, np.float64, mode=mode, devices=devices, rule=rule, block_size=None)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@few_families
 def test_bfloat16_is_rounded_once_and_accumulated_in_float32(name):
     case = next(case for case in TILED if case.name == name)
     embeddings, *others = arguments(
@@ -93,7 +97,7 @@ def test_bfloat16_is_rounded_once_and_accumulated_in_float32(name):
     assert gap(half_grads, tiled_grads) < 1e-2  # the tiles round the cotangents as well
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@few_families
 def test_second_derivatives_in_tiles(name):
     case = next(case for case in TILED if case.name == name)
     embeddings, *others = arguments(
