@@ -125,7 +125,8 @@ def run_cell(
         for row in before
         if (row["loss"], row["dim"]) == (loss, dim)
         and row["pairs"] < pairs
-        and not row.get("failure", "not").startswith("not")
+        and "failure" in row
+        and not row["failure"].startswith("not tried")
     }
     rows = []
     for name in (MATMUL, *IMPLEMENTATIONS[loss]):

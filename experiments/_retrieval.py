@@ -206,30 +206,27 @@ def conclude(
     say("drawing figures")
     test = held_out(dataset.test)
     first = _images.take(dataset.test.images, np.arange(min(_COMPARED, len(test.captions))))
+    images, texts = encode.images(run.after, test.images), encode.texts(run.after, test.captions)
     pairs = {
-        name: (
-            encode.images(variables, first).z,
-            encode.texts(variables, test.captions[:_COMPARED]).z,
-        )
-        for name, variables in (("before", run.before), ("after", run.after))
+        "before": (
+            encode.images(run.before, first).z,
+            encode.texts(run.before, test.captions[:_COMPARED]).z,
+        ),
+        "after": (images.z[:_COMPARED], texts.z[:_COMPARED]),
     }
-    every = (
-        encode.images(run.after, test.images).z,
-        encode.texts(run.after, test.captions).z,
-    )
     used = _temperature(run) if temperature is None else temperature
     notes = [
         *notes,
         _progress(scores),
-        f"Collapse check on all test pairs. {_results.verdict(*every, used)}, that of "
-        f"{len(every[0]):,} candidates, by cosines at temperature {used:.2g}.",
+        f"Collapse check on all test pairs. {_results.verdict(images.z, texts.z, used)}, "
+        f"that of {len(images.z):,} candidates, by cosines at temperature {used:.2g}.",
     ]
     figures = [
         _results.loss_curve(workdir, candidates),
         _results.heatmaps(
             workdir.figures, pairs, of="{} test images (rows) and their captions (columns)"
         ),
-        *_retrieved(workdir.figures, encode, run.after, objective, test),
+        *_retrieved(workdir.figures, images, texts, objective, test),
     ]
     if objective.log_std is not None:
         uncertain, sentences = _deviations(workdir.figures, encode, run.after, dataset.test)
@@ -281,11 +278,10 @@ def _progress(scores: Scores) -> str:
 
 
 def _retrieved(
-    folder: Path, encode: Encode, variables: Any, objective: Objective, test: HeldOut
+    folder: Path, images: Embedded, texts: Embedded, objective: Objective, test: HeldOut
 ) -> list[report.Figure]:
     """What is found first: pictures for captions, and captions for pictures."""
     rows = np.arange(min(_SHOWN, len(test.captions)))
-    images, texts = encode.images(variables, test.images), encode.texts(variables, test.captions)
 
     def best(queries: Embedded, candidates: Embedded, k: int) -> np.ndarray:
         asked = Embedded(queries.z[rows], queries.log_std[rows])

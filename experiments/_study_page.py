@@ -213,8 +213,7 @@ def _deviations(protocol: Protocol, by_loss: Mapping[str, Mapping[str, Interval 
         correlations = []
         for name in _CORRELATIONS:
             value = values.get(name)
-            few = value is not None and value.n < len(protocol.seeds)
-            told = f" (n = {value.n})" if value is not None and few else ""
+            told = f" (n = {value.n})" if value and value.n < len(protocol.seeds) else ""
             correlations.append(cell(value, digits=2, sign="+") + told)
         space = [cell(values.get("effective_rank")), cell(values.get("uniformity"), digits=2)]
         rows.append([loss, *correlations, *space])

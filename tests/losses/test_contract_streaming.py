@@ -50,6 +50,20 @@ def agree(case, dtype, masked=True, mode=None, devices=1, rule=None, **evaluatio
         assert gap(getattr(got, part), getattr(expected, part)) < tolerance, part
 
 
+def case_of(name):
+    """The loss of that name as it is."""
+    return next(case for case in TILED if case.name == name)
+
+
+def in_float32(name):
+    """Its case, embeddings with masks, and what else its objective takes."""
+    case = case_of(name)
+    embeddings, *others = arguments(
+        case, case.inputs(seed=23), case.rows(seed=23), np.float32, None
+    )
+    return case, embeddings, others
+
+
 def test_the_pairwise_families_are_all_here():
     names = {case.loss.__name__ for case in TILED}
     assert names >= {
@@ -65,7 +79,7 @@ def test_tiles_that_do_not_divide_the_batch(case):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_ring_of_eight_devices(name):
-    case = next(case for case in TILED if case.name == name)
+    case = case_of(name)
     agree(case, np.float64, mode="shard_map", devices=8, exchange=collectives.ring)
 
 
@@ -73,17 +87,14 @@ def test_ring_of_eight_devices(name):
 @few_families
 def test_tiles_that_are_kept(name, mode, devices):
     """The form of medium batches, which small ones are made to take here."""
-    case = next(case for case in TILED if case.name == name)
+    case = case_of(name)
     rule = mock.patch.multiple(streaming, _DENSE_ENTRIES=0, _BLOCK=5, _LANES=1)
     agree(case, np.float64, mode=mode, devices=devices, rule=rule, block_size=None)
 
 
 @few_families
 def test_bfloat16_is_rounded_once_and_accumulated_in_float32(name):
-    case = next(case for case in TILED if case.name == name)
-    embeddings, *others = arguments(
-        case, case.inputs(seed=23), case.rows(seed=23), np.float32, None
-    )
+    case, embeddings, others = in_float32(name)
 
     def value_and_grad(**evaluation):
         return jax.jit(jax.value_and_grad(objective(case, **evaluation)))(embeddings, *others)
@@ -99,10 +110,7 @@ def test_bfloat16_is_rounded_once_and_accumulated_in_float32(name):
 
 @few_families
 def test_second_derivatives_in_tiles(name):
-    case = next(case for case in TILED if case.name == name)
-    embeddings, *others = arguments(
-        case, case.inputs(seed=23), case.rows(seed=23), np.float32, None
-    )
+    case, embeddings, others = in_float32(name)
 
     def curvature(**evaluation):
         first = jax.grad(objective(case, **evaluation))
