@@ -56,7 +56,9 @@ def cached_value_and_grad(
     Returns:
       A function ``f(params, batch, key=None, *, batch_stats=None)`` that returns ``(value,
       gradient)``, or with batch_stats ``(value, gradient, batch_stats)``. Chunk c sees
-      ``fold_in(key, c)`` in both passes, so that dropout draws the same masks in both.
+      ``fold_in(key, c)`` in both passes, so that dropout draws the same masks in both. Under a mapped
+      axis hand each device a key of its own, ``fold_in(key, axis_index)``, or chunk c draws the same
+      masks on all of them.
 
     Raises:
       ValueError: if chunk_size does not divide the batch; or for batch_stats that are not empty

@@ -24,7 +24,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from flax import serialization
+from flax import serialization, traverse_util
 from jax.tree_util import keystr, tree_flatten_with_path, tree_unflatten
 
 _FREE_BYTES = 64 * 2**20
@@ -140,17 +140,36 @@ class Checkpoints:
         Raises:
             CorruptCheckpointError: there are checkpoints, and none is intact.
         """
-        damage = {}
+        found, damage = self._newest(lambda step: self._read(step, template))
+        if found is not None:
+            self._set_aside(damage)
+        return found
+
+    def load(self) -> tuple[int, dict[str, np.ndarray]] | None:
+        """Return the step and the arrays, by dotted path, of the newest intact checkpoint.
+
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> with Checkpoints(Path(folder.name)) as checkpoints:
+        ...     checkpoints.save(3, {"params": {"w": np.ones(2)}})
+        ...     checkpoints.wait()
+        ...     checkpoints.load()
+        (3, {'params.w': array([1., 1.])})
+
+        Raises:
+            CorruptCheckpointError: there are checkpoints, and none is intact.
+        """
+        return self._newest(self._leaves)[0]
+
+    def _newest(self, read: Callable[[int], Any]) -> tuple[tuple[int, Any] | None, dict[int, str]]:
+        """The newest step that can be read, what was read, and what is wrong with those after it."""
+        damage: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                state = self._read(step, template)
+                return (step, read(step)), damage
             # Whatever a damaged file makes Orbax raise, the answer is an older step or a refusal.
             except Exception as error:
                 damage[step] = _one_line(error)
                 self._say(f"checkpoint {step} is not used: {damage[step]}")
-                continue
-            self._set_aside(damage)
-            return step, state
         if damage:
             newest = max(damage)
             raise CorruptCheckpointError(
@@ -158,31 +177,33 @@ class Checkpoints:
                 f"(step {newest}: {damage[newest]}); restore the folder from a copy, or choose "
                 "another --workdir to start anew"
             )
-        return None
+        return None, damage
 
     def _read(self, step: int, template: Any) -> Any:
+        leaves = self._leaves(step, state_leaves(template))
+        tree = serialization.to_state_dict(template)
+        paths, treedef = tree_flatten_with_path(tree)
+        restored = tree_unflatten(treedef, [leaves[_name(path)] for path, _ in paths])
+        return serialization.from_state_dict(template, restored)
+
+    def _leaves(self, step: int, wanted: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The arrays of a step, placed like those wanted; each is as it was saved, or it raises."""
         folder = self._directory / str(step)
         if not (folder / "digests").is_dir():
             raise ValueError("the folder is incomplete")
         digests = self._manager.restore(
             step, args=ocp.args.Composite(digests=ocp.args.JsonRestore())
         )["digests"]
-        wanted = state_leaves(template)
-        if odd := sorted(digests.keys() ^ wanted.keys()):
+        if wanted is not None and (odd := sorted(digests.keys() ^ wanted.keys())):
             raise ValueError(f"it holds another set of arrays, beginning at {odd[0]}")
+        template = None if wanted is None else {k: _abstract(v) for k, v in wanted.items()}
         leaves = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore({k: _abstract(v) for k, v in wanted.items()})
-            ),
+            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(template))
         )["state"]
         damaged = [name for name, leaf in leaves.items() if digest(leaf) != digests[name]]
         if damaged:
             raise ValueError(f"{damaged[0]} is damaged ({len(damaged)} of {len(leaves)} arrays)")
-        tree = serialization.to_state_dict(template)
-        paths, treedef = tree_flatten_with_path(tree)
-        restored = tree_unflatten(treedef, [leaves[_name(path)] for path, _ in paths])
-        return serialization.from_state_dict(template, restored)
+        return leaves
 
     def _set_aside(self, damage: Mapping[int, str]) -> None:
         """Rename damaged steps: Orbax takes any numbered folder for a checkpoint."""
@@ -192,6 +213,33 @@ class Checkpoints:
                 os.replace(self._directory / str(step), aside)
         if damage:
             self._manager.reload()
+
+
+def load_variables(workdir: str | Path) -> dict[str, Any]:
+    """Return what a run has learned, for flax's `apply`: the newest checkpoint that is intact.
+
+    Args:
+        workdir: the folder of a run, finished or not.
+
+    Returns:
+        `{"params": ..., "batch_stats": ...}`, nested dictionaries of numpy arrays; their moving
+        average where the run kept one.
+
+    Raises:
+        ValueError: no run has written a checkpoint there.
+        CorruptCheckpointError: none of its checkpoints is intact.
+    """
+    folder = Path(workdir).expanduser() / "checkpoints"
+    if not list(_steps(folder)):
+        raise ValueError(
+            f"{workdir}: expected the folder of a run (its --workdir), found no checkpoint there"
+        )
+    with Checkpoints(folder) as checkpoints:
+        found = checkpoints.load()
+    assert found is not None
+    tree = traverse_util.unflatten_dict(found[1], sep=".")
+    tree = tree.get("ema", tree)
+    return {kind: tree.get(kind, {}) for kind in ("params", "batch_stats")}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ Accelerator = Literal["auto", "cpu", "gpu", "tpu"]
 
 # "gpu" is cuda alone: jax's own alias also tries rocm and oneapi, and fails on those first.
 _PLATFORMS = {"auto": None, "cpu": "cpu", "gpu": "cuda,cpu", "tpu": "tpu,cpu"}
-_INSTALL = {"gpu": "pip install 'jaxcon[cuda]'", "tpu": "pip install 'jaxcon[tpu]'"}
+_INSTALL = {"gpu": "pip install 'jax[cuda13]'", "tpu": "pip install 'jax[tpu]'"}
 
 
 def cluster_arguments(environ: Mapping[str, str] = os.environ) -> dict[str, Any] | None:

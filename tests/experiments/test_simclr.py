@@ -1,11 +1,16 @@
 """The main job, short: from an empty folder to a report, resumed, finished, refused."""
 
 import json
+import re
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments import simclr
+from jaxcon.data.sources import load
+from jaxcon.evaluation import knn_accuracy
 from jaxcon.training.loop import read_metrics
 from tests.experiments.commands import end_alike
 
@@ -62,6 +67,20 @@ def test_another_configuration_is_refused_with_the_fields(workdir, capsys):
     assert "temperature was 0.7, is 0.5" in capsys.readouterr().err
 
 
+def test_its_encoder_is_loaded_as_the_readme_says(workdir):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (block,) = re.findall(r"```python\n([^`]*load_variables[^`]*)```", readme)
+    block = block.replace("runs/simclr-digits", str(workdir))
+    digits, features = load("digits"), {}
+    for name in ("train", "test"):
+        names = {"images": getattr(digits, name).images}
+        exec(block, names)
+        features[name] = np.asarray(names["features"])
+    scores = json.loads((workdir / "results.json").read_text())["scores"]["trained encoder"]
+    knn = knn_accuracy(features["train"], digits.train.labels, features["test"], digits.test.labels)
+    assert knn == pytest.approx(scores["kNN"], abs=1 / 359)
+
+
 def command(folder) -> list[str]:
     flags = [*SHORT, "--epochs=4", "--checkpoint-every=5", f"--workdir={folder}"]
     return [sys.executable, "-m", "experiments.simclr", *flags]
@@ -76,7 +95,6 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(tmp_path):
 
 @pytest.mark.slow
 def test_a_folder_without_classes_shows_neighbours(tmp_path, capsys):
-    import numpy as np
     from PIL import Image
 
     rng = np.random.default_rng(0)

@@ -14,6 +14,7 @@ from jaxcon.training.checkpoint import (
     Checkpoints,
     CorruptCheckpointError,
     check_writable,
+    load_variables,
     open_workdir,
     state_hash,
     state_leaves,
@@ -232,3 +233,34 @@ def test_a_config_that_is_not_json_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="not readable as JSON"):
         open_workdir(tmp_path, {"seed": 0})
+
+
+@pytest.mark.parametrize("average", [True, False])
+def test_the_variables_of_a_run_are_loaded_without_a_template(tmp_path, average):
+    state = make_state(average=average)
+    state = state.replace(params=jax.tree.map(lambda x: x + 1, state.params))
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(0, state)
+    variables = load_variables(tmp_path)
+    assert set(variables) == {"params", "batch_stats"}
+    wanted = state_leaves({"batch_stats": {}} | dict(state.variables(average=True)))
+    assert state_leaves(variables).keys() == wanted.keys()
+    for name, leaf in state_leaves(variables).items():
+        assert isinstance(leaf, np.ndarray)
+        np.testing.assert_array_equal(leaf, wanted[name])
+
+
+def test_damage_is_passed_over_and_left_where_it_is(saved, capsys):
+    folder, states = saved
+    flip(largest_file(folder / "2"), bit=4000)
+    before = sorted(path.name for path in folder.iterdir())
+    variables = load_variables(folder.parent)
+    assert "checkpoint 2 is not used" in capsys.readouterr().out
+    assert sorted(path.name for path in folder.iterdir()) == before
+    assert state_hash(variables) == state_hash(dict(states[1].variables(average=True)))
+
+
+def test_a_folder_without_a_run_has_no_variables(tmp_path):
+    with pytest.raises(ValueError, match="found no checkpoint there"):
+        load_variables(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
