@@ -36,7 +36,7 @@ The keywords below mean the same wherever they appear; a loss's own docstring do
     of the products between rows: a ``jax.lax.Precision``, ``HIGHEST`` by default (JAX's own default is
     TF32 on NVIDIA GPUs and bfloat16 on TPUs); or ``jnp.bfloat16``, which rounds the rows to it and
     accumulates in float32: faster where the hardware multiplies it, with a relative error of the
-    gradient around 1e-3.
+    gradient around 1e-3. A pair's own logit is always computed in full.
 ``temperature``
     a positive scalar or traced array; similarities are *divided* by it.
 ``key``

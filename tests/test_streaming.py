@@ -148,6 +148,47 @@ def test_kept_tiles_give_the_same(data, monkeypatch):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), kept, plain)
 
 
+@pytest.mark.parametrize(
+    ("limits", "products", "loops"),
+    # A product forward and two backward; in tiles that are not kept one more, to find them again.
+    [((256, 0), 3, False), ((255, 256), 3, True), ((255, 255), 4, True)],
+    ids=["one matrix", "kept tiles", "tiles"],
+)
+@pytest.mark.parametrize("one_set", [False, True])
+def test_the_form_follows_from_the_number_of_comparisons(
+    one_set, limits, products, loops, monkeypatch
+):
+    dense, kept = limits
+    limits = {"_DENSE_ENTRIES": 8 * dense if one_set else dense, "_KEPT_ENTRIES": kept}
+    for name, value in {**limits, "_BLOCK": 8, "_LANES": 1}.items():
+        monkeypatch.setattr(streaming, name, value)
+    x, ids = jnp.ones((16, 4)), jnp.arange(16)
+
+    def total(x, y):
+        y = x if one_set else y
+        return jnp.sum(reduce_pairs(x, y, [Channel(1)], row_ids=ids, col_ids=ids)[0])
+
+    text = str(jax.make_jaxpr(jax.value_and_grad(total, argnums=(0, 1)))(x, x + 1))
+    assert text.count("dot_general[") == products
+    assert ("scan[" in text) == loops
+
+
+@pytest.mark.parametrize("block_size", [None, 4])
+def test_without_rows_there_is_nothing(block_size):
+    x, ids = jnp.ones((3, 2)), jnp.arange(3)
+    for rows, cols in ((0, 3), (3, 0), (0, 0)):
+        lse, total = reduce_pairs(
+            x[:rows],
+            x[:cols] + 1,
+            [Channel(1), Channel(0, log=False)],
+            row_ids=ids[:rows],
+            col_ids=ids[:cols],
+            block_size=block_size,
+        )
+        np.testing.assert_array_equal(lse, np.full(rows, nothing(np.float32)))
+        np.testing.assert_array_equal(total, np.zeros(cols))
+
+
 def curvature(p, **settings):
     """A gradient of a function of the gradient, for a loss-like channel."""
     channels = (Channel(1),)

@@ -3,11 +3,12 @@
 from typing import Any
 
 import jax.numpy as jnp
+from jax import lax
 
 from jaxcon.losses._candidates import every, other_ids
 from jaxcon.losses._shared import Rows, flatten, mask_rows, replicate
 from jaxcon.similarity import as_float, l2_normalize
-from jaxcon.streaming import PRECISION, Channel, masked_logsumexp, reduce_cosines
+from jaxcon.streaming import Channel, masked_logsumexp, reduce_cosines
 from jaxcon.typing import Array, ArrayLike
 
 
@@ -40,7 +41,12 @@ def extra_negatives(
         return _of_queue(rows, negatives, ids, scale, bound)
     u = l2_normalize(rows.z[0])
     each = l2_normalize(mask_rows(negatives, rows.valid))
-    logits = scale * jnp.einsum("nd,nkd->nk", u, each, precision=PRECISION)
+    precision = rows.evaluation.precision
+    if not isinstance(precision, lax.Precision):
+        u, each, precision = u.astype(precision), each.astype(precision), lax.Precision.DEFAULT
+    logits = scale * jnp.einsum(
+        "nd,nkd->nk", u, each, precision=precision, preferred_element_type=rows.dtype
+    )
     keep = jnp.broadcast_to(rows.valid[:, None], logits.shape)
     if ids is not None:
         keep = keep & (ids != rows.ids[:, None])

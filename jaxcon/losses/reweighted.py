@@ -86,7 +86,8 @@ def dcl_loss(
         scores = jax.lax.stop_gradient(cosine) / positive(sigma, "sigma", rows.dtype)
         normalizer = masked_logsumexp(*collectives.gather((scores, rows.valid), axis_name), axis=0)
         count = collectives.sum(jnp.sum(rows.valid), axis_name)
-        pos = pos * jnp.tile(2 - count * jnp.exp(scores - normalizer), 2)
+        shares = jnp.exp(jnp.where(rows.valid, scores - normalizer, -jnp.inf))
+        pos = pos * jnp.tile(2 - count * shares, 2)
     both = both._replace(valid=both.valid & has_any(neg))
     return reduce_rows(neg - pos, both, reduce_fn, axis_name)
 

@@ -349,7 +349,9 @@ def supcon_loss(
         mean_i mean_{p in P(i)} -log(e^{s_ip} / sum_{j != i} e^{s_ij})
 
     with ``s_ij = cos(z_i, z_j) / temperature`` and ``P(i)`` the other rows with the label of i: the
-    ``L_out`` of the paper. Anchors without a positive leave the mean. With the example's index as
+    ``L_out`` of the paper. Anchors without a positive leave the mean. It is computed as
+    ``softplus(R_neg - R_pos) + (R_pos - mean_p s_ip)`` with the log-sum-exp R over the other labels and
+    over P(i), which is exact where a class is well aligned. With the example's index as
     label it is NT-Xent of any number of views:
 
     >>> import jax

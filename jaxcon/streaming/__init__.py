@@ -45,8 +45,8 @@ from jaxcon.typing import Array, ArrayLike, AxisName
 _NO_SHIFT = 50.0
 
 # The rule of block_size=None, measured on 2 CPU cores: docs/benchmarks/forms.md. Of a set of rows with
-# itself a quarter, for tiles save half of its work.
-_DENSE_ENTRIES = 2**20
+# itself an eighth, for tiles save half of its work.
+_DENSE_ENTRIES = 2**21
 _KEPT_ENTRIES = 2**26
 _COPIED_ENTRIES = 2**23  # of rows, 32 MiB in float32: a normalized copy of fewer is no burden
 _BLOCK = 512  # at most
@@ -82,7 +82,7 @@ def reduce_pairs(
       block_size: edge of the tiles in which to evaluate, in memory O((n + m) dim) for value and
         gradient; any size, it need not divide n or m. Second derivatives work where the inner one is
         in reverse mode; forward mode (``jax.jvp``, ``jax.jacfwd``, ``jax.hessian``) raises JAX's
-        TypeError. None chooses by the number of pairs n m: up to 2^20 (2^18 where y is x) the whole
+        TypeError. None chooses by the number of pairs n m: up to 2^21 (2^18 where y is x) the whole
         matrix by plain operations, in any mode of differentiation; up to 2^26 tiles, of up to 512,
         that the backward pass finds again (256 MiB in float32); beyond, tiles that it computes again.
         The thresholds are those of CPUs, on all backends.
@@ -302,7 +302,7 @@ def _same(a: Any, b: Any) -> bool:
 
 def _is_dense(x: Array, y: Array, block_size: int | None) -> bool:
     """Whether to evaluate by plain operations."""
-    limit = _DENSE_ENTRIES // 4 if y is x else _DENSE_ENTRIES
+    limit = _DENSE_ENTRIES // 8 if y is x else _DENSE_ENTRIES
     return block_size is None and x.shape[0] * y.shape[0] <= limit
 
 
@@ -376,8 +376,8 @@ def _side(
 ) -> Side:
     """Rows cut into blocks; the last is filled up with rows that are not valid."""
     n = z.shape[0]
-    block = min(block_size or _even_block(n), n)
-    blocks = -(-n // block)
+    block = max(1, min(block_size or _even_block(n), n))
+    blocks = max(1, -(-n // block))  # without any row one of filling
     padding = blocks * block - n
 
     def fill(known: Known | None) -> Known | None:
@@ -393,7 +393,7 @@ def _side(
 
 def _even_block(n: int) -> int:
     """A block size that leaves n rows little to fill up: 513 are two blocks of 272, not of 512."""
-    blocks = -(-n // _BLOCK)
+    blocks = max(1, -(-n // _BLOCK))
     return -(-n // blocks // _LANES) * _LANES
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxcon.similarity import norms
 from jaxcon.streaming.channels import accumulator
@@ -92,19 +93,33 @@ def _varying(a: Any) -> frozenset[str]:
     return jax.typeof(a).manual_axis_type.varying
 
 
+def _explicit_mesh(a: Any) -> Any:
+    """The mesh that an array's type names, if it has Explicit axes; None otherwise."""
+    mesh = jax.typeof(a).sharding.mesh
+    return mesh if not mesh.empty and AxisType.Explicit in mesh.axis_types else None
+
+
 def varying_like(value: Array, like: Array) -> Array:
-    """``value``, cast to vary over the devices over which ``like`` does inside shard_map."""
+    """``value``, cast to vary over the devices over which ``like`` does inside shard_map.
+
+    Outside of it, put on the Explicit mesh on which ``like`` is.
+    """
     return vary_together((value, like))[0]
 
 
 def vary_together(tree: Any) -> Any:
     """All arrays of a tree, cast to vary over every axis over which one of them does.
 
-    Loop carries and cotangents of a custom rule must have the type of what they are added to.
+    Loop carries and cotangents of a custom rule must have the type of what they are added to. That
+    includes the Explicit mesh on which one of them is (the losses have replicated it).
     """
-    axes = frozenset().union(*map(_varying, jax.tree.leaves(tree)))
+    leaves = jax.tree.leaves(tree)
+    axes = frozenset().union(*map(_varying, leaves))
+    mesh = next((m for m in map(_explicit_mesh, leaves) if m is not None), None)
 
     def cast(a: Array) -> Array:
+        if mesh is not None and _explicit_mesh(a) is None:
+            a = jax.sharding.reshard(a, NamedSharding(mesh, PartitionSpec()))
         missing = axes - _varying(a)
         return lax.pcast(a, tuple(missing), to="varying") if missing else a
 

@@ -6,11 +6,14 @@ finite in an unmasked row stays visible.
 
 import dataclasses
 import itertools
+from functools import partial
 
+import jax
 import numpy as np
 import pytest
 
-from tests.losses.calls import cast, evaluate, gap
+from jaxcon import losses
+from tests.losses.calls import arguments, cast, evaluate, gap, objective
 from tests.losses.cases import TILED, Case, N, each
 from tests.marks import slow_unless
 
@@ -86,6 +89,16 @@ def test_degenerate_batches_are_finite_in_tiles(case):
     assert_finite(tiled, "float32")
 
 
+@each(lambda case: "temperature" in case.keywords, all_forms=True)
+def test_a_learned_temperature_has_a_finite_gradient(case):
+    gradient = jax.jit(jax.grad(objective(case), argnums=3))
+    for (name, inputs, rows), temperature in itertools.product(
+        degenerate(case, "float32"), TEMPERATURES
+    ):
+        of_temperature = gradient(*arguments(case, inputs, rows, np.float32, temperature))
+        assert np.isfinite(of_temperature), (name, temperature)
+
+
 def assert_finite(case, dtype):
     """Value and gradients of the case on all degenerate batches at all temperatures."""
     temperatures = TEMPERATURES if "temperature" in case.keywords else [None]
@@ -103,6 +116,30 @@ def assert_finite(case, dtype):
         if name in {"all padded", "no weight"}:
             assert value == 0
             assert not any(np.any(grad) for grad in grads.values()), (name, temperature)
+
+
+@pytest.mark.parametrize("block_size", [None, 24])
+@pytest.mark.parametrize("aligned", [False, True], ids=["random", "aligned"])
+@pytest.mark.parametrize("temperature", slow_unless(lambda t: t == 0.07, (0.5, 0.07, 0.01)))
+@pytest.mark.parametrize(
+    "name",
+    slow_unless(lambda name: name == "ntxent_loss", ("ntxent_loss", "clip_loss", "siglip_loss")),
+)
+def test_gradients_in_float32(name, temperature, aligned, block_size):
+    """Of a constant temperature, whose exponentials need no shift: to 1e-5 norm-wise.
+
+    At 0.01 to 2e-5: see the next test.
+    """
+    loss = partial(getattr(losses, name), temperature=temperature)
+    rng = np.random.default_rng(0)
+    z1, noise = rng.normal(size=(2, 64, 128))
+    z = np.float32(np.stack([z1, z1 + 0.02 * noise if aligned else noise]))
+    value, grads = jax.jit(jax.value_and_grad(lambda z: loss(z[0], z[1], block_size=block_size)))(z)
+    with jax.enable_x64(True):
+        exact, exact_grads = jax.jit(jax.value_and_grad(lambda z: loss(z[0], z[1])))(np.float64(z))
+    assert value >= 0
+    assert gap(value, exact) < 1e-5
+    assert gap(grads, exact_grads) < (2e-5 if temperature == 0.01 else 1e-5)
 
 
 @each(lambda case: case.aligned)

@@ -1,18 +1,21 @@
 """In tiles, and with the candidates travelling in a ring, every loss is what it is as one matrix.
 
 By default: tiles that do not divide the batch on one device, and for one loss of each family the ring
-over 8 devices and the tiles that no ``block_size`` takes, in float64 with masks. ``-m slow`` adds tile
-edges, float32, and for all losses the ring on any number of devices in every mode.
+over 8 devices, tiles of sharded arrays and those that no ``block_size`` takes, in float64 with masks.
+``-m slow`` adds tile edges, float32, and for all losses the ring over 1 to 8 devices in every mode.
 """
 
 import contextlib
 import dataclasses
+import functools
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from jaxcon import collectives, streaming
 from tests.losses.calls import arguments, gap, objective
@@ -90,6 +93,63 @@ def test_tiles_that_are_kept(name, mode, devices):
     case = case_of(name)
     rule = mock.patch.multiple(streaming, _DENSE_ENTRIES=0, _BLOCK=5, _LANES=1)
     agree(case, np.float64, mode=mode, devices=devices, rule=rule, block_size=None)
+
+
+@pytest.mark.parametrize("mode", ["jit Auto", "jit Explicit"])
+@few_families
+def test_tiles_of_sharded_arrays(name, mode):
+    agree(case_of(name), np.float64, mode=mode, devices=8, block_size=5)
+
+
+@pytest.mark.parametrize("form", ["tiles", "ring"])
+@pytest.mark.parametrize(
+    ("name", "scalars"),
+    [
+        ("ntxent_loss", {"temperature": 0.3}),
+        ("clip_loss", {"temperature": 0.3}),
+        ("siglip_loss", {"temperature": 0.3, "bias": -1.0}),
+        ("csd_loss", {"scale": 2.0, "shift": 1.0}),
+    ],
+)
+def test_learned_scalars_have_the_same_gradient(name, scalars, form):
+    case = case_of(name)
+    rows = P("batch")
+
+    def gradient(scalars, inputs, **keywords):
+        positional = [inputs[name] for name in case.args]
+        return jax.grad(lambda s: case.loss(*positional, **s, **keywords))(scalars)
+
+    def ring(scalars, inputs):
+        local = gradient(scalars, inputs, axis_name="batch", exchange=collectives.ring)
+        return jax.lax.pmean(local, "batch")
+
+    other = functools.partial(gradient, block_size=5)
+    if form == "ring":
+        mesh = Mesh(np.array(jax.devices()), ("batch",))
+        other = jax.shard_map(ring, mesh=mesh, in_specs=(P(), rows), out_specs=P())
+    with jax.enable_x64(True):
+        arguments = jax.tree.map(np.float64, (scalars, case.inputs(seed=23)))
+        expected, got = jax.jit(gradient)(*arguments), jax.jit(other)(*arguments)
+        assert gap(got, expected) < 1e-12
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_values_per_anchor_in_tiles(name):
+    case, embeddings, others = in_float32(name)
+
+    def value_and_grad(**evaluation):
+        anchors = objective(case, reduce_fn=None, **evaluation)
+
+        def total(embeddings):
+            values = anchors(embeddings, *others)
+            return jnp.sum(values * jnp.sin(jnp.arange(len(values)))), values
+
+        (_, values), grads = jax.jit(jax.value_and_grad(total, has_aux=True))(embeddings)
+        return values, grads
+
+    (values, grads), (expected, expected_grads) = value_and_grad(block_size=5), value_and_grad()
+    np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-5)
+    assert gap(grads, expected_grads) < 1e-5
 
 
 @few_families
