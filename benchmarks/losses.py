@@ -6,13 +6,15 @@
     python -m benchmarks.losses --pairs 256 1024 --dims 128
     python -m benchmarks.losses --resume               # go on with the cells that have no row yet
 
-Each cell, a loss at a batch size and width, starts one process per implementation. It makes random
-inputs, runs once to compile, and reports the median step, over rotated inputs, of ``--repeats`` and of
-a second at least (of one where it takes over 20 s), and the memory that a step adds: in JAX temporaries
-and gradients by the compiled program, in torch by how much the process grows in a further step. A
-process that fails, is killed for memory or takes too long is a row that says so; larger batches of that
-implementation are then left out. Values and lengths of gradients that differ within a cell are an
-error: they would not be the same loss.
+Each cell, a loss at a batch size and width, starts a process per implementation; ``--processes`` of
+each in turn, where a step takes less than 0.1 s, because there the same program is up to a half slower
+in one process than in the next. The fastest process counts: what slows down the others is not the
+program. A process makes random inputs, runs once to compile, and reports the median step, over rotated
+inputs, of ``--repeats`` and of a second at least (of one where it takes over 20 s), and the memory that
+a step adds: in JAX temporaries and gradients by the compiled program, in torch by how much the process
+grows in a further step. A process that fails, is killed for memory or takes too long is a row that says
+so; larger batches of that implementation are then left out. Values and lengths of gradients that differ
+within a cell are an error: they would not be the same loss.
 
 Written to ``--out`` after every cell: ``losses.json``, ``losses.md`` and ``losses.png``. A cell is done
 in one go, so that its ratios are of one run also where the others were resumed. In the table,
@@ -43,6 +45,7 @@ from benchmarks.steps import Step, compiled_mib
 from benchmarks.timing import median_ms
 
 MATMUL = "matmul"
+SETTLES = 100.0  # ms, of a step for which one process is enough
 AGREE = 1e-3  # relative, of values and of lengths of gradients in float32
 
 
@@ -128,19 +131,27 @@ def run_cell(
         and "failure" in row
         and not row["failure"].startswith("not tried")
     }
-    rows = []
-    for name in (MATMUL, *IMPLEMENTATIONS[loss]):
-        if args.names and name not in (MATMUL, *args.names):
-            continue
-        cell = {"loss": loss, "name": name, "pairs": pairs, "dim": dim}
-        if name in failed:
-            row = cell | {"failure": failed[name]}
-        else:
-            row = run_child(cell | {"repeats": args.repeats}, args.limit)
-        rows.append(row)
-        print(describe(row), flush=True)
+    names = [MATMUL, *(n for n in IMPLEMENTATIONS[loss] if not args.names or n in args.names)]
+    cell = {"loss": loss, "pairs": pairs, "dim": dim, "repeats": args.repeats}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    for name in set(names).intersection(failed):
+        found[name].append(cell | {"name": name, "failure": failed[name]})
+    for _ in range(args.processes):
+        for name, mine in found.items():
+            if all(row.get("ms", np.inf) < SETTLES for row in mine):
+                mine.append(run_child(cell | {"name": name}, args.limit))
+                print(describe(mine[-1]), flush=True)
+    rows = [of_processes(mine) for mine in found.values()]
     check_agreement([row for row in rows if "value" in row and row["name"] != MATMUL])
     return rows
+
+
+def of_processes(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """One row of an implementation that ran in several processes: the fastest, and all their times."""
+    for row in rows:
+        if "failure" in row:
+            return row
+    return min(rows, key=lambda row: row["ms"]) | {"each_ms": [row["ms"] for row in rows]}
 
 
 def check_agreement(rows: list[dict[str, Any]]) -> None:
@@ -220,6 +231,8 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     panels = sorted({(r["loss"], r["dim"]) for r in rows})
+    names = dict.fromkeys(r["name"] for r in rows if r["name"] != MATMUL)
+    colours = dict(zip(names, plt.get_cmap("tab20").colors, strict=False))  # one name, one colour
     fig, axes = plt.subplots(len(panels), 3, figsize=(15, 3.6 * len(panels)), squeeze=False)
     for (loss, dim), (time, memory, rate) in zip(panels, axes, strict=True):
         done = [
@@ -227,10 +240,10 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
             for r in sorted(rows, key=lambda r: r["pairs"])
             if (r["loss"], r["dim"]) == (loss, dim) and "ms" in r and r["name"] != MATMUL
         ]
-        for number, name in enumerate(dict.fromkeys(r["name"] for r in done)):
+        for name in dict.fromkeys(r["name"] for r in done):
             mine = [r for r in done if r["name"] == name]
             pairs = [r["pairs"] for r in mine]
-            style: dict[str, Any] = {"color": f"C{number}", "marker": "o", "ms": 4}
+            style: dict[str, Any] = {"color": colours[name], "marker": "o", "ms": 4}
             style["lw"] = 2.2 if name.startswith("jaxcon") else 1.0
             time.loglog(pairs, [r["ms"] for r in mine], label=name, **style)
             memory.loglog(pairs, [max(r["mib"], 1) for r in mine], **style)
@@ -240,7 +253,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         time.set(title=f"{loss}, dim {dim}: milliseconds", xlabel="pairs")
         memory.set(title="memory that a step adds, MiB", xlabel="pairs")
         if loss in FLOOR:
-            rate.set(title="its floor of products at the matmul rate / time, %", xlabel="pairs")
+            rate.set(title="share of the matmul rate, %", xlabel="pairs")
         else:
             rate.set_axis_off()
         sizes = sorted({r["pairs"] for r in done})
@@ -262,7 +275,8 @@ def main() -> None:
     parser.add_argument("--names", nargs="+", help="these implementations alone")
     parser.add_argument("--pairs", nargs="+", type=int, default=[256, 1024, 4096, 16384])
     parser.add_argument("--dims", nargs="+", type=int, default=[128, 512])
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--processes", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for one process")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     parser.add_argument("--resume", action="store_true", help="keep the cells already in --out")
@@ -289,9 +303,15 @@ def write(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
     (args.out / "losses.json").write_text(json.dumps(rows, indent=1) + "\n")
     head = (
         "# Losses, forward and backward\n\n"
-        f"Median of {args.repeats} steps or more, float32, {platform.machine()}, "
-        f"{os.cpu_count()} cores. MiB is what a step adds. The temperature is a constant, but "
-        "where it says learned. What the other columns mean: `benchmarks/losses.py`.\n\n"
+        f"Median of {args.repeats} steps or more, in the fastest of {args.processes} processes where "
+        f"a step takes under {SETTLES:.0f} ms, float32, {platform.machine()}, {os.cpu_count()} cores. "
+        "`MiB`: what a step adds. The temperature is a constant, but where it says learned.\n\n"
+        "`floor`: time over that of the products which the loss cannot do without, at the matrix rate "
+        "of the same run: 2 U for NT-Xent over its 2 N rows, 3 U for SigLIP, 4 U for CLIP, U = "
+        "2 rows^2 dim. CLIP's is that with no matrix kept; who keeps it needs 3 U, and can be below 1. "
+        "The plot has its inverse, the share of the matmul rate. `best`: time over that of the "
+        "fastest other implementation. `gradcache`: a perceptron under InfoNCE, in chunks that "
+        "save what the encoder keeps; of one so small that is nothing at 256 pairs.\n\n"
     )
     (args.out / "losses.md").write_text(head + table(rows))
     plot(rows, args.out / "losses.png")
