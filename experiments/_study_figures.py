@@ -27,7 +27,8 @@ def draw_all(protocol: Protocol, records: Records, folder: Path) -> dict[str, st
     if "seeds" in parts:
         scores(protocol, records, folder / "scores.svg")
         captions["scores.svg"] = (
-            "Test images: every run is a point; bars are means with 95 % intervals over seeds."
+            "Test images: every run is a point; bars are means with 95 % intervals over seeds. A mean "
+            "below half of the best is written at the lower edge."
         )
         if any(record["deviations"] for record in records.values()):
             deviations(protocol, records, folder / "deviations.svg")
@@ -40,8 +41,8 @@ def draw_all(protocol: Protocol, records: Records, folder: Path) -> dict[str, st
         stability(protocol, records, folder / "stability.svg")
         captions["stability.svg"] = (
             "Runs at a range of learning rates and batch sizes: loss at the end as a share of that "
-            "of equal embeddings, and variation of the gradient norm; what is above 2 and 1.2 is "
-            "drawn there. A cross marks a run that failed."
+            "of equal embeddings, and variation of the gradient norm; values above 2 (top) or 1.2 "
+            "(bottom) are drawn at that limit. A cross marks a run that failed."
         )
     return captions
 
@@ -54,14 +55,23 @@ def scores(protocol: Protocol, records: Records, path: Path) -> None:
     }
 
     def panel(ax: Any, name: str) -> None:
-        for place, loss in enumerate(protocol.losses):
-            values = [
-                100 * measures(record)[name]
-                for piece, record in records.items()
-                if piece.part == "seeds" and piece.loss == loss
-            ]
-            ax.plot([place] * len(values), values, ".", color="0.6", zorder=1)
-            if mean := interval(values):
+        values: dict[str, list[float]] = {loss: [] for loss in protocol.losses}
+        for piece, record in records.items():
+            if piece.part == "seeds":
+                values[piece.loss].append(100 * measures(record)[name])
+        best = max(statistics.fmean(of_loss) for of_loss in values.values() if of_loss)
+        for place, (loss, of_loss) in enumerate(values.items()):
+            if (
+                of_loss and statistics.fmean(of_loss) < best / 2
+            ):  # would flatten the differences of the others
+                text = f"{statistics.fmean(of_loss):.1f}"
+                edge = ax.get_xaxis_transform()
+                ax.text(
+                    place, 0.02, text, transform=edge, ha="center", color=_colour(protocol, loss)
+                )
+                continue
+            ax.plot([place] * len(of_loss), of_loss, ".", color="0.6", zorder=1)
+            if mean := interval(of_loss):
                 _bar(ax, place + 0.2, mean, _colour(protocol, loss))
         ax.set_xticks(range(len(protocol.losses)), protocol.losses, rotation=30, ha="right")
         ax.set(title=names[name], ylabel="percent")

@@ -270,7 +270,7 @@ def _stability_differences(records: Records, comparisons: Mapping[str, Sequence[
                 value.answer,
             ]
         )
-    heading = ["losses", "only the second / first failed", "sign test p"]
+    heading = ["losses", "failed: second alone / first alone", "sign test p"]
     return markdown([*heading, "spikes", "variation", "the first is"], rows)
 
 

@@ -4,7 +4,7 @@
     python -m experiments.barlow_twins --loss=vicreg
     python -m experiments.barlow_twins --num-devices=2
 
-Each takes a minute on digits (2 CPU cores). On the 360 test images, seed 0, with the recipe chosen on
+Each takes a minute on digits (2 CPU cores). On the 359 test images, seed 0, with the recipe chosen on
 validation images; other rounding, of one core say, changes these by an image or two:
 
     --loss               linear    5 labels a class   1 label a class   kNN

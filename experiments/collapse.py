@@ -10,6 +10,7 @@ CPU cores.
 """
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable
 from functools import partial
@@ -157,9 +158,12 @@ def draw(results: dict[str, dict[str, dict]], path: Path) -> None:
 
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     for ax, optimizer in zip(figure.subplots(1, 2, sharey=True), OPTIMIZERS, strict=True):
+        styles = itertools.cycle(("-", "--", "-.", ":"))
         for name, runs in results.items():
-            ax.plot(runs[optimizer]["mean cosine"], label=name, linewidth=1.4)
-        ax.set(title=optimizer, xlabel="step", ylim=(-0.05, 1.05))
+            curve = runs[optimizer]["mean cosine"]
+            steps = range(1, len(curve) + 1)
+            ax.semilogx(steps, curve, label=name, linewidth=1.4, linestyle=next(styles))
+        ax.set(title=optimizer, xlabel="step, from 1", ylim=(-0.05, 1.05))
         ax.grid(alpha=0.3)
     figure.axes[0].set_ylabel("mean cosine of different images")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right center")

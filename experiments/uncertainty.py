@@ -171,9 +171,10 @@ LIMITS = """\
   about the learning rate a step, so that it ends near where it began. *gaussian* and
   *gaussian-shared* can sharpen their softmax through the norm of the embeddings, which clip cannot:
   what sets both apart from clip may be that. Other first values may serve some losses better.
-- The test images are those on which the prompts of zero-shot classification were once chosen and the
-  network of `experiments.clip` was tried, but for two colours that changed since. That flatters the
-  scores of all losses alike, not one of them against another."""
+- The test images are not, as the protocol has it, unseen: they are those on which the prompts of
+  zero-shot classification were once chosen and the network of `experiments.clip` was tried, but for
+  two colours that changed since. That flatters the scores of all losses alike, not one of them
+  against another."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ Every name below is a module to import by itself; importing ``jaxcon`` loads non
     jaxcon.evaluation    kNN, linear probe: arrays in, floats out
     jaxcon.report        a run's table, figures and self-contained page
 
-The first three groups need only ``jax`` and ``chex``; from ``augment`` on, install
+Up to ``diagnostics`` only ``jax`` and ``chex`` are needed; from ``plots`` on, install
 ``jaxcon[experiments]``.
 """
 
