@@ -2,7 +2,7 @@
 
     pip install -r benchmarks/requirements.txt
     pip install --no-deps -r benchmarks/requirements-nodeps.txt
-    python -m benchmarks.losses                        # all cells; about an hour on 2 cores
+    python -m benchmarks.losses                        # all cells; an hour and a half on 2 cores
     python -m benchmarks.losses --pairs 256 1024 --dims 128
     python -m benchmarks.losses --resume               # go on with the cells that have no row yet
 

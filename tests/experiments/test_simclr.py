@@ -10,7 +10,7 @@ import pytest
 
 from experiments import simclr
 from jaxcon.data.sources import load
-from jaxcon.evaluation import knn_accuracy
+from jaxcon.evaluation.knn import knn_accuracy
 from jaxcon.training.loop import read_metrics
 from tests.experiments.commands import end_alike
 
@@ -77,6 +77,7 @@ def test_its_encoder_is_loaded_as_the_readme_says(workdir):
         exec(block, names)
         features[name] = np.asarray(names["features"])
     scores = json.loads((workdir / "results.json").read_text())["scores"]["trained encoder"]
+    assert features["test"].shape == (359, 512)
     knn = knn_accuracy(features["train"], digits.train.labels, features["test"], digits.test.labels)
     assert knn == pytest.approx(scores["kNN"], abs=1 / 359)
 
