@@ -18,7 +18,7 @@ test: $(VENV)/dev  ## Set up and run the tests
 test-slow: $(VENV)/dev  ## Run the exhaustive grids and long runs as well
 	$(RUN) -m pytest -n 2 -m slow
 
-bench: $(VENV)/bench  ## Measure the losses beside their peers (an hour and a half)
+bench: $(VENV)/bench  ## Measure the losses beside their peers (two hours)
 	$(RUN) -m benchmarks.losses
 
 lint: $(VENV)/dev  ## Check style and types

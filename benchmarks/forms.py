@@ -1,6 +1,6 @@
 """One matrix, tiles that are kept, or tiles: which is fastest at which size, and what None chooses.
 
-    python -m benchmarks.forms                         # about eight minutes on 2 cores
+    python -m benchmarks.forms                         # about six minutes on 2 cores
 
 The thresholds of ``block_size=None`` in :mod:`jaxcon.streaming` come from this table. Written to
 ``--out``: ``forms.json`` and ``forms.md``, median milliseconds of value and gradients.
@@ -73,7 +73,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Measures, prints and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    sizes = [128, 256, 300, 512, 1024, 1100, 2048]
+    sizes = [128, 256, 300, 362, 512, 1024, 1100, 1440, 2048]
     parser.add_argument("--pairs", nargs="+", type=int, default=sizes)
     parser.add_argument("--dims", nargs="+", type=int, default=[128, 512])
     parser.add_argument("--repeats", type=int, default=15)

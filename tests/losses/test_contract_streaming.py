@@ -133,7 +133,7 @@ def test_learned_scalars_have_the_same_gradient(name, scalars, form):
         assert gap(got, expected) < 1e-12
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@few_families
 def test_values_per_anchor_in_tiles(name):
     case, embeddings, others = in_float32(name)
 
