@@ -126,20 +126,18 @@ def assert_finite(case, dtype):
     slow_unless(lambda name: name == "ntxent_loss", ("ntxent_loss", "clip_loss", "siglip_loss")),
 )
 def test_gradients_in_float32(name, temperature, aligned, block_size):
-    """Of a constant temperature, whose exponentials need no shift: to 1e-5 norm-wise.
-
-    At 0.01 to 2e-5: see the next test.
-    """
+    """Of a constant temperature, whose exponentials need no shift: to 1e-5 norm-wise."""
     loss = partial(getattr(losses, name), temperature=temperature)
     rng = np.random.default_rng(0)
-    z1, noise = rng.normal(size=(2, 64, 128))
+    # Of wider rows no two are near each other: aligned at 0.01, their gradients leave float32's range.
+    z1, noise = rng.normal(size=(2, 64, 32))
     z = np.float32(np.stack([z1, z1 + 0.02 * noise if aligned else noise]))
     value, grads = jax.jit(jax.value_and_grad(lambda z: loss(z[0], z[1], block_size=block_size)))(z)
     with jax.enable_x64(True):
         exact, exact_grads = jax.jit(jax.value_and_grad(lambda z: loss(z[0], z[1])))(np.float64(z))
     assert value >= 0
     assert gap(value, exact) < 1e-5
-    assert gap(grads, exact_grads) < (2e-5 if temperature == 0.01 else 1e-5)
+    assert gap(grads, exact_grads) < 1e-5
 
 
 @each(lambda case: case.aligned)
