@@ -58,13 +58,13 @@ def main() -> None:
         return
     z1, z2 = (jax.random.normal(jax.random.key(i), (args.pairs, args.dim)) for i in range(2))
     jax.block_until_ready((z1, z2))
-    before, start = peak_mib(), time.perf_counter()
+    start = time.perf_counter()
     value, gradients = jax.block_until_ready(program(z1, z2))
     seconds = time.perf_counter() - start
     finite = all(bool(jnp.isfinite(g).all()) for g in gradients)
     print(
         f"a step: {seconds:.0f} s; loss {value:.3f}, gradients finite: {finite}; the process held "
-        f"{peak_mib():.0f} MiB at most, {before:.0f} before the step"
+        f"{peak_mib():.0f} MiB at most"
     )
 
 
