@@ -17,7 +17,7 @@ import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from jaxcon import collectives, streaming
+from jaxcon import collectives, losses, streaming
 from tests.losses.calls import arguments, gap, objective
 from tests.losses.cases import FAMILIES, TILED, N, each
 from tests.losses.devices import alone, spread
@@ -166,6 +166,17 @@ def test_bfloat16_is_rounded_once_and_accumulated_in_float32(name):
     assert gap(half_grads, grads) < 3e-2
     assert abs(half - tiled) < 1e-5 * max(1, abs(value))
     assert gap(half_grads, tiled_grads) < 1e-2  # the tiles round the cotangents as well
+
+
+def test_bfloat16_rounds_the_negatives_of_each_anchor_too():
+    z1, z2 = jax.random.normal(jax.random.key(0), (2, 8, 32))
+    negatives = jax.random.normal(jax.random.key(1), (8, 5, 32))
+    full, half = (
+        losses.info_nce_loss(z1, z2, negatives, in_batch=False, precision=precision)
+        for precision in (jax.lax.Precision.HIGHEST, jnp.bfloat16)
+    )
+    assert half.dtype == jnp.float32
+    assert 1e-6 < abs(half - full) < 3e-2
 
 
 @few_families
