@@ -59,20 +59,18 @@ def scores(protocol: Protocol, records: Records, path: Path) -> None:
         for piece, record in records.items():
             if piece.part == "seeds":
                 values[piece.loss].append(100 * measures(record)[name])
-        best = max(statistics.fmean(of_loss) for of_loss in values.values() if of_loss)
-        for place, (loss, of_loss) in enumerate(values.items()):
-            if (
-                of_loss and statistics.fmean(of_loss) < best / 2
-            ):  # would flatten the differences of the others
-                text = f"{statistics.fmean(of_loss):.1f}"
-                edge = ax.get_xaxis_transform()
-                ax.text(
-                    place, 0.02, text, transform=edge, ha="center", color=_colour(protocol, loss)
-                )
+        means = {loss: interval(of_loss) for loss, of_loss in values.items()}
+        best = max(mean.mean for mean in means.values() if mean)
+        for place, (loss, mean) in enumerate(means.items()):
+            if mean is None:
                 continue
-            ax.plot([place] * len(of_loss), of_loss, ".", color="0.6", zorder=1)
-            if mean := interval(of_loss):
-                _bar(ax, place + 0.2, mean, _colour(protocol, loss))
+            colour = _colour(protocol, loss)
+            if mean.mean < best / 2:  # its points would flatten the differences of the others
+                edge = {"transform": ax.get_xaxis_transform(), "ha": "center"}
+                ax.text(place, 0.02, f"{mean.mean:.1f}", color=colour, **edge)
+                continue
+            ax.plot([place] * len(values[loss]), values[loss], ".", color="0.6", zorder=1)
+            _bar(ax, place + 0.2, mean, colour)
         ax.set_xticks(range(len(protocol.losses)), protocol.losses, rotation=30, ha="right")
         ax.set(title=names[name], ylabel="percent")
 

@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxcon.typing import Array, AxisName
 
@@ -95,3 +96,16 @@ def check_bound(axis_name: AxisName) -> None:
             f"jax.shard_map over a mesh with an axis of that name; on one device, or under plain jit "
             "with sharded arrays, leave axis_name=None"
         ) from None
+
+
+def explicit_mesh(x: Any) -> Any:
+    """The mesh that the type of an array names, if it has Explicit axes; None otherwise."""
+    mesh = getattr(getattr(jax.typeof(x), "sharding", None), "mesh", None)
+    if mesh is None or mesh.empty or AxisType.Explicit not in mesh.axis_types:
+        return None
+    return mesh
+
+
+def replicate_on(mesh: Any, x: Any) -> Any:
+    """The array, whole on every device of an Explicit mesh."""
+    return jax.sharding.reshard(x, NamedSharding(mesh, PartitionSpec()))

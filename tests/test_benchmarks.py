@@ -26,6 +26,14 @@ def test_a_benchmark_writes_its_table(name, flags, table, tmp_path):
     assert json.loads((tmp_path / f"{name}.json").read_text())
 
 
+def test_a_large_batch_is_compiled_and_run():
+    command = [sys.executable, "-m", "benchmarks.large", "--pairs=64", "--dim=8"]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
+    assert "clip_loss, 64 x 8" in done.stdout
+    assert "gradients finite: True" in done.stdout
+
+
 def test_losses_are_measured_and_resumed(tmp_path):
     """The implementations in JAX at a small size: rows that agree, and no cell is measured twice."""
     command = [sys.executable, "-m", "benchmarks.losses", "--dims=16", "--losses", "clip"]

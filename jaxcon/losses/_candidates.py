@@ -9,13 +9,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.core import Tracer
 
 from jaxcon import collectives
 from jaxcon.losses._shared import Rows, positive, positive_and_rest, reduce_anchors
 from jaxcon.similarity import by_rows, l2_normalize, norms
-from jaxcon.streaming import Channel, reduce_cosines, reduce_pairs, reduce_ring, sum_cosines
+from jaxcon.streaming import (
+    Channel,
+    at_precision,
+    reduce_cosines,
+    reduce_pairs,
+    reduce_ring,
+    sum_cosines,
+)
 from jaxcon.typing import Array, ArrayLike, AxisName, ReduceFn
 
 # Which pairs count, as functions of (position, ids, labels) of a row and of a column.
@@ -109,10 +115,8 @@ def cross_channels(
     directions of a symmetric loss come from one product. ``bound``: as in ``reduce_pairs``.
     """
     same = y is x
-    precision = rows.evaluation.precision
-    if not isinstance(precision, lax.Precision):
-        x, y = x.astype(precision), y.astype(precision)
-        rows = rows._replace(evaluation=rows.evaluation._replace(precision=lax.Precision.DEFAULT))
+    x, y, precision = at_precision(rows.evaluation.precision, x, y)
+    rows = rows._replace(evaluation=rows.evaluation._replace(precision=precision))
     y = x if same else y  # the very same array tells the engine that the matrix is symmetric
     y, known, ring = _exchanged(rows, y, axis_name, row_aux, col_aux)
     if ring is not None:

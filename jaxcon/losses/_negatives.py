@@ -3,12 +3,11 @@
 from typing import Any
 
 import jax.numpy as jnp
-from jax import lax
 
 from jaxcon.losses._candidates import every, other_ids
 from jaxcon.losses._shared import Rows, flatten, mask_rows, replicate
 from jaxcon.similarity import as_float, l2_normalize
-from jaxcon.streaming import Channel, masked_logsumexp, reduce_cosines
+from jaxcon.streaming import Channel, at_precision, masked_logsumexp, reduce_cosines
 from jaxcon.typing import Array, ArrayLike
 
 
@@ -41,9 +40,7 @@ def extra_negatives(
         return _of_queue(rows, negatives, ids, scale, bound)
     u = l2_normalize(rows.z[0])
     each = l2_normalize(mask_rows(negatives, rows.valid))
-    precision = rows.evaluation.precision
-    if not isinstance(precision, lax.Precision):
-        u, each, precision = u.astype(precision), each.astype(precision), lax.Precision.DEFAULT
+    u, each, precision = at_precision(rows.evaluation.precision, u, each)
     logits = scale * jnp.einsum(
         "nd,nkd->nk", u, each, precision=precision, preferred_element_type=rows.dtype
     )

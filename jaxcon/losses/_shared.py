@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxcon import collectives
 from jaxcon.similarity import as_float
@@ -225,8 +224,5 @@ def replicate(value: ArrayLike) -> ArrayLike:
     There a product of two sharded operands is refused by JAX, which leaves the choice to the caller;
     this choice is correct but not parallel. For speed use ``axis_name`` under ``jax.shard_map``.
     """
-    sharding = getattr(jax.typeof(value), "sharding", None)
-    mesh = getattr(sharding, "mesh", None)
-    if mesh is None or mesh.empty or AxisType.Explicit not in mesh.axis_types:
-        return value
-    return jax.sharding.reshard(value, NamedSharding(mesh, PartitionSpec()))
+    mesh = collectives.explicit_mesh(value)
+    return value if mesh is None else collectives.replicate_on(mesh, value)

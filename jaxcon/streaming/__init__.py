@@ -27,6 +27,7 @@ from jaxcon.similarity import scaled_unit_rows
 from jaxcon.streaming.channels import (
     PRECISION,
     Channel,
+    at_precision,
     different_ids,
     masked_logsumexp,
     nothing,
@@ -206,8 +207,7 @@ def reduce_cosines(
         return _reduce(plan, ring, x, y, row, col, block_size, scales)
     u = scaled_unit_rows(x, scales[0])
     v = u if same else scaled_unit_rows(y, scales[1])
-    if not isinstance(precision, lax.Precision):
-        u, v, precision = u.astype(precision), v.astype(precision), lax.Precision.DEFAULT
+    u, v, precision = at_precision(precision, u, v)
     reduce = reduce_pairs if ring is None else partial(reduce_ring, axis_name=ring)
     values = reduce(
         u,
@@ -265,13 +265,11 @@ def sum_cosines(
     row, col = Known(row_ids, row_aux, row_valid), Known(col_ids, col_aux, col_valid)
     scale = jnp.asarray(scale, x.dtype)
     scales = (scale, jnp.ones_like(scale))
-    half = not isinstance(precision, lax.Precision)
     dense = ring is None and _is_dense(x, y, block_size)
     if _normalizes_first(x, y, precision, ring, block_size):
         x, y = (scaled_unit_rows(z, s) for z, s in zip((x, y), scales, strict=True))
         scales = (None, None)
-    if half:
-        x, y, precision = x.astype(precision), y.astype(precision), lax.Precision.DEFAULT
+    x, y, precision = at_precision(precision, x, y)
     if dense:
         tile = product(x, y, (1, 1), precision)  # (n, d) . (d, m) -> (n, m)
         return weighted_total(weights, reduce_dense(tile, channels, row, col))
@@ -376,8 +374,9 @@ def _side(
 ) -> Side:
     """Rows cut into blocks; the last is filled up with rows that are not valid."""
     n = z.shape[0]
-    block = max(1, min(block_size or _even_block(n), n))
-    blocks = max(1, -(-n // block))  # without any row one of filling
+    room = max(n, 1)  # without any row one of filling
+    block = min(block_size or _even_block(room), room)
+    blocks = -(-room // block)
     padding = blocks * block - n
 
     def fill(known: Known | None) -> Known | None:
@@ -393,7 +392,7 @@ def _side(
 
 def _even_block(n: int) -> int:
     """A block size that leaves n rows little to fill up: 513 are two blocks of 272, not of 512."""
-    blocks = max(1, -(-n // _BLOCK))
+    blocks = -(-n // _BLOCK)
     return -(-n // blocks // _LANES) * _LANES
 
 
@@ -406,6 +405,7 @@ def _cut(a: Array, blocks: int, block: int) -> Array:
 __all__ = [
     "PRECISION",
     "Channel",
+    "at_precision",
     "different_ids",
     "masked_logsumexp",
     "nothing",

@@ -17,6 +17,13 @@ def accumulator(dtype: Any) -> Any:
     return jnp.promote_types(dtype, jnp.float32)
 
 
+def at_precision(precision: Any, *rows: Array) -> tuple[Any, ...]:
+    """The rows as they are multiplied, and last the precision of the products: bfloat16 rounds them."""
+    if isinstance(precision, lax.Precision):
+        return (*rows, precision)
+    return (*(z.astype(precision) for z in rows), lax.Precision.DEFAULT)
+
+
 def product(a: Array, b: Array, contract: tuple[int, int], precision: Any) -> Array:
     """Matrix product over the named axes, accumulated in float32 at least."""
     return lax.dot_general(

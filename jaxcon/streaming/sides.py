@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from jaxcon.collectives import explicit_mesh, replicate_on
 from jaxcon.similarity import norms
 from jaxcon.streaming.channels import accumulator
 from jaxcon.typing import Array
@@ -93,12 +93,6 @@ def _varying(a: Any) -> frozenset[str]:
     return jax.typeof(a).manual_axis_type.varying
 
 
-def _explicit_mesh(a: Any) -> Any:
-    """The mesh that an array's type names, if it has Explicit axes; None otherwise."""
-    mesh = jax.typeof(a).sharding.mesh
-    return mesh if not mesh.empty and AxisType.Explicit in mesh.axis_types else None
-
-
 def varying_like(value: Array, like: Array) -> Array:
     """``value``, cast to vary over the devices over which ``like`` does inside shard_map.
 
@@ -115,11 +109,11 @@ def vary_together(tree: Any) -> Any:
     """
     leaves = jax.tree.leaves(tree)
     axes = frozenset().union(*map(_varying, leaves))
-    mesh = next((m for m in map(_explicit_mesh, leaves) if m is not None), None)
+    mesh = next((m for m in map(explicit_mesh, leaves) if m is not None), None)
 
     def cast(a: Array) -> Array:
-        if mesh is not None and _explicit_mesh(a) is None:
-            a = jax.sharding.reshard(a, NamedSharding(mesh, PartitionSpec()))
+        if mesh is not None and explicit_mesh(a) is None:
+            a = replicate_on(mesh, a)
         missing = axes - _varying(a)
         return lax.pcast(a, tuple(missing), to="varying") if missing else a
 
