@@ -48,7 +48,9 @@ def load_folder(path: str, *, image_size: int | None, memory_limit: int) -> Data
     def split(indices: np.ndarray) -> Split:
         images = FolderImages([str(root / files[i]) for i in indices], shape)
         return Split(
-            images.read_all() if small else images, None if labels is None else labels[indices]
+            images.read_all() if small else images,
+            None if labels is None else labels[indices],
+            names=tuple(files[i].as_posix() for i in indices.tolist()),
         )
 
     return Dataset(
@@ -73,9 +75,11 @@ def read_image(path: str | os.PathLike[str], side: int | None) -> np.ndarray:
         reason = " ".join(str(error).split()) or type(error).__name__
         if "cannot identify" in reason:
             reason = "not an image that pillow can read"
-        raise DataError(
+        damaged = DataError(
             f"cannot read the image {path} ({reason}); repair it, or remove it from the folder"
-        ) from error
+        )
+        damaged.path = path
+        raise damaged from error
     return np.asarray(image if side is None else fit(image, side))
 
 
@@ -83,14 +87,14 @@ class FolderImages:
     """Image files that are read when asked for, as an `ImageSource`."""
 
     def __init__(self, paths: Sequence[str], shape: Shape) -> None:
-        self._paths = tuple(paths)
+        self.paths = tuple(paths)
         self.shape = shape
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self.paths)
 
     def __getitem__(self, index: int, /) -> np.ndarray:
-        return read_image(self._paths[index], self.shape[0])
+        return read_image(self.paths[index], self.shape[0])
 
     def read_all(self) -> np.ndarray:
         """uint8 `[n, side, side, 3]`."""

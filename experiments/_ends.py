@@ -1,0 +1,105 @@
+"""How an experiment ends: in one line where the user can mend it, in a traceback where we must."""
+
+import contextlib
+import errno
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from jaxcon.data.captions import PairDataset
+from jaxcon.data.fingerprint import name_of
+from jaxcon.data.splits import DataError, Dataset
+from jaxcon.training import ranks
+from jaxcon.training.checkpoint import CorruptCheckpointError, Workdir
+from jaxcon.training.files import write_text
+from jaxcon.training.workdir import saved_steps
+
+_UNREADABLE = "unreadable.json"
+# Of the disk and of the account, not of the program.
+_OF_THE_MACHINE = {
+    getattr(errno, name)
+    for name in (
+        "ENOSPC",
+        "EDQUOT",
+        "EROFS",
+        "EACCES",
+        "EPERM",
+        "EIO",
+        "ESTALE",
+        "EMFILE",
+        "ENFILE",
+    )
+}
+
+
+def fail(text: str) -> NoReturn:
+    """Print one line on stderr and end with exit code 2, the other processes of the run too."""
+    line = " ".join(text.split())
+    print(f"error: {line}", file=sys.stderr)
+    ranks.end_with_others(line, 2)
+    raise SystemExit(2)
+
+
+@contextlib.contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn a ValueError into one line on stderr and exit code 2: the user can mend it."""
+    try:
+        yield
+    except ValueError as error:
+        said = str(error)
+    else:
+        return
+    fail(said)
+
+
+@contextlib.contextmanager
+def run_errors(workdir: Workdir, dataset: Dataset | PairDataset) -> Iterator[None]:
+    """The same for what a run may meet once it trains or evaluates; a bug keeps its traceback.
+
+    An image that cannot be read is noted in the folder, for it will have changed when it is repaired.
+    """
+    try:
+        yield
+        return
+    except DataError as error:
+        said = f"{error}; {_kept(workdir)} with a readable image in its place"
+        if (name := name_of(dataset, error)) is not None:
+            _note(workdir, name)
+    except (CorruptCheckpointError, FloatingPointError) as error:
+        said = str(error)
+    except OSError as error:
+        if error.errno not in _OF_THE_MACHINE:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        said = f"{place}{error.strerror}; {_kept(workdir)} once that is mended"
+    except Exception as error:
+        if "RESOURCE_EXHAUSTED" in str(error):  # of jax, whose type is that of all its errors
+            said = (
+                f"the device is out of memory; choose a smaller --batch-size, --image-size or "
+                f"--encoder, and another --workdir ({' '.join(str(error).split())[:160]})"
+            )
+        else:
+            ranks.end_if_another_is_gone()
+            raise
+    fail(said)
+
+
+def unreadable(workdir: Any) -> list[str]:
+    """Return the images of the run that could not be read: they may have changed since."""
+    with contextlib.suppress(OSError, ValueError):
+        names = json.loads((workdir / _UNREADABLE).read_bytes())
+        return [name for name in names if isinstance(name, str)]
+    return []
+
+
+def _note(workdir: Workdir, name: str) -> None:
+    names = sorted({*unreadable(workdir.path), name})
+    with contextlib.suppress(OSError):
+        write_text(workdir.path / _UNREADABLE, json.dumps(names) + "\n")
+
+
+def _kept(workdir: Workdir) -> str:
+    steps = saved_steps(workdir.checkpoints)
+    saved = f"the state after step {steps[-1]} is saved, and " if steps else ""
+    return f"{saved}the same command goes on"
