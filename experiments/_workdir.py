@@ -24,6 +24,7 @@ from jaxcon.runs import load_tokenizer
 from jaxcon.training.checkpoint import load_newest, state_hash, state_leaves
 from jaxcon.training.files import absolute, read_json
 from jaxcon.training.workdir import (
+    WRITTEN_BY,
     Workdir,
     check_writable,
     differences,
@@ -32,6 +33,7 @@ from jaxcon.training.workdir import (
     saved_steps,
 )
 
+_VERSION = f"jaxcon {jaxcon.__version__}"
 _DATA = "data.json"  # a digest of every image that has a name
 _LENGTH = ("epochs", "warmup_epochs")  # what a user changes to train for longer
 _TOLD = 8  # differences in a message
@@ -182,22 +184,20 @@ def open_run(
     now = fingerprint(dataset)
     data = now.summary
     if before is not None:
+        if before.get("dataset") == options["dataset"] or _both_folders(before, options):
+            # First: options that were left open follow from the number of images.
+            _check_data(path, before.get("data"), now)
         options = _same_options(path, before, options)
         if "data" not in before:
             return _open_of_earlier_version(path)
-        if said := changes(
-            Fingerprint(before["data"], _images(path)), now, ignore=unreadable(path)
-        ):
-            raise ValueError(
-                f"{path}: trained on other data: {said}; bring back the data that the run was begun "
-                f"with, or choose another --workdir (--start-from={path} begins with its weights)"
-            )
-        data = before["data"]  # but for images that could not be read then
+        data = before["data"]
+        if (version := before.get(WRITTEN_BY)) != _VERSION:
+            say(f"begun by {version}, goes on with {_VERSION}: the last digits may be others")
     files: dict[str, bytes] = {}
-    if now.images and before is None:
+    if now.images and data == now.summary:
         files[_DATA] = json.dumps(now.images).encode()
     config: dict[str, Any] = {
-        "written_by": f"jaxcon {jaxcon.__version__}",
+        WRITTEN_BY: _VERSION,
         **options,
         "preprocessing": preprocessing(network.image_shape),
         "model": _described(network),
@@ -214,12 +214,8 @@ def open_run(
 
 def _same_options(path: Path, before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     """The options, or a ValueError where they are not those of the run."""
-    names = [str(options.get("dataset")) for options in (before, now)]
-    if all(name.startswith("folder:") for name in names):
-        now = {
-            **now,
-            "dataset": before["dataset"],
-        }  # what lies there is compared, not where it lies
+    if _both_folders(before, now):  # what lies there is compared, not where it lies
+        now = {**now, "dataset": before["dataset"]}
     old = {name: before.get(name) for name in now if name in before or "data" in before}
     odd = differences(old, {name: now[name] for name in old})
     if odd and set(odd) <= set(_LENGTH) and "epochs" in odd:
@@ -238,10 +234,14 @@ def _same_options(path: Path, before: dict[str, Any], now: dict[str, Any]) -> di
     return now
 
 
-def _check_data(path: Path, before: dict[str, Any], now: Fingerprint) -> None:
+def _both_folders(*configs: Mapping[str, Any]) -> bool:
+    return all(str(config.get("dataset")).startswith("folder:") for config in configs)
+
+
+def _check_data(path: Path, before: Any, now: Fingerprint) -> None:
     """Raise a ValueError where the run was trained on other data than what is at hand."""
-    if before == now.summary:
-        return
+    if not isinstance(before, dict) or before == now.summary:
+        return  # an earlier version did not say
     said = changes(Fingerprint(before, _images(path)), now, ignore=unreadable(path))
     if said is not None:
         raise ValueError(

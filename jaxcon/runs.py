@@ -80,6 +80,11 @@ class TrainedRun:
         """
         if isinstance(images, str | os.PathLike):
             raise ValueError(f"expected several images, got one path: write [{str(images)!r}]")
+        if getattr(images, "ndim", 4) != 4:  # of three axes: one in colour, or many in grey?
+            raise ValueError(
+                f"expected an array [n, height, width, channels], got one of shape {images.shape}: "
+                "one image is image[None], grey images are images[..., None]"
+            )
         settings = self.config["preprocessing"]
         return self._images.embed(
             images, lambda rows, first: prepare(rows, settings, first=first), normalize

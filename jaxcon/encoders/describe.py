@@ -47,7 +47,7 @@ def describe(module: nn.Module) -> dict[str, Any]:
     Raises:
         TypeError: a network that is not of jaxcon, or a setting that JSON cannot hold.
     """
-    if not isinstance(module, _NETWORKS):
+    if type(module) not in _NETWORKS:  # nor one derived from them: it could not be built again
         raise TypeError(f"expected one of {_names(_NETWORKS)}, got {type(module).__name__}")
     names = [field.name for field in dataclasses.fields(module) if field.name not in _LEFT_OUT]
     settings = {name: _to_json(name, getattr(module, name)) for name in names}

@@ -70,10 +70,15 @@ class Workdir:
         """Return what a finished run has found; None where it is not finished.
 
         Raises:
-            ValueError: the file cannot be read.
+            ValueError: the file cannot be read, or holds no scores.
         """
+        if not self.results.exists():
+            return None
         remedy = "remove it, and the same command evaluates again"
-        return read_json(self.results, remedy) if self.results.exists() else None
+        results = read_json(self.results, remedy)
+        if not isinstance(results.get("scores"), dict):
+            raise ValueError(f"{self.results}: holds no scores; {remedy}")
+        return results
 
 
 def open_workdir(

@@ -132,7 +132,7 @@ def test_a_given_batch_is_kept_and_its_neighbours_are_told():
     assert _common.share_batch(config, lambda c: c, devices=3) is config
     with pytest.raises(ValueError, match="of the 3 devices, at least 2; choose 255 or 258"):
         _common.make_plan(training, examples=1259, devices=3)
-    with pytest.raises(ValueError, match="at least 2; choose 255$"):
+    with pytest.raises(ValueError, match=r"at least 2; choose 255$"):
         _common.make_plan(training, examples=257, devices=3)
 
 
