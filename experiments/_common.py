@@ -82,9 +82,9 @@ def workdir_path(
 
 
 def quiet_libraries() -> None:
-    """Leave the console to the run: orbax and its absl logger narrate every save."""
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    logging.getLogger("orbax").setLevel(logging.ERROR)
+    """Leave the console to the run: they narrate every save, and print what they raise, too."""
+    for name in ("absl", "orbax", "matplotlib"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def select_devices(machine: Machine) -> list[Any]:

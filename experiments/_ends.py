@@ -7,6 +7,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+import jax
+
+from experiments import _hook
 from jaxcon.data.captions import PairDataset
 from jaxcon.data.fingerprint import name_of
 from jaxcon.data.splits import DataError, Dataset
@@ -33,11 +36,18 @@ _OF_THE_MACHINE = {
 }
 
 
-def fail(text: str) -> NoReturn:
-    """Print one line on stderr and end with exit code 2, the other processes of the run too."""
+def fail(text: str, *, at_once: bool = False) -> NoReturn:
+    """Print one line on stderr and end with exit code 2, the other processes of the run too.
+
+    Args:
+        text: what came, what was expected, how to mend it.
+        at_once: without the farewell of libraries, which would have more to say of a full disk.
+    """
     line = " ".join(text.split())
     print(f"error: {line}", file=sys.stderr)
     ranks.end_with_others(line, 2)
+    if at_once:
+        _hook.leave(2)
     raise SystemExit(2)
 
 
@@ -46,10 +56,13 @@ def usage_errors() -> Iterator[None]:
     """Turn a ValueError into one line on stderr and exit code 2: the user can mend it."""
     try:
         yield
+        return
     except ValueError as error:
         said = str(error)
-    else:
-        return
+    except RuntimeError as error:
+        if "home directory" not in str(error):  # of pathlib, for ~
+            raise
+        said = "there is no home folder for ~; write the path in full, or set HOME"
     fail(said)
 
 
@@ -59,6 +72,7 @@ def run_errors(workdir: Workdir, dataset: Dataset | PairDataset) -> Iterator[Non
 
     An image that cannot be read is noted in the folder, for it will have changed when it is repaired.
     """
+    at_once = False
     try:
         yield
         return
@@ -71,10 +85,11 @@ def run_errors(workdir: Workdir, dataset: Dataset | PairDataset) -> Iterator[Non
     except OSError as error:
         if error.errno not in _OF_THE_MACHINE:
             raise
-        place = f"{error.filename}: " if error.filename else ""
-        said = f"{place}{error.strerror}; {_kept(workdir)} once that is mended"
+        at_once = True
+        place = error.filename or workdir.path
+        said = f"{place}: {error.strerror}; {_kept(workdir)} once that is mended"
     except Exception as error:
-        if "RESOURCE_EXHAUSTED" in str(error):  # of jax, whose type is that of all its errors
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
             said = (
                 f"the device is out of memory; choose a smaller --batch-size, --image-size or "
                 f"--encoder, and another --workdir ({' '.join(str(error).split())[:160]})"
@@ -82,7 +97,7 @@ def run_errors(workdir: Workdir, dataset: Dataset | PairDataset) -> Iterator[Non
         else:
             ranks.end_if_another_is_gone()
             raise
-    fail(said)
+    fail(said, at_once=at_once)
 
 
 def unreadable(workdir: Any) -> list[str]:

@@ -18,19 +18,29 @@ _ASCII = {"±": "+-", "–": "-", "…": "...", "✓": "x", "·": ".", "×": "x"
 _PATIENCE = 2.0  # seconds from Ctrl-C until code that does not listen is left
 _STOPPED = "stopped by Ctrl-C; the same command goes on, from the last checkpoint if there is one"
 
-_told = threading.Event()
+_installed, _told = threading.Event(), threading.Event()
 
 
 def install() -> None:
     """Prepare this process for being a command."""
+    _installed.set()
     os.environ["MPLBACKEND"] = "agg"  # figures go into files; a notebook's setting would fail here
     codecs.register_error("readable", _readable)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="readable")  # pyright: ignore[reportAttributeAccessIssue]
     sys.excepthook = _end
+    sys.unraisablehook = _end_unraisable
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         _listen()
+
+
+def leave(code: int) -> None:
+    """End a command at once, without what libraries do at the end; elsewhere it returns."""
+    if _installed.is_set():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _readable(error: UnicodeError) -> tuple[str, int]:
@@ -48,11 +58,11 @@ def _readable(error: UnicodeError) -> tuple[str, int]:
 
 def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """In place of Python's own: one line for what is no bug."""
-    if isinstance(error, KeyboardInterrupt):
+    if _is_interrupt(error):
         _tell(_STOPPED)
-        return
-    if isinstance(error, RuntimeError) and str(error) == "Event loop is closed":
-        return  # tensorstore's, after a save that failed and was told of
+        # As Python would end; but at once, for jax crashes when it is taken down while it compiles.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     variable = next((v for v in os.environ if v.startswith("JAX_") and _blames(error, v)), None)
     if variable is not None:
         _tell(f"error: {variable}={os.environ[variable]} is set: {' '.join(str(error).split())}")
@@ -61,6 +71,21 @@ def _end(kind: type[BaseException], error: BaseException, trace: TracebackType |
     if "jaxcon.training.ranks" in sys.modules:
         reason = f"{kind.__name__}: {' '.join(str(error).split())[:200]}"
         sys.modules["jaxcon.training.ranks"].end_with_others(reason, 1)
+
+
+def _end_unraisable(told: "sys.UnraisableHookArgs") -> None:
+    """An exception that Python can hand to nobody: Ctrl-C must not be lost there."""
+    if told.exc_value is not None and _is_interrupt(told.exc_value):
+        _end(told.exc_type, told.exc_value, told.exc_traceback)
+    elif str(told.exc_value) != "Event loop is closed":  # tensorstore's, where a save has failed
+        sys.__unraisablehook__(told)
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether it is Ctrl-C, or came of it: an import that it broke off raises an ImportError."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _blames(error: BaseException, variable: str) -> bool:

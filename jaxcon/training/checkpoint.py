@@ -3,12 +3,14 @@
 They lie in the folder of a run, `jaxcon.training.workdir`, whose names are at hand here, too.
 """
 
+import contextlib
 import errno
+import logging
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +92,12 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._manager.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            self._manager.close()
+        except Exception:
+            if kind is None:  # else an error is on its way that tells more
+                raise
 
     def save(self, step: int, state: Any) -> None:
         """Write the state in the background; an earlier write's failure is raised here.
@@ -106,8 +112,8 @@ class Checkpoints:
         if free < size:
             raise DiskFullError(
                 errno.ENOSPC,
-                f"{self._directory}: {free / 2**20:,.0f} MiB free, checkpoint {step} needs "
-                f"{size / 2**20:,.0f}",
+                f"{free / 2**20:,.0f} MiB free, checkpoint {step} needs {size / 2**20:,.0f}",
+                str(self._directory),
             )
         leaves = {name: np.array(leaf) for name, leaf in state_leaves(state).items()}
         digests = {name: digest(leaf) for name, leaf in leaves.items()}
@@ -129,8 +135,8 @@ class Checkpoints:
         except Exception as error:
             if not _means_full(error):
                 raise
-            reason = "the disk became full, or its quota, while a checkpoint was written"
-            raise DiskFullError(errno.ENOSPC, f"{self._directory}: {reason}") from error
+            reason = "the disk, or its quota, became full while a checkpoint was written"
+            raise DiskFullError(errno.ENOSPC, reason, str(self._directory)) from error
 
     def steps(self) -> list[int]:
         """Return the steps that are saved, or are being saved."""
@@ -255,13 +261,25 @@ def load_newest(workdir: str | Path) -> tuple[int, dict[str, Any]]:
         raise ValueError(
             f"{workdir}: expected the folder of a run (its --workdir), found no checkpoint there"
         )
-    with Checkpoints(folder, read_only=True) as checkpoints:
+    with _quiet(), Checkpoints(folder, read_only=True) as checkpoints:
         found = checkpoints.load()
     assert found is not None
     step, leaves = found
     tree = traverse_util.unflatten_dict(leaves, sep=".")
     tree = tree.get("ema", tree)
     return step, {kind: tree.get(kind, {}) for kind in ("params", "batch_stats")}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax warns that what is read only is read only."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(max(level, logging.ERROR))
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _means_full(error: BaseException | None) -> bool:

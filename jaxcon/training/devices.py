@@ -210,5 +210,5 @@ def _missing(name: Accelerator, error: Exception | None = None) -> str:
             "to a platform that is there, such as cpu"
         )
     variables = [name for name in os.environ if name.startswith(("JAX_", "XLA_"))]
-    hint = f"; are {', '.join(variables)} meant to be set?" if variables else ""
+    hint = f"; look at the environment: {', '.join(variables)} is set" if variables else ""
     return f"jax finds no device here ({' '.join(str(error).split())[:200]}){hint}"

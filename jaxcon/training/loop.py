@@ -22,7 +22,7 @@ from jaxcon.training.state import TrainState
 
 
 class Fit(NamedTuple):
-    """What `fit` returns: the state, and whether its last step is the run's last step."""
+    """What `fit` returns: the state, and whether it is done: the last step, and no wish to stop."""
 
     state: TrainState
     finished: bool
@@ -194,8 +194,10 @@ def fit(
                 checkpoints.save(done, state)
             if stop:
                 break
-    checkpoints.wait()
-    return Fit(state, done == steps)
+        checkpoints.wait()
+        # A signal after the last step stops what would follow it.
+        stop = jax.process_count() == 1 and asked(done)
+    return Fit(state, done == steps and not stop)
 
 
 def _save_reached(

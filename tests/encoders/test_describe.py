@@ -85,7 +85,7 @@ def test_a_network_of_the_users_own_is_refused():
     class Mine(MLP):
         pass
 
-    with pytest.raises(TypeError, match="expected one of MLP, .*, got Mine"):
+    with pytest.raises(TypeError, match=r"expected one of MLP, .*, got Mine"):
         describe(Mine())
     with pytest.raises(TypeError, match="cannot be written as JSON"):
         describe(Side(MLP(widths=(lambda: 3,)), dim=3))  # pyright: ignore[reportArgumentType]
