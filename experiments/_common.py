@@ -83,7 +83,7 @@ def workdir_path(
 
 def quiet_libraries() -> None:
     """Leave the console to the run: they narrate every save, and print what they raise, too."""
-    for name in ("absl", "orbax", "matplotlib"):
+    for name in ("absl", "asyncio", "orbax", "matplotlib"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 

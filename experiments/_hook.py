@@ -18,6 +18,7 @@ _ASCII = {"±": "+-", "–": "-", "…": "...", "✓": "x", "·": ".", "×": "x"
 _PATIENCE = 2.0  # seconds from Ctrl-C until code that does not listen is left
 _STOPPED = "stopped by Ctrl-C; the same command goes on, from the last checkpoint if there is one"
 
+_kept: list[socket.socket] = []
 _installed, _told = threading.Event(), threading.Event()
 
 
@@ -107,19 +108,22 @@ def _tell(line: str) -> None:
 def _listen() -> None:
     """Let Ctrl-C end what does not return to Python for long: a compilation, say.
 
-    The training loop has a handler of its own while it runs, and is left to that.
+    The training loop has a handler of its own while it runs, and is left to that; once.
     """
     here, there = socket.socketpair()
     there.setblocking(False)
     signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)
 
     def wait() -> None:
-        with there:
-            while number := here.recv(1):
-                default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-                if number[0] == signal.SIGINT and default:
-                    time.sleep(_PATIENCE)
-                    _tell(_STOPPED)
-                    os._exit(130)
+        handled = 0
+        while number := here.recv(1):
+            if number[0] != signal.SIGINT:
+                continue
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler or handled:
+                time.sleep(_PATIENCE)
+                _tell(_STOPPED)
+                os._exit(130)
+            handled += 1
 
     threading.Thread(target=wait, daemon=True).start()
+    _kept.append(there)  # not to be closed

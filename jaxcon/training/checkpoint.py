@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -179,7 +180,8 @@ class Checkpoints:
         damage: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                return (step, read(step)), damage
+                with _quiet():
+                    return (step, read(step)), damage
             # Whatever a damaged file makes Orbax raise, the answer is an older step or a refusal.
             except Exception as error:
                 damage[step] = _one_line(error)
@@ -272,14 +274,23 @@ def load_newest(workdir: str | Path) -> tuple[int, dict[str, Any]]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Orbax warns that what is read only is read only."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(max(level, logging.ERROR))
+    """Leave it to us to tell of damage: not to orbax's logger, nor to tensorstore's futures."""
+    loggers = {name: logging.getLogger(name) for name in ("absl", "asyncio")}
+    levels, hook = {name: logger.level for name, logger in loggers.items()}, sys.unraisablehook
+
+    def tell(told: "sys.UnraisableHookArgs") -> None:
+        if str(told.exc_value) != "Event loop is closed":
+            hook(told)
+
+    sys.unraisablehook = tell
+    for logger in loggers.values():
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        sys.unraisablehook = hook
+        for name, logger in loggers.items():
+            logger.setLevel(levels[name])
 
 
 def _means_full(error: BaseException | None) -> bool:

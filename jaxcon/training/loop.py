@@ -106,9 +106,11 @@ def stop_requested() -> Iterator[Callable[[int], bool]]:
             before[number] = signal.signal(number, handler)
 
     def interrupted(*_: Any) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        # jax waits for this signal in each process, and tells the others.
-        os.kill(os.getpid(), signal.SIGTERM) if several else event.set()
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+        if several:  # jax waits for this signal in each process, and tells the others
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def asked(step: int) -> bool:
         set_handler(signal.SIGINT, interrupted)
