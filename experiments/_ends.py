@@ -84,6 +84,7 @@ def run_errors(workdir: Workdir, dataset: Dataset | PairDataset) -> Iterator[Non
         said = str(error)
     except OSError as error:
         if error.errno not in _OF_THE_MACHINE:
+            ranks.end_if_another_is_gone()  # a barrier's, say
             raise
         at_once = True
         place = error.filename or workdir.path

@@ -100,6 +100,7 @@ class _Watch:
         self._values: dict[int, str] = {}
         self._heard: dict[int, float] = {}
         self._joined, self.left = threading.Event(), threading.Event()
+        self._speaking, self._said_last = threading.Lock(), False
 
     def start(self) -> None:
         others = range(1, self._count) if self._process == 0 else [0]
@@ -119,12 +120,15 @@ class _Watch:
     def tell(self, reason: str) -> None:
         """Say something in place of a number, for the last time: the others read it, and end."""
         with contextlib.suppress(Exception):
-            self._say(_GONE + reason)
+            self._say(_GONE + reason, last=True)
             if self._process == 0:  # the store ends with it
                 time.sleep(3 * _BEAT)
 
-    def _say(self, value: str) -> None:
-        _store().key_value_set(f"{_PULSE}/{self._process}", value, allow_overwrite=True)
+    def _say(self, value: str, *, last: bool = False) -> None:
+        with self._speaking:
+            if last or not self._said_last:
+                _store().key_value_set(f"{_PULSE}/{self._process}", value, allow_overwrite=True)
+            self._said_last |= last
 
     def _speak(self) -> None:
         number = 0
@@ -189,19 +193,26 @@ class _Tunnel:
         try:
             far = socket.create_connection(self._target, timeout=5)
         except OSError:
-            near.close()  # the client tries again
+            _hang_up(near)  # the client tries again
             return
         far.settimeout(None)
         closed = threading.Event()
         threading.Thread(target=self._outwards, args=[near, far, closed], daemon=True).start()
         _pump(far, near)
         if closed.is_set() or not self._hung_up():
-            near.close()
+            _hang_up(near)
 
     def _outwards(self, near: socket.socket, far: socket.socket, closed: threading.Event) -> None:
         _pump(near, far)
         closed.set()
-        far.close()
+        _hang_up(far)
+
+
+def _hang_up(connection: socket.socket) -> None:
+    """Close a connection of which another thread may be waiting for bytes."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:
