@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from experiments import _common, _ends, _images, _options, _results, _workdir
 from jaxcon.augment import Transform, two_views
 from jaxcon.data.batching import batches
-from jaxcon.data.sources import load
+from jaxcon.data.sources import Dataset, load
 from jaxcon.encoders import ProjectionHead
 from jaxcon.training.step import LossFn
+from jaxcon.training.workdir import Workdir
 
 
 class Config(Protocol):
@@ -127,6 +128,32 @@ def fill_in(
     )
 
 
+class Prepared(NamedTuple):
+    """All that a run needs, checked: nothing in its folder changes before.
+
+    Attributes:
+        config: with everything filled in.
+        recipe: of the dataset.
+        devices: that share the batch.
+        dataset: images.
+        plan: how long.
+        model: what is trained.
+        init: from a key to its variables.
+        start: the run whose weights it starts from, or None.
+        workdir: its folder.
+    """
+
+    config: Any
+    recipe: _images.Recipe
+    devices: list[Any]
+    dataset: Dataset
+    plan: _common.Plan
+    model: Model
+    init: Callable[..., Any]
+    start: _workdir.Start | None
+    workdir: Workdir
+
+
 def run(
     config: Options,
     *,
@@ -150,41 +177,10 @@ def run(
     """
     with _options.usage_errors():
         check(config)
-        start_from = config.training.start_from
-        path = _common.workdir_path(config.machine, name, config.images.dataset, start_from)
-        _workdir.check_place(path)
-        devices = _common.select_devices(config.machine)
-        dataset = load(
-            config.images.dataset,
-            data_dir=config.images.data_dir,
-            image_size=config.images.image_size,
-        )
-        examples = len(dataset.train)
-        config = _common.share_batch(
-            config, lambda options: resolve(options, examples)[0], devices=len(devices)
-        )
-        config, recipe = resolve(config, examples)
-        plan = _common.make_plan(config.training, examples=examples, devices=len(devices))
-        model = make_model(config.images, config.training.precision)
-        shape = dataset.train.image_shape
-        init = functools.partial(model.init, images=jnp.zeros((1, *shape)), train=False)
-        # Also: are the images of a size that the encoder takes?
-        state = _common.abstract_state(config.training, plan, init, model.apply)
-        network = _workdir.Network({"encoder": model.encoder, "head": model.head}, shape)
-        start = _workdir.load_start(start_from, path)
-        _workdir.check_fits(start, network, init)
-        workdir = _workdir.open_run(
-            path,
-            experiment=experiment,
-            options=_options.flat(config.images, config.loss, config.training),
-            network=network,
-            dataset=dataset,
-            start=start,
-            needed=_common.checkpoint_space(state, path),
-        )
-        if _results.show_if_finished(workdir):
+        ready = prepare(config, experiment=experiment, name=name, resolve=resolve)
+        if _results.show_if_finished(ready.workdir):
             return
-
+    config, recipe, devices, dataset, plan, model, init, start, workdir = ready
     goal = objective(config)
     with _ends.run_errors(workdir, dataset):
         trained = _common.pretrain(
@@ -222,3 +218,50 @@ def run(
             candidates=goal.candidates,
             describe=goal.describe,
         )
+
+
+def prepare(
+    config: Options,
+    *,
+    experiment: str,
+    name: str,
+    resolve: Callable[[Options, int], tuple[Options, _images.Recipe]],
+) -> Prepared:
+    """Return what a run needs, after every check.
+
+    Raises:
+        ValueError: what the user can mend.
+    """
+    start_from = config.training.start_from
+    path = _common.workdir_path(config.machine, name, config.images.dataset, start_from)
+    _workdir.check_place(path)
+    devices = _common.select_devices(config.machine)
+    dataset = load(
+        config.images.dataset,
+        data_dir=config.images.data_dir,
+        image_size=config.images.image_size,
+    )
+    examples = len(dataset.train)
+    config = _common.share_batch(
+        config, lambda options: resolve(options, examples)[0], devices=len(devices)
+    )
+    config, recipe = resolve(config, examples)
+    plan = _common.make_plan(config.training, examples=examples, devices=len(devices))
+    model = make_model(config.images, config.training.precision)
+    shape = dataset.train.image_shape
+    init = functools.partial(model.init, images=jnp.zeros((1, *shape)), train=False)
+    # Also: are the images of a size that the encoder takes?
+    state = _common.abstract_state(config.training, plan, init, model.apply)
+    network = _workdir.Network({"encoder": model.encoder, "head": model.head}, shape)
+    start = _workdir.load_start(start_from, path)
+    _workdir.check_fits(start, network, init)
+    workdir = _workdir.open_run(
+        path,
+        experiment=experiment,
+        options=_options.flat(config.images, config.loss, config.training),
+        network=network,
+        dataset=dataset,
+        start=start,
+        needed=_common.checkpoint_space(state, path),
+    )
+    return Prepared(config, recipe, devices, dataset, plan, model, init, start, workdir)

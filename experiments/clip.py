@@ -16,7 +16,8 @@ Reference: Radford et al., Learning Transferable Visual Models From Natural Lang
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -148,65 +149,100 @@ def loss_notes(
     return note
 
 
+class Prepared(NamedTuple):
+    """All that a run needs, checked: nothing in its folder changes before.
+
+    Attributes:
+        config: with everything filled in.
+        devices: that share the batch.
+        dataset: images with captions.
+        plan: how long.
+        tokenizer: of the captions.
+        objective: what is minimized.
+        model: what is trained.
+        init: from a key to its variables.
+        start: the run whose weights it starts from, or None.
+        workdir: its folder.
+    """
+
+    config: CLIP
+    devices: list[Any]
+    dataset: PairDataset
+    plan: _common.Plan
+    tokenizer: Tokenizer
+    objective: _pairs.Objective
+    model: _pairs.DualEncoder
+    init: Callable[..., Any]
+    start: _workdir.Start | None
+    workdir: Workdir
+
+
+def prepare(config: CLIP) -> Prepared:
+    """Return what a run needs, after every check.
+
+    Raises:
+        ValueError: what the user can mend.
+    """
+    check(config)
+    start_from = config.training.start_from
+    path = _common.workdir_path(config.machine, "clip", config.pairs.dataset, start_from)
+    _workdir.check_place(path)
+    devices = _common.select_devices(config.machine)
+    if config.pairs.dataset == "scenes":
+        _common.say("loading scenes; the first time they are drawn, which takes half a minute")
+    dataset = load_pairs(
+        config.pairs.dataset,
+        data_dir=config.pairs.data_dir,
+        image_size=config.pairs.image_size,
+    )
+    examples = len(dataset.train)
+    config = _common.share_batch(
+        config, lambda options: resolve(options, examples), devices=len(devices)
+    )
+    plan = _common.make_plan(config.training, examples=examples, devices=len(devices))
+    start = _workdir.load_start(start_from, path)
+    tokenizer = _workdir.kept_tokenizer(path, start)
+    if tokenizer is None:
+        tokenizer = make_tokenizer(dataset, config.pairs.vocabulary)
+    objective = _pairs.make_objective(config.loss.loss, config.loss.temperature)
+    shape = dataset.train.images.image_shape
+    model = _pairs.make_model(
+        config.pairs.encoder,
+        objective,
+        side=shape[0],
+        vocabulary=tokenizer.vocabulary,
+        dim=config.pairs.projection_dim,
+        precision=config.training.precision,
+    )
+    tokens = jnp.zeros((1, tokenizer.length), jnp.int32)
+    init = functools.partial(model.init, images=jnp.zeros((1, *shape)), tokens=tokens, train=False)
+    # Also: are the images of a size that the encoder takes?
+    state = _common.abstract_state(config.training, plan, init, model.apply)
+    network = _workdir.Network({"image": model.image, "text": model.text}, shape, tokenizer)
+    _workdir.check_fits(start, network, init)
+    workdir = _workdir.open_run(
+        path,
+        experiment="clip",
+        options=_options.flat(config.pairs, config.loss, config.training),
+        network=network,
+        dataset=dataset,
+        start=start,
+        needed=_common.checkpoint_space(state, path),
+    )
+    return Prepared(
+        config, devices, dataset, plan, tokenizer, objective, model, init, start, workdir
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the experiment of a command line."""
     _common.quiet_libraries()
     config = _options.parse(CLIP, program="clip", arguments=arguments)
     with _options.usage_errors():
-        check(config)
-        start_from = config.training.start_from
-        path = _common.workdir_path(config.machine, "clip", config.pairs.dataset, start_from)
-        _workdir.check_place(path)
-        devices = _common.select_devices(config.machine)
-        if config.pairs.dataset == "scenes":
-            _common.say("loading scenes; the first time they are drawn, which takes half a minute")
-        dataset = load_pairs(
-            config.pairs.dataset,
-            data_dir=config.pairs.data_dir,
-            image_size=config.pairs.image_size,
-        )
-        examples = len(dataset.train)
-        config = _common.share_batch(
-            config, lambda options: resolve(options, examples), devices=len(devices)
-        )
-        plan = _common.make_plan(config.training, examples=examples, devices=len(devices))
-        start = _workdir.load_start(start_from, path)
-        tokenizer = _workdir.kept_tokenizer(path, start)
-        if tokenizer is None:
-            tokenizer = make_tokenizer(dataset, config.pairs.vocabulary)
-        objective = _pairs.make_objective(config.loss.loss, config.loss.temperature)
-        shape = dataset.train.images.image_shape
-        model = _pairs.make_model(
-            config.pairs.encoder,
-            objective,
-            side=shape[0],
-            vocabulary=tokenizer.vocabulary,
-            dim=config.pairs.projection_dim,
-            precision=config.training.precision,
-        )
-        init = functools.partial(
-            model.init,
-            images=jnp.zeros((1, *shape)),
-            tokens=jnp.zeros((1, tokenizer.length), jnp.int32),
-            train=False,
-        )
-        # Also: are the images of a size that the encoder takes?
-        state = _common.abstract_state(config.training, plan, init, model.apply)
-        settings = _options.flat(config.pairs, config.loss, config.training)
-        network = _workdir.Network({"image": model.image, "text": model.text}, shape, tokenizer)
-        _workdir.check_fits(start, network, init)
-        workdir = _workdir.open_run(
-            path,
-            experiment="clip",
-            options=settings,
-            network=network,
-            dataset=dataset,
-            start=start,
-            needed=_common.checkpoint_space(state, path),
-        )
-        if _results.show_if_finished(workdir, _retrieval.show):
+        ready = prepare(config)
+        if _results.show_if_finished(ready.workdir, _retrieval.show):
             return
-
+    config, devices, dataset, plan, tokenizer, objective, model, init, start, workdir = ready
     captions = _pairs.caption_tokens(dataset.train, tokenizer)
     chance = objective.chance(plan.batch_size)
     with _ends.run_errors(workdir, dataset):
@@ -243,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             tokenizer=tokenizer,
             title=f"{config.loss.loss} on {config.pairs.dataset}",
             notes=[note],
-            settings={**settings, **_options.flat(config.machine)},
+            settings=_options.flat(config.pairs, config.loss, config.training, config.machine),
             temperature=constant,
             candidates=plan.batch_size
             if config.loss.loss in ("clip", "npairs", "gaussian")

@@ -7,7 +7,10 @@ Every line says what was done and what was found; the first broken promise ends 
 """
 
 import argparse
+import contextlib
 import dataclasses
+import io
+import logging
 import os
 import random
 import shutil
@@ -245,7 +248,8 @@ def _read_again(copy: Path, template: Any, hashes: dict[int, str], what: str) ->
     told: list[str] = []
     left = saved_steps(copy)
     try:
-        variables = load_variables(copy.parent)  # changes nothing, so it comes first
+        with contextlib.redirect_stdout(io.StringIO()):
+            variables = load_variables(copy.parent)  # changes nothing, so it comes first
         with Checkpoints(copy, say=told.append) as checkpoints:
             restored = checkpoints.restore(template)
     except CorruptCheckpointError as error:
@@ -278,6 +282,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # as commands have it
     for line in run_all(given):
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()

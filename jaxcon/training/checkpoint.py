@@ -3,15 +3,12 @@
 They lie in the folder of a run, `jaxcon.training.workdir`, whose names are at hand here, too.
 """
 
-import contextlib
 import errno
-import logging
 import os
 import re
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ import orbax.checkpoint as ocp
 from flax import serialization, traverse_util
 from jax.tree_util import tree_flatten_with_path, tree_unflatten
 
+from jaxcon.training._orbax import means_full, quiet
 from jaxcon.training.digests import digest, leaf_name, state_bytes, state_hash, state_leaves
 from jaxcon.training.files import absolute, write_text
 from jaxcon.training.workdir import Workdir, check_writable, open_workdir, saved_steps
@@ -134,7 +132,7 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
         except Exception as error:
-            if not _means_full(error):
+            if not means_full(error):
                 raise
             reason = "the disk, or its quota, became full while a checkpoint was written"
             raise DiskFullError(errno.ENOSPC, reason, str(self._directory)) from error
@@ -180,7 +178,7 @@ class Checkpoints:
         damage: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                with _quiet():
+                with quiet():
                     return (step, read(step)), damage
             # Whatever a damaged file makes Orbax raise, the answer is an older step or a refusal.
             except Exception as error:
@@ -276,43 +274,11 @@ def _load_moving(folder: Path) -> tuple[int, dict[str, np.ndarray]] | None:
     while True:
         steps = saved_steps(folder)
         try:
-            with _quiet(), Checkpoints(folder, read_only=True) as checkpoints:
+            with quiet(), Checkpoints(folder, read_only=True) as checkpoints:
                 return checkpoints.load()
         except CorruptCheckpointError:
             if saved_steps(folder) == steps:
                 raise
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Leave it to us to tell of damage: not to orbax's logger, nor to tensorstore's futures."""
-    loggers = {name: logging.getLogger(name) for name in ("absl", "asyncio")}
-    levels, hook = {name: logger.level for name, logger in loggers.items()}, sys.unraisablehook
-
-    def tell(told: "sys.UnraisableHookArgs") -> None:
-        if str(told.exc_value) != "Event loop is closed":
-            hook(told)
-
-    sys.unraisablehook = tell
-    for logger in loggers.values():
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        sys.unraisablehook = hook
-        for name, logger in loggers.items():
-            logger.setLevel(levels[name])
-
-
-def _means_full(error: BaseException | None) -> bool:
-    """Whether a full disk or quota is among the causes; tensorstore tells it in words alone."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if re.search(r"os_error_code='(28|122)'|No space left on device", str(error)):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _abstract(leaf: Any) -> Any:
