@@ -107,12 +107,14 @@ def cross_channels(
     channels: list[Channel],
     row_aux: Any = (),
     col_aux: Any = (),
-    bound: float | None = None,
+    *,
+    distances: bool = False,
 ) -> tuple[Array, ...]:
     """Channels of own rows of x against all devices' rows of y, for this device's anchors.
 
     What a column collects from this device's rows alone is completed over the devices, so that both
-    directions of a symmetric loss come from one product. ``bound``: as in ``reduce_pairs``.
+    directions of a symmetric loss come from one product. ``distances``: of squared distances, not of
+    products.
     """
     same = y is x
     x, y, precision = at_precision(rows.evaluation.precision, x, y)
@@ -120,8 +122,8 @@ def cross_channels(
     y = x if same else y  # the very same array tells the engine that the matrix is symmetric
     y, known, ring = _exchanged(rows, y, axis_name, row_aux, col_aux)
     if ring is not None:
-        return reduce_ring(x, y, channels, axis_name=ring, bound=bound, **known)
-    outputs = reduce_pairs(x, y, channels, bound=bound, **known)
+        return reduce_ring(x, y, channels, axis_name=ring, distances=distances, **known)
+    outputs = reduce_pairs(x, y, channels, distances=distances, **known)
     return _completed(channels, outputs, axis_name)
 
 

@@ -37,7 +37,8 @@ from jaxcon.losses._candidates import (
     square,
 )
 from jaxcon.losses._shared import Evaluation, Rows, positive, prepare, setting
-from jaxcon.similarity import l2_normalize, squared_distance
+from jaxcon.similarity import l2_normalize
+from jaxcon.similarity.distances import squared_distances
 from jaxcon.streaming import PRECISION, Channel
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
@@ -387,11 +388,11 @@ def _distances(rows: Rows, axis_name: AxisName) -> tuple[Array, Array, Array]:
     row = jax.tree.map(lambda a: a[:, None], names)
     col = jax.tree.map(lambda a: a[None, :], all_names)
     valid = rows.valid[:, None] & all_valid[None, :]
-    square = squared_distance(x, all_x)
-    # Below this the square is rounding, and the root's derivative would magnify it without bound.
-    zero = square <= 8 * jnp.finfo(square.dtype).eps
+    positives, negatives = peers(row, col) & valid, other_classes(row, col) & valid
+    square = squared_distances(x, all_x, positives | negatives)
+    zero = square <= 0  # equal rows, where the root has no derivative, and pairs of no kind
     distances = jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))
-    return distances, peers(row, col) & valid, other_classes(row, col) & valid
+    return distances, positives, negatives
 
 
 def _count_nearer(

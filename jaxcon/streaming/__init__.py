@@ -31,7 +31,6 @@ from jaxcon.streaming.channels import (
     different_ids,
     masked_logsumexp,
     nothing,
-    product,
     reduce_dense,
     similarity_logits,
 )
@@ -68,6 +67,7 @@ def reduce_pairs(
     block_size: int | None = None,
     bound: float | None = None,
     precision: Any = PRECISION,
+    distances: bool = False,
 ) -> tuple[Array, ...]:
     """Reduces ``s_ij = x_i . y_j`` over the pairs that each channel keeps.
 
@@ -90,6 +90,8 @@ def reduce_pairs(
       bound: a number that no logit exceeds in magnitude, if one is known before the data: the inverse
         of a constant temperature for cosines. Up to 50 it saves the search for the largest logit.
       precision: of the products.
+      distances: reduce the squared distances ``|x_i - y_j|^2`` instead, which
+        :mod:`jaxcon.similarity.distances` keeps right between rows that are close.
 
     Returns:
       For each channel ``[n]`` (axis 1) or ``[m]`` (axis 0), float32 at least. Where no pair is kept, a
@@ -101,10 +103,15 @@ def reduce_pairs(
     _check_block_size(block_size)
     row, col = Known(row_ids, row_aux, row_valid), Known(col_ids, col_aux, col_valid)
     if _is_dense(x, y, block_size):
-        tile = product(x, y, (1, 1), precision)  # (n, d) . (d, m) -> (n, m)
-        return reduce_dense(tile, channels, row, col, bounded=_needs_no_shift(bound))
+        return reduce_dense(
+            *(x, y, channels, row, col),
+            precision=precision,
+            bounded=_needs_no_shift(bound),
+            distances=distances,
+        )
     same = _same((x, row_ids, row_valid), (y, col_ids, col_valid))
-    plan = _plan(channels, same, bound, precision)._replace(keep=_keeps(x, y, block_size))
+    plan = _plan(channels, same, bound, precision)
+    plan = plan._replace(keep=_keeps(x, y, block_size), distances=distances)
     return _reduce(plan, None, x, y, row, col, block_size)[0]
 
 
@@ -123,6 +130,7 @@ def reduce_ring(
     block_size: int | None = None,
     bound: float | None = None,
     precision: Any = PRECISION,
+    distances: bool = False,
 ) -> tuple[Array, ...]:
     """:func:`reduce_pairs` of all devices' rows with all devices' columns, without gathering them.
 
@@ -148,7 +156,7 @@ def reduce_ring(
     _check_block_size(block_size)
     row, col = Known(row_ids, row_aux, row_valid), Known(col_ids, col_aux, col_valid)
     same = _same((x, row_ids, row_valid), (y, col_ids, col_valid))
-    plan = _plan(channels, same, bound, precision)
+    plan = _plan(channels, same, bound, precision)._replace(distances=distances)
     return _reduce(plan, axis_name, x, y, row, col, block_size)[0]
 
 
@@ -271,8 +279,8 @@ def sum_cosines(
         scales = (None, None)
     x, y, precision = at_precision(precision, x, y)
     if dense:
-        tile = product(x, y, (1, 1), precision)  # (n, d) . (d, m) -> (n, m)
-        return weighted_total(weights, reduce_dense(tile, channels, row, col))
+        values = reduce_dense(x, y, channels, row, col, precision=precision)
+        return weighted_total(weights, values)
     plan = _plan(channels, False, None, precision)
     rows, cols = (
         _side(x, row, None, scales[0], block_size),
