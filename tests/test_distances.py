@@ -105,9 +105,7 @@ def test_what_is_not_finite_stays_visible_in_its_own_row(poison):
     got = np.asarray(squared_distance(x, x))
     assert not np.isfinite(got[3]).any()
     others = np.delete(np.arange(N), 3)
-    np.testing.assert_allclose(
-        got[np.ix_(others, others)], exact(x[others], x[others]), rtol=1e-3
-    )
+    np.testing.assert_allclose(got[np.ix_(others, others)], exact(x[others], x[others]), rtol=1e-3)
 
 
 LABELS = np.arange(N) // 4

@@ -248,7 +248,9 @@ def two_view_channels(
 
 def inverse_bound(temperature: ArrayLike) -> float | None:
     """The bound on logits that are cosines over a temperature; None if that is traced or refused."""
-    if isinstance(temperature, Tracer):
+    if isinstance(temperature, Tracer) or not np.issubdtype(
+        np.asarray(temperature).dtype, np.number
+    ):
         return None
     value = np.asarray(temperature, np.float64)
     return 1.0 / value.item() if value.size == 1 and value.item() > 0 else None

@@ -36,7 +36,7 @@ from jaxcon.losses._candidates import (
     reduce_rows,
     square,
 )
-from jaxcon.losses._shared import Evaluation, Rows, positive, prepare, setting
+from jaxcon.losses._shared import Evaluation, Rows, positive, prepare, required, setting
 from jaxcon.similarity import l2_normalize
 from jaxcon.similarity.distances import squared_distances
 from jaxcon.streaming import PRECISION, Channel
@@ -155,9 +155,16 @@ def triplet_loss(
             f"mining must be a function: all_triplets, semi_hard, hardest or your own; got {mining!r}"
         )
     rows = prepare(
-        {"z": z}, axis_name=axis_name, where=where, weights=weights, ids=ids, labels=labels
+        {"z": z},
+        axis_name=axis_name,
+        where=where,
+        weights=weights,
+        ids=ids,
+        labels=required(labels),
     )
     margin = setting(margin, "margin", rows.dtype, lambda v: v >= 0, "a number >= 0")
+    if not len(rows.weights):
+        return reduce_rows(rows.weights, rows, reduce_fn, axis_name)
     distances, positives, negatives = _distances(rows, axis_name)
     counts = lax.stop_gradient(
         lax.map(
@@ -234,7 +241,7 @@ def multi_similarity_loss(
         where=where,
         weights=weights,
         ids=ids,
-        labels=labels,
+        labels=required(labels),
         evaluation=Evaluation(block_size, exchange, precision),
     )
     alpha = positive(alpha, "alpha", rows.dtype)
@@ -303,7 +310,7 @@ def circle_loss(
         where=where,
         weights=weights,
         ids=ids,
-        labels=labels,
+        labels=required(labels),
         evaluation=Evaluation(block_size, exchange, precision),
     )
     margin = setting(margin, "margin", rows.dtype, lambda v: (v >= 0) & (v <= 1), "in [0, 1]")

@@ -22,6 +22,7 @@ from jaxcon.losses._candidates import cross_channels, ones, other_ids, reduce_ro
 from jaxcon.losses._shared import (
     Evaluation,
     Rows,
+    flag,
     flatten,
     mask_rows,
     positive,
@@ -98,7 +99,9 @@ def gaussian_clip_loss(
         raise ValueError(
             f"log_std1 and log_std2 must be [batch], one deviation a row, got {k.shape}, {l.shape}"
         )
-    log_density, given_column, given_row = _densities(*((x.shape[1], 0.5) if exact else (1, 1.0)))
+    log_density, given_column, given_row = _densities(
+        *((x.shape[1], 0.5) if flag(exact, "exact") else (1, 1.0))
+    )
     rest1, rest2 = cross_channels(
         rows,
         x,
@@ -171,9 +174,7 @@ def csd_loss(
     x, y = (l2_normalize(z) for z in rows.z)
     variance1 = _variance(_log_std(log_std1, "log_std1", rows), x.shape[1])
     variance2 = _variance(_log_std(log_std2, "log_std2", rows), y.shape[1])
-    offset1, offset2 = (
-        jnp.sum(m * m, axis=1) + v for m, v in ((x, variance1), (y, variance2))
-    )
+    offset1, offset2 = (jnp.sum(m * m, axis=1) + v for m, v in ((x, variance1), (y, variance2)))
     scale = positive(scale, "scale", rows.dtype)
     shift = setting(shift, "shift", rows.dtype)
 
@@ -230,4 +231,4 @@ def _log_std(log_std: ArrayLike, name: str, rows: Rows) -> Array:
 def _variance(log_std: Array, dim: int) -> Array:
     """``sum sigma^2`` over the features of each row."""
     features = dim if log_std.ndim == 1 else 1
-    return features * jnp.sum(jnp.exp(2 * log_std).reshape(len(log_std), -1), axis=1)
+    return features * jnp.sum(flatten(jnp.exp(2 * log_std)), axis=1)

@@ -110,8 +110,8 @@ def uniformity_loss(
     )
     t = positive(t, "t", rows.dtype)
     u = l2_normalize(rows.z[0])
-    # -t |u_i - u_j|^2 = 2 t u_i . u_j - halves_i - halves_j. What the product rounds, 1e-7, is multiplied
-    # by t and goes no further.
+    # -t |u_i - u_j|^2 = 2 t u_i . u_j - halves_i - halves_j. What the product rounds, 1e-7, is
+    # multiplied by t and goes no further.
     halves, x = t * jnp.sum(u * u, axis=1), jnp.sqrt(2 * t) * u
     channels = [Channel(1, _less_aux, other_ids)]
     (lse,) = cross_channels(rows, x, x, axis_name, channels, halves, halves)
@@ -155,6 +155,8 @@ def koleo_loss(
       https://arxiv.org/abs/1806.03198
     """
     rows = prepare({"z": z}, axis_name=axis_name, where=where, weights=weights)
+    if not len(rows.weights):
+        return reduce_rows(rows.weights, rows, reduce_fn, axis_name)
     u = l2_normalize(rows.z[0])
     all_u, position, valid = collectives.gather((u, rows.position, rows.valid), axis_name)
     others = valid[None, :] & (rows.position[:, None] != position[None, :])
@@ -201,7 +203,8 @@ def variance_loss(
     rows = prepare({"z": z}, axis_name=axis_name, where=where)
     (z,) = rows.z
     n, total = collectives.sum((jnp.sum(rows.valid.astype(z.dtype)), jnp.sum(z, axis=0)), axis_name)
-    centred = jnp.where(rows.valid[:, None], z - total / jnp.maximum(n, 1), 0)
+    mean = (total / jnp.maximum(n, 1))[None, :]
+    centred = jnp.where(rows.valid[:, None], z - mean, 0)
     square = collectives.sum(jnp.sum(centred**2, axis=0), axis_name)
     std = jnp.sqrt(square / jnp.maximum(n - 1, 1) + 1e-4)
     return jnp.where(n > 1, jnp.mean(jnp.maximum(1 - std, 0)), 0)

@@ -71,11 +71,15 @@ def pulled_back(
 def _squares(x: Array, y: Array, keep: Array, precision: Any) -> tuple[Array, Array]:
     u, v = _centred(x, y)
     of_x, of_y = jnp.sum(u * u, axis=1), jnp.sum(v * v, axis=1)
-    square = of_x[:, None] + of_y[None, :] - 2 * _product(u, v, precision)  # (n, d) . (d, m) -> (n, m)
+    square = (
+        of_x[:, None] + of_y[None, :] - 2 * _product(u, v, precision)
+    )  # (n, d) . (d, m) -> (n, m)
     # Of the scaled lengths, not the sum above scaled, which XLA would write down as a matrix.
     bound_x, bound_y = _CLOSE * of_x, _CLOSE * of_y
     close = square < bound_x[:, None] + bound_y[None, :]  # False for NaN, which stays visible
     near = jnp.any(close & keep, axis=1)
+    if 0 in square.shape:
+        return square, near
 
     def mend(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         left, square = carry
@@ -106,6 +110,8 @@ def _tangent(x: Array, y: Array, near: Array, precision: Any, dx: Array, dy: Arr
     far = jnp.where(near, 0, jnp.full(len(x), 2, x.dtype))[:, None]
     square = jnp.sum(far * u * dx, axis=1)[:, None] + far * jnp.sum(v * dy, axis=1)[None, :]
     square = square + _product(-far * dx, v, precision) + _product(-far * u, dy, precision)
+    if 0 in square.shape:
+        return square
 
     def by_differences(x_i: Array, dx_i: Array, dy: Array) -> Array:
         return 2 * jnp.sum((x_i[None, :] - y) * (dx_i[None, :] - dy), axis=1)
@@ -141,4 +147,3 @@ def _centred(x: Array, y: Array) -> tuple[Array, Array]:
 
 def _product(x: Array, y: Array, precision: Any) -> Array:
     return jnp.matmul(x, y.T, precision=precision)
-

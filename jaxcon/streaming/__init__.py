@@ -15,6 +15,7 @@ of an example as its id, this one rule leaves out the diagonal of CLIP, and self
 [11. 10.  9.]
 """
 
+import operator
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -100,7 +101,7 @@ def reduce_pairs(
     Raises:
       ValueError: for a block_size that is not a positive integer.
     """
-    _check_block_size(block_size)
+    block_size = _checked_block_size(block_size)
     row, col = Known(row_ids, row_aux, row_valid), Known(col_ids, col_aux, col_valid)
     if _is_dense(x, y, block_size):
         return reduce_dense(
@@ -153,7 +154,7 @@ def reduce_ring(
     Raises:
       ValueError: for a block_size that is not a positive integer.
     """
-    _check_block_size(block_size)
+    block_size = _checked_block_size(block_size)
     row, col = Known(row_ids, row_aux, row_valid), Known(col_ids, col_aux, col_valid)
     same = _same((x, row_ids, row_valid), (y, col_ids, col_valid))
     plan = _plan(channels, same, bound, precision)._replace(distances=distances)
@@ -203,7 +204,7 @@ def reduce_cosines(
     Returns:
       The channels' values, x and y.
     """
-    _check_block_size(block_size)
+    block_size = _checked_block_size(block_size)
     same = _same((x, row_ids, row_valid), (y, col_ids, col_valid))
     scale = jnp.asarray(scale, x.dtype)
     scales = (scale, jnp.ones_like(scale))
@@ -269,7 +270,7 @@ def sum_cosines(
     Returns:
       A scalar.
     """
-    _check_block_size(block_size)
+    block_size = _checked_block_size(block_size)
     row, col = Known(row_ids, row_aux, row_valid), Known(col_ids, col_aux, col_valid)
     scale = jnp.asarray(scale, x.dtype)
     scales = (scale, jnp.ones_like(scale))
@@ -295,9 +296,17 @@ _jit_sweep = jax.jit(sweep, static_argnums=0)  # eager calls compile once
 _jit_sum = jax.jit(sum_sweep, static_argnums=(0, 1))
 
 
-def _check_block_size(block_size: Any) -> None:
-    if block_size is not None and (not isinstance(block_size, int) or block_size < 1):
+def _checked_block_size(block_size: Any) -> int | None:
+    """A size as a Python number, whatever kind of integer it came as."""
+    if block_size is None:
+        return None
+    try:
+        size = operator.index(block_size)
+    except (TypeError, jax.errors.JAXTypeError):  # not a whole number, or a traced one
+        size = 0
+    if isinstance(block_size, bool) or size < 1:
         raise ValueError(f"block_size must be a positive integer or None, got {block_size!r}")
+    return size
 
 
 def _same(a: Any, b: Any) -> bool:
