@@ -23,6 +23,16 @@ if "XDG_CACHE_HOME" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
+def pytest_configure() -> None:
+    """Names that the tests use and that jax before 0.8 has elsewhere: the losses run on 0.6.2 too."""
+    import jax  # not before the environment is set
+
+    if not hasattr(jax, "enable_x64"):
+        from jax.experimental import enable_x64
+
+        jax.enable_x64 = enable_x64
+
+
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
     """One worker runs what shares fixtures or programs: a file, or the contract of one loss."""

@@ -17,6 +17,7 @@ from jaxcon.similarity import by_rows, l2_normalize, norms
 from jaxcon.streaming import (
     Channel,
     at_precision,
+    filled_like,
     reduce_cosines,
     reduce_pairs,
     reduce_ring,
@@ -59,7 +60,7 @@ def square(tile: Array, row_aux: Any, col_aux: Any) -> Array:
 
 def ones(tile: Array, row_aux: Any, col_aux: Any) -> Array:
     """Logits whose sum is the number of pairs."""
-    return jnp.ones_like(tile)
+    return filled_like(tile, 1)
 
 
 def candidate_channels(labelled: bool, smooth: bool, same: Any = same_class) -> list[Channel]:

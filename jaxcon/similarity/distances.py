@@ -19,9 +19,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jax.dtypes import float0
 
 from jaxcon.typing import Array
 
@@ -51,7 +49,7 @@ def squared_distances(
 def squares_and_near(
     x: Array, y: Array, keep: Array | None, *, precision: Any
 ) -> tuple[Array, Array]:
-    """The squared distances, and the rows that have close pairs: bool [n]."""
+    """The squared distances, and which rows have close pairs: ``[n]``, 1 or 0."""
     keep = jnp.ones((len(x), len(y)), bool) if keep is None else keep
     return _squares(_wide(x), _wide(y), keep, precision)
 
@@ -79,7 +77,7 @@ def _squares(x: Array, y: Array, keep: Array, precision: Any) -> tuple[Array, Ar
     close = square < bound_x[:, None] + bound_y[None, :]  # False for NaN, which stays visible
     near = jnp.any(close & keep, axis=1)
     if 0 in square.shape:
-        return square, near
+        return square, near.astype(x.dtype)
 
     def mend(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         left, square = carry
@@ -89,7 +87,7 @@ def _squares(x: Array, y: Array, keep: Array, precision: Any) -> tuple[Array, Ar
         return left.at[i].set(False), square.at[i].set(mended)
 
     _, square = lax.while_loop(lambda carry: jnp.any(carry[0]), mend, (near, square))
-    return square, near
+    return square, near.astype(x.dtype)  # a float, which has a tangent in every version of JAX
 
 
 @_squares.defjvp
@@ -97,7 +95,7 @@ def _squares_jvp(precision: Any, primals: Any, tangents: Any) -> Any:
     x, y, keep = primals
     square, near = _squares(x, y, keep, precision)
     tangent = _tangent(x, y, near, precision, *tangents[:2])
-    return (square, near), (tangent, np.zeros(near.shape, float0))
+    return (square, near), (tangent, 0 * near)
 
 
 def _tangent(x: Array, y: Array, near: Array, precision: Any, dx: Array, dy: Array) -> Array:
@@ -107,30 +105,33 @@ def _tangent(x: Array, y: Array, near: Array, precision: Any, dx: Array, dy: Arr
     have to keep.
     """
     u, v = _centred(x, y)
-    far = jnp.where(near, 0, jnp.full(len(x), 2, x.dtype))[:, None]
+    far = 2 * (1 - near)[:, None]
     square = jnp.sum(far * u * dx, axis=1)[:, None] + far * jnp.sum(v * dy, axis=1)[None, :]
     square = square + _product(-far * dx, v, precision) + _product(-far * u, dy, precision)
     if 0 in square.shape:
         return square
 
-    def by_differences(x_i: Array, dx_i: Array, dy: Array) -> Array:
-        return 2 * jnp.sum((x_i[None, :] - y) * (dx_i[None, :] - dy), axis=1)
-
-    def nothing(x_i: Array, dx_i: Array, dy: Array) -> Array:
-        return jnp.zeros(len(y), x.dtype)
-
     @jax.checkpoint  # keeps no differences of all pairs, nor y for every row, for a derivative
-    def of_row(near_i: Array, x_i: Array, dx_i: Array, dy: Array) -> Array:
-        return lax.cond(near_i, by_differences, nothing, x_i, dx_i, dy)
+    def of_row(x_i: Array, near_i: Array, y: Array) -> Array:
+        def by_differences(x_i: Array, y: Array) -> Array:
+            return jnp.sum((x_i[None, :] - y) ** 2, axis=1)
+
+        def nothing(x_i: Array, y: Array) -> Array:
+            return 0 * y[:, 0]
+
+        return lax.cond(near_i > 0, by_differences, nothing, x_i, y)
+
+    def by_rows(x: Array, y: Array) -> Array:
+        return lax.map(lambda row: of_row(*row, y), (x, near))
 
     def mended(dx: Array, dy: Array) -> Array:
-        return lax.map(lambda row: of_row(*row, dy), (near, x, dx))
+        return jax.jvp(by_rows, (x, y), (dx, dy))[1]
 
     def none_mended(dx: Array, dy: Array) -> Array:
         # Of a constant, autodiff would write a matrix of zeros.
         return jnp.broadcast_to(0 * dx[:1, :1], square.shape)
 
-    return square + lax.cond(jnp.any(near), mended, none_mended, dx, dy)
+    return square + lax.cond(jnp.any(near > 0), mended, none_mended, dx, dy)
 
 
 def _wide(x: Array) -> Array:

@@ -36,7 +36,7 @@ from jaxcon.streaming.channels import (
     similarity_logits,
 )
 from jaxcon.streaming.ring import ring_sweep
-from jaxcon.streaming.sides import Known, Side, vary_together
+from jaxcon.streaming.sides import Known, Side, filled_like, vary_together
 from jaxcon.streaming.sums import sum_sweep, weighted_total
 from jaxcon.streaming.tiles import Plan, sweep
 from jaxcon.typing import Array, ArrayLike, AxisName
@@ -424,6 +424,7 @@ __all__ = [
     "Channel",
     "at_precision",
     "different_ids",
+    "filled_like",
     "masked_logsumexp",
     "nothing",
     "reduce_cosines",

@@ -29,6 +29,7 @@ from jaxcon.streaming.channels import Channel, accumulator, any_pair, log_total,
 from jaxcon.streaming.sides import (
     Side,
     aux_of,
+    filled_like,
     first_gradients,
     gradient_of,
     measured,
@@ -176,7 +177,7 @@ def on_axis(plan: Plan, entries: Any, axis: int) -> tuple[Any, ...]:
 def empty_state(plan: Plan, side: Side, axis: int) -> tuple[Any, ...]:
     """The store of a forward sweep before the first tile, of rows (axis 1) or columns (0)."""
     zeros = varying_like(jnp.zeros(side.z.shape[:2], accumulator(side.z.dtype)), side.z)
-    lowest = jnp.full_like(zeros, nothing(zeros.dtype))
+    lowest = filled_like(zeros, nothing(zeros.dtype))
     states = [(lowest, zeros) if c.log and not plan.bounded else (zeros,) for c in plan.channels]
     return on_axis(plan, states, axis)
 
@@ -261,11 +262,11 @@ def residuals(plan: Plan, values: tuple[Array, ...], cotangents: tuple[Array, ..
 
     def residual(channel: Channel, value: Array, g: Array) -> tuple[Array, Array]:
         if not channel.log:
-            return g, jnp.zeros_like(g)
+            return g, filled_like(g)
         some = value != nothing(value.dtype)
         value, g = jnp.where(some, value, 0), jnp.where(some, g, 0)
         if plan.bounded:
-            return g * jnp.exp(-value), jnp.zeros_like(value)
+            return g * jnp.exp(-value), filled_like(value)
         return g, value
 
     return tuple(map(residual, plan.channels, values, cotangents))
