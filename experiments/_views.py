@@ -157,6 +157,7 @@ def run(
             data_dir=config.images.data_dir,
             image_size=config.images.image_size,
         )
+        _common.say(dataset.summary())
         config, recipe = resolve(config, len(dataset.train))
         plan = _common.make_plan(config.training, examples=len(dataset.train), devices=len(devices))
         model = make_model(config.images, config.training.precision)

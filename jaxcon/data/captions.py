@@ -123,7 +123,7 @@ def _load_table(dataset: str, image_size: int | None, memory_limit: int) -> Pair
     def split(rows: Sequence[int]) -> PairSplit:
         images = FolderImages([files[i] for i in rows], shape)
         return PairSplit(
-            Split(images.read_all() if small else images),
+            Split(images.read_all() if small else images, names=tuple(paths[i] for i in rows)),
             tuple(tuple(captions[paths[i]]) for i in rows),
         )
 

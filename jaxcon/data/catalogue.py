@@ -93,7 +93,7 @@ def _find_builder(name: str, root: Path) -> Any:
     except tfds.core.DatasetNotFoundError:
         known = [*_OURS, *tfds.list_builders(with_community_datasets=False)]
         near = difflib.get_close_matches(name.split("/")[0].split(":")[0], known, n=3, cutoff=0.5)
-        near = [f"folder:{name}"] if Path(name).is_dir() else near
+        near = [f"folder:{name}"] if os.path.isdir(name) else near
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise DataError(
             f"unknown dataset {cut(name)!r}{hint} (digits, scenes, folder:PATH or a name of TensorFlow "

@@ -58,7 +58,9 @@ def load_folder(path: str, *, image_size: int | None, memory_limit: int) -> Data
     def split(indices: np.ndarray) -> Split:
         images = FolderImages([files[i] for i in indices], shape)
         return Split(
-            images.read_all() if small else images, None if labels is None else labels[indices]
+            images.read_all() if small else images,
+            None if labels is None else labels[indices],
+            names=tuple(layout.keys[i] for i in indices.tolist()),
         )
 
     return Dataset(

@@ -136,14 +136,14 @@ class FolderImages:
     """Image files that are read when asked for, as an `ImageSource`."""
 
     def __init__(self, paths: Sequence[str], shape: Shape) -> None:
-        self._paths = tuple(paths)
+        self.paths = tuple(paths)
         self.shape = shape
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self.paths)
 
     def __getitem__(self, index: int, /) -> np.ndarray:
-        return read_image(self._paths[index], self.shape[0])
+        return read_image(self.paths[index], self.shape[0])
 
     def read_all(self) -> np.ndarray:
         """uint8 `[n, side, side, 3]`.

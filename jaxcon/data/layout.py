@@ -80,7 +80,8 @@ def read_layout(root: str, images: Sequence[str]) -> Layout:
     splits = [own[path.split("/")[0]] for path in inner] if own else None
     below = _below_splits(inner) if own else inner
     if own:
-        notes.append(f"splits by the folders {listed(map(shown, sorted(own)))}")
+        folders = (f"{outer}/{name}" if outer else name for name in sorted(own))
+        notes.append(f"splits by the folders {listed(map(shown, folders))}")
     else:
         _refuse_splits_in_classes(place, inner)
     names = [
@@ -92,7 +93,7 @@ def read_layout(root: str, images: Sequence[str]) -> Layout:
             f"one folder of images ({shown(only)}), so no classes" if only else "no classes"
         )
         return Layout(keys, splits, None, notes)
-    if outer:
+    if outer and not own:
         notes.append(f"classes by the folders in {shown(outer)}")
     classes = _all_named(place, names, inner)
     notes += _compare(place, splits or ["train"] * len(classes), classes)

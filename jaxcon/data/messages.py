@@ -37,8 +37,7 @@ def shown(path: str | os.PathLike[str]) -> str:
       >>> shown(os.fsdecode(b"caf\xe9.jpg"))  # a name that is not UTF-8
       'caf\\xe9.jpg'
     """
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    text = _printable(text)
+    text = _printable(os.fspath(path))
     return text if len(text) <= _PATH else "..." + text[3 - _PATH :]
 
 
@@ -54,5 +53,21 @@ def listed(values: Iterable[str], most: int = 3) -> str:
     return ", ".join(values[:most]) + more
 
 
+def counted(count: int, noun: str, rest: str = "") -> str:
+    """A number with its noun, and what follows that.
+
+    Example:
+      >>> counted(1, "broken link"), counted(1200, "folder", " of runs")
+      ('1 broken link', '1,200 folders of runs')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}{rest}"
+
+
 def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # how Python keeps a byte of a name that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:x}"
+    return character.encode("unicode_escape").decode()

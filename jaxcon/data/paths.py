@@ -50,7 +50,7 @@ def near(path: Path) -> str:
     """
     try:
         names = os.listdir(path.parent)
-    except OSError:
+    except (OSError, ValueError):
         return ""
     if len(names) > _MANY:
         return ""

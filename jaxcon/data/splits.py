@@ -23,7 +23,13 @@ VALIDATION_SHARE = 0.1
 
 
 class DataError(ValueError):
-    """The data cannot be used as asked; the message is one line that says how to mend it."""
+    """The data cannot be used as asked; the message is one line that says how to mend it.
+
+    Attributes:
+      path: of the image file that is to blame, where it is one.
+    """
+
+    path: str | os.PathLike[str] | None = None
 
 
 class Unreadable(DataError):
@@ -69,10 +75,12 @@ class Split:
       images: uint8 `[n, height, width, channels]`, or an `ImageSource` for what does not fit.
       labels_or_reader: int32 `[n]`; None for images without classes; or a function that reads them,
         called at most once and only when somebody asks (on disk the labels lie between the images).
+      names: what a user calls each image, such as its path in the folder; None where nobody does.
     """
 
     images: np.ndarray | ImageSource
     labels_or_reader: np.ndarray | Callable[[], np.ndarray] | None = None
+    names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.images)

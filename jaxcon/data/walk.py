@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from jaxcon.data.image_files import EXTENSIONS, UNREAD
-from jaxcon.data.messages import listed, shown
+from jaxcon.data.messages import counted, listed, shown
 
 _SYSTEM_FOLDERS = {
     "#recycle",
@@ -86,7 +86,7 @@ class _Walk:
                 with os.scandir(self._path(folder)) as scan:
                     entries = sorted(scan, key=lambda entry: entry.name)
             except OSError as error:
-                self._closed.append(f"{shown(folder)} ({error.strerror})")
+                self._closed.append(f"{shown(folder)}: {error.strerror}")
                 continue
             names = {entry.name for entry in entries}
             if _RUN in names and names & _OF_A_RUN:
@@ -142,14 +142,14 @@ class _Walk:
         try:
             self._take(path, entry.stat(), linked=linked)
         except OSError as error:
-            self._closed.append(f"{shown(os.path.dirname(path))} ({error.strerror})")
+            self._closed.append(f"{shown(os.path.dirname(path))}: {error.strerror}")
             return False
         return True
 
     def _take(self, path: str, state: os.stat_result, *, linked: bool) -> None:
         kind = PurePosixPath(path).suffix.lower()
         if not stat.S_ISREG(state.st_mode):
-            self._kinds["a pipe, socket or device"] += 1
+            self._kinds["pipe or device"] += 1
         elif kind not in EXTENSIONS:
             self._kinds[kind] += 1
         # Some network disks number files carelessly: one that no link leads to is believed.
@@ -161,22 +161,28 @@ class _Walk:
     def left_out(self) -> Iterator[str]:
         """The phrases, the most alarming first."""
         if self._closed:
-            yield f"folders that cannot be entered: {listed(self._closed)}"
+            yield _folders("folder", self._closed, " not to be entered")
         unread = Counter({k: n for k, n in self._kinds.items() if k in UNREAD})
         for kind, count in sorted(unread.items()):
             yield f"{count:,} {kind} ({UNREAD[kind]})"
         if self._runs:
-            yield f"folders of runs: {listed(map(shown, self._runs))}"
+            yield _folders("folder", map(shown, self._runs), " of runs")
         if self._hidden:
-            yield f"hidden or system folders: {listed(map(shown, sorted(self._hidden)))}"
+            yield _folders("hidden or system folder", map(shown, sorted(self._hidden)))
         if self._hidden_images:
-            yield f"{self._hidden_images:,} hidden images"
+            yield counted(self._hidden_images, "hidden image")
         if self._broken:
-            yield f"{self._broken:,} broken links"
+            yield counted(self._broken, "broken link")
         if self._again:
-            yield f"{self._again:,} images met a second time through a link"
+            yield counted(self._again, "link", " to images that are here already")
         others = (self._kinds - unread).most_common()
         if others:
             yield listed(
                 f"{count:,} {shown(kind) or 'without an ending'}" for kind, count in others
             )
+
+
+def _folders(noun: str, names: Iterable[str], rest: str = "") -> str:
+    """How many, and the first names: `2 folders of runs (runs/a, runs/b)`."""
+    names = list(names)
+    return f"{counted(len(names), noun, rest)} ({listed(names)})"
