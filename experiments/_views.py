@@ -192,7 +192,7 @@ def run(
             workdir,
             trained,
             dataset,
-            title=f"{title} on {config.images.dataset}",
+            title=f"{title} on {dataset.name}",
             encode=lambda variables, images: model.apply(variables, images, method="encode"),
             pairs=_images.held_out_views(
                 dataset.test, recipe.transform, seed=config.training.seed, rows=goal.held_out

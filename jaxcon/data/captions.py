@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxcon.data.image_files import FolderImages, check_images, size_note
-from jaxcon.data.messages import shown
+from jaxcon.data.messages import printable, shown
 from jaxcon.data.paths import user_path
 from jaxcon.data.pixels import default_side
 from jaxcon.data.sources import MEMORY_LIMIT, refuse_path
@@ -129,7 +129,7 @@ def _load_table(dataset: str, image_size: int | None, memory_limit: int) -> Pair
 
     parts = {part: split(rows.tolist()) for part, rows in split_indices(paths).items()}
     return PairDataset(
-        name=dataset,
+        name=printable(dataset),
         train=parts["train"],
         validation=parts["validation"],
         test=parts["test"],

@@ -4,9 +4,10 @@
     pets/1.jpg      pets/2.png                          no classes: labels are None
     pets/train/cat/1.jpg  pets/test/cat/9.jpg           splits of your own, and classes below them
 
-Images become RGB (grey repeated, what is transparent white) and square. Splits that the folder does
-not make are made by `splits.split_indices` of the paths: 20 % of every class is test, 10 %
-validation, so that a copy of the folder on another machine has the same test images.
+`walk` finds the images, `layout` understands the folders, `image_files` reads. Images become RGB
+(grey repeated, what is transparent white) and square. Splits that the folder does not make are made
+by `splits.split_indices` of the paths: 20 % of every class is test, 10 % validation, so that a copy
+of the folder on another machine has the same test images.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from jaxcon.data.image_files import EXTENSIONS, FolderImages, check_images, read_image, size_note
 from jaxcon.data.layout import Layout, read_layout
-from jaxcon.data.messages import listed, shown
+from jaxcon.data.messages import listed, printable, shown
 from jaxcon.data.paths import user_path
 from jaxcon.data.pixels import default_side
 from jaxcon.data.splits import (
@@ -64,7 +65,7 @@ def load_folder(path: str, *, image_size: int | None, memory_limit: int) -> Data
         )
 
     return Dataset(
-        name=f"folder:{path}",
+        name=f"folder:{printable(path)}",
         train=split(parts["train"]),
         validation=split(parts["validation"]),
         test=split(parts["test"]),
@@ -95,7 +96,10 @@ def _labels(layout: Layout) -> tuple[tuple[str, ...] | None, np.ndarray | None]:
         return None, None
     names = sorted(set(layout.classes))
     numbers = {name: number for number, name in enumerate(names)}
-    return tuple(names), np.array([numbers[name] for name in layout.classes], np.int32)
+    # Figures and tables show them.
+    return tuple(map(printable, names)), np.array(
+        [numbers[name] for name in layout.classes], np.int32
+    )
 
 
 def _parts(layout: Layout, labels: np.ndarray | None) -> dict[str, np.ndarray]:

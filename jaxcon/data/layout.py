@@ -192,6 +192,11 @@ def _compare(place: str, splits: Sequence[str], classes: Sequence[str]) -> Itera
         if all(len(names_of.intersection(spellings)) < 2 for names_of in members.values()):
             raise DataError(f"{place}: {names} differ in case only; give this class one name")
         yield f"the classes {names} differ in case only"
+    if len(members["train"]) < 2:
+        raise DataError(
+            f"{place}: the training images are all of one class ({shown(min(members['train']))}); "
+            "expected at least two where other splits have them"
+        )
     for split, names_of in sorted(members.items()):
         if missing := sorted(set(classes) - names_of):
             yield f"{split} lacks {listed(map(shown, missing))}"

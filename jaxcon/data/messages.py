@@ -26,7 +26,7 @@ def cut(value: object, limit: int = VALUE) -> str:
       limit: characters, at least 4.
     """
     text = value[: limit + 1] if isinstance(value, str) else reprlib.repr(value)
-    text = _printable(text)
+    text = printable(text)
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
@@ -37,7 +37,7 @@ def shown(path: str | os.PathLike[str]) -> str:
       >>> shown(os.fsdecode(b"caf\xe9.jpg"))  # a name that is not UTF-8
       'caf\\xe9.jpg'
     """
-    text = _printable(os.fspath(path))
+    text = printable(os.fspath(path))
     return text if len(text) <= _PATH else "..." + text[3 - _PATH :]
 
 
@@ -63,7 +63,13 @@ def counted(count: int, noun: str, rest: str = "") -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}{rest}"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    r"""A text without what a line, a figure or a file in UTF-8 cannot show: escaped.
+
+    Example:
+      >>> printable(os.fsdecode(b"caf\xe9")), printable("a\nb")
+      ('caf\\xe9', 'a\\nb')
+    """
     return "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 

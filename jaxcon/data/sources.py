@@ -46,7 +46,7 @@ def load(
         larger ones are read from disk image by image.
 
     Returns:
-      A `Dataset`.
+      A `Dataset`; its `summary()` says what was found, and what a folder has that was left out.
 
     Raises:
       DataError: with one line that says what is wrong and how to mend it.

@@ -158,13 +158,16 @@ def summarize(what: str, parts: Sequence[Sized], images: Split, notes: Sequence[
 
 
 def require_images(parts: Mapping[str, Sized], place: str) -> None:
-    """Raises a DataError where a split has too few images to train, to choose or to test."""
+    """Raises a DataError where a split has too few images to train, to choose or to test.
+
+    A test image is shown beside its nearest, and a training image is told from another one.
+    """
     counts = {part: len(examples) for part, examples in parts.items()}
-    if counts["train"] < 2 or not (counts["validation"] and counts["test"]):
+    if counts["train"] < 2 or counts["validation"] < 1 or counts["test"] < 2:
         divided = ", ".join(f"{count} {part}" for part, count in counts.items())
         raise DataError(
-            f"{place}: {sum(counts.values())} images are too few ({divided}); expected at least 6 "
-            "of some class, or folders train, validation and test that all have images"
+            f"{place}: {sum(counts.values())} images are too few ({divided}); expected at least 8 "
+            "of some class, or folders train, validation and test of at least 2, 1 and 2"
         )
 
 

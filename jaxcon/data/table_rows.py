@@ -86,11 +86,11 @@ def _meant(column: str, names: Sequence[str]) -> str | None:
 
 def _csv(table: Path) -> Iterator[Row]:
     text = _decoded(table)
-    first = text.partition("\n")[0]
-    if odd := [name for mark, name in _SEPARATORS.items() if mark in first and "," not in first]:
+    heading_line = text.partition("\n")[0].strip()
+    if other := _other_separator(heading_line):
         raise DataError(
-            f"{shown(table)} row 1: cells seem to be separated by {odd[0]}, got {cut(first.strip())}; "
-            "save it with commas between the columns image,caption"
+            f"{shown(table)} row 1: cells seem to be separated by {other}, got {cut(heading_line)}; "
+            "save it with commas (docs/own_data.md shows how)"
         )
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     heading: list[str] | None = None
@@ -119,6 +119,12 @@ def _csv(table: Path) -> Iterator[Row]:
         require_columns(f"{shown(table)} row 1", ["nothing"])
 
 
+def _other_separator(heading: str) -> str | None:
+    """What stands between the columns in place of commas, as some languages' spreadsheets do."""
+    found = [name for mark, name in _SEPARATORS.items() if mark in heading]
+    return found[0] if found and "," not in heading else None
+
+
 def _decoded(table: Path) -> str:
     data = _bytes(table)
     try:
@@ -128,9 +134,11 @@ def _decoded(table: Path) -> str:
         kind = (
             "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else f"byte {data[error.start]:#x}"
         )
+        other = _other_separator(data.partition(b"\n")[0].decode("latin-1"))
+        also = f", and its cells are separated by {other}" if other else ""
         raise DataError(
-            f"cannot read the table {shown(table)}: row {row} is not UTF-8 ({kind}); save it as "
-            "UTF-8 CSV, which Excel calls CSV UTF-8"
+            f"cannot read the table {shown(table)}: row {row} is not UTF-8 ({kind}){also}; save it as "
+            "UTF-8 CSV with commas (docs/own_data.md shows how)"
         ) from error
 
 

@@ -143,15 +143,15 @@ def test_one_odd_image_does_not_decide_the_size(sizes, tmp_path):
     assert load(f"folder:{tmp_path}").train.image_shape == (20, 20, 3)
 
 
-@pytest.mark.parametrize("counts", [(1, 1), (2, 2), (3,), (5, 5), (1,)])
+@pytest.mark.parametrize("counts", [(1, 1), (2, 2), (3,), (5, 5), (1,), (7,), (7, 1)])
 def test_too_few_images_are_refused_with_how_many_do(counts, tmp_path):
     for name, count in zip("abc", counts, strict=False):
         for i in range(count):
             _write(tmp_path / name / f"{i}.png", seed=i)
-    with pytest.raises(DataError, match=f"{sum(counts)} images are too few .*at least 6") as caught:
+    with pytest.raises(DataError, match=f"{sum(counts)} images are too few .*at least 8") as caught:
         load(f"folder:{tmp_path}")
     assert str(tmp_path) in str(caught.value)
-    for i in range(6):
+    for i in range(8):
         _write(tmp_path / "a" / f"{i}.png", seed=i)
     dataset = load(f"folder:{tmp_path}")
     assert len(dataset.validation)

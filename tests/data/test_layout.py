@@ -107,6 +107,7 @@ def test_without_folders():
         (["train/a", "valid/a", "val/a"], "val and valid are both names of the validation split"),
         (["cat/train", "cat/test", "dog/train", "dog/test"], "cat has folders for train and other"),
         (["train/Cat", "train/dog", "test/cat", "test/dog"], "Cat and cat differ in case only"),
+        (["train/cat", "test/cat", "test/dog"], "training images are all of one class .cat."),
         (["train/cat", "train/dog", "test"], "test/0.png lies in none of them"),
     ],
 )

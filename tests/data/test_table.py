@@ -121,6 +121,10 @@ def test_the_row_whose_quotes_do_not_match_is_named_by_its_line(folder, rows, ro
     ("data", "said"),
     [
         (CSV.replace("number 3", "café").encode("cp1252"), "row 5 is not UTF-8 (byte 0xe9)"),
+        (
+            CSV.replace(",", ";").replace("number 3", "café").encode("cp1252"),
+            "row 5 is not UTF-8 (byte 0xe9), and its cells are separated by semicolons",
+        ),
         (CSV.encode("utf-16"), "row 1 is not UTF-8 (UTF-16)"),
         (b"\x89PNG\r\n" + bytes(100), "row 1 is not UTF-8"),
     ],
