@@ -42,6 +42,7 @@ UNREAD = {
     **dict.fromkeys((".eps", ".pdf", ".svg"), "export it as PNG"),
     **dict.fromkeys((".7z", ".gz", ".rar", ".tar", ".tgz", ".zip"), "unpack it"),
 }
+_TIFF = ("a kind of TIFF that pillow cannot read", "save it as 8-bit or 16-bit TIFF")
 # How a file begins that bears an image's name and is none.
 _BEGINNINGS = (
     (b"version https://git-lfs", "a Git LFS pointer, not the image itself", "run git lfs pull"),
@@ -50,8 +51,7 @@ _BEGINNINGS = (
     (b"%PDF", "a PDF", UNREAD[".pdf"]),
     (b"\xff\x0a", "a JPEG XL file", _JXL),
     (b"\0\0\0\x0cJXL ", "a JPEG XL file", _JXL),
-    (b"II*\0", "a kind of TIFF that pillow cannot read", "save it as 8-bit or 16-bit TIFF"),
-    (b"MM\0*", "a kind of TIFF that pillow cannot read", "save it as 8-bit or 16-bit TIFF"),
+    *((start, *_TIFF) for start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
     (b"\0" * 64, "nothing but zeros: its copy was interrupted", "copy it again"),
 )
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"}
@@ -67,7 +67,8 @@ _TURNS = {  # by EXIF's orientation; 1 is upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_opening = threading.Lock()
+_limit_lock = threading.Lock()
+_reading: list[int | None] = []  # Pillow's own limit, once for each thread that reads
 
 
 def _extensions() -> tuple[str, ...]:
@@ -200,27 +201,41 @@ def _read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
-    """An open image of a size that Pillow does not refuse.
+    """An open image of a size that Pillow does not refuse, to be decoded within the context.
 
-    Pillow warns of a decompression bomb from half that size on. A large photograph is none, so the
-    limit is lifted while the header is read; `warnings` cannot be silenced safely in threads.
+    Pillow warns of a decompression bomb from half that size on; a large photograph is none.
     """
+    limit = _reading[0] if _reading else Image.MAX_IMAGE_PIXELS
     with open(path, "rb") as file:
-        file.peek(1)  # a slow disk is waited for here, by many threads at once
-        with _opening:
-            limit = Image.MAX_IMAGE_PIXELS
-            Image.MAX_IMAGE_PIXELS = None
-            try:
-                image = Image.open(file)
-            finally:
-                Image.MAX_IMAGE_PIXELS = limit
+        with _pixels_limited_to(None):
+            image = Image.open(file)
         if limit and image.width * image.height > 2 * limit:
             raise Unreadable(
                 f"{image.width:,} x {image.height:,} pixels; more than {2 * limit / 1e6:.0f} "
                 "megapixels could be a decompression bomb",
                 "make it smaller, or remove it",
             )
-        yield image
+        with _pixels_limited_to(limit and 4 * limit):  # of what hides behind another size
+            yield image
+
+
+@contextlib.contextmanager
+def _pixels_limited_to(most: int | None) -> Iterator[None]:
+    """Another limit of Pillow's until the last thread that reads is done.
+
+    The limit is one for the whole program, and so are the filters of `warnings`, which threads could
+    not set back in order.
+    """
+    with _limit_lock:
+        _reading.append(_reading[0] if _reading else Image.MAX_IMAGE_PIXELS)
+        Image.MAX_IMAGE_PIXELS = most
+    try:
+        yield
+    finally:
+        with _limit_lock:
+            before = _reading.pop()
+            if not _reading:
+                Image.MAX_IMAGE_PIXELS = before
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
@@ -243,6 +258,8 @@ def _explained(path: str | os.PathLike[str], error: Exception) -> Unreadable:
         return Unreadable("the file is empty", _REPAIR, path)
     if isinstance(error, UnidentifiedImageError):
         return Unreadable(*_recognized(start), path)
+    if isinstance(error, Image.DecompressionBombError):
+        return Unreadable("it could be a decompression bomb", "make it smaller, or remove it", path)
     return Unreadable(" ".join(cut(str(error) or type(error).__name__).split()), _REPAIR, path)
 
 

@@ -46,8 +46,10 @@ def near(path: Path) -> str:
     """`; did you mean NAME?` of what lies beside a path that leads nowhere, or nothing.
 
     The same name in another case comes first, then the same without its ending, then one of few
-    other letters.
+    other letters. Where already the folder is not there, that is what is looked for.
     """
+    if path.parent != path and not os.path.exists(path.parent):
+        return near(path.parent)
     try:
         names = os.listdir(path.parent)
     except (OSError, ValueError):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxcon.data.tones import array_to_uint8, eight_bits, is_deep
+from jaxcon.data.splits import Unreadable
+from jaxcon.data.tones import BITS, array_to_uint8, eight_bits, is_deep, tag
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,6 +22,8 @@ _CLEAR_TO_8_BITS = {
     "L;4": lambda clear: clear * 17,
     "RGB;16B": lambda clear: tuple(value >> 8 for value in clear),
 }
+# libtiff hands over the bytes in the machine's order, and Pillow 13 turns these once more.
+_IN_OUR_ORDER = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 
 
 def default_side(sizes: Iterable[Sequence[int]]) -> int:
@@ -55,9 +58,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     from PIL import Image
 
-    if image.format == "PNG" and "transparency" in image.info and (tiles := _tiles(image)):
-        rescale = _CLEAR_TO_8_BITS.get(tiles[0][3], lambda clear: clear)
-        image.info["transparency"] = rescale(image.info["transparency"])
+    _mend(image)
     image.load()
     if is_deep(image):
         image = eight_bits(image)
@@ -70,9 +71,23 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _tiles(image: Image.Image) -> list:
-    """What is still to be decoded of a file, with the layout of its bits; none once it is loaded."""
-    return getattr(image, "tile", [])
+def _mend(image: Image.Image) -> None:
+    """Sets right, or refuses, what Pillow gets wrong of a file that is open and not loaded yet."""
+    tiles = getattr(image, "tile", [])
+    if not tiles:
+        return
+    codec, _, _, layout = tiles[0]
+    layout = layout[0] if isinstance(layout, tuple) else layout
+    if image.format == "PNG" and layout in _CLEAR_TO_8_BITS and "transparency" in image.info:
+        image.info["transparency"] = _CLEAR_TO_8_BITS[layout](image.info["transparency"])
+    if codec == "raw" and layout in ("R", "G", "B") and tag(image, BITS) == 16:
+        raise Unreadable(
+            "pillow misreads 16-bit colours in planes of their own", "save it with colours together"
+        )
+    if codec == "libtiff" and layout in _IN_OUR_ORDER:
+        image.tile = [  # pyright: ignore[reportAttributeAccessIssue]
+            tile._replace(args=(_IN_OUR_ORDER[layout], *tile.args[1:])) for tile in tiles
+        ]
 
 
 def fit(image: Image.Image, side: int) -> Image.Image:

@@ -38,8 +38,8 @@ class TableImages:
         return self._files[image]
 
     def path(self, file: Identity) -> str:
-        """The first of the spellings of a file, whatever the order of the rows; from the folder."""
-        return min(self._spellings[file])
+        """One of the spellings of a file, whatever the order of the rows: from the folder if any is."""
+        return min(self._spellings[file], key=lambda path: (os.path.isabs(path), path))
 
     def _look_up(self, place: str, image: str, caption: str) -> Identity:
         for spelling in _spellings(image):
@@ -55,8 +55,8 @@ class TableImages:
         raise DataError(f"{place}: {self._missing(image, caption)}")
 
     def _from_folder(self, path: str) -> str:
-        below = os.path.join(os.path.normpath(self._folder), "")
-        return path.removeprefix(below) if path.startswith(below) else os.path.abspath(path)
+        relative = os.path.relpath(path, self._folder)
+        return os.path.abspath(path) if relative.startswith(os.pardir) else relative
 
     def _missing(self, image: str, caption: str) -> str:
         if "://" in image[:10]:

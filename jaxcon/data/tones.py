@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from PIL import Image
 
 # Tags of TIFF.
-_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 _WHITE_IS_ZERO, _SIGNED = 0, 2
 
 
 def is_deep(image: Image.Image) -> bool:
     """Whether the image has other tones than 0 to 255: 16 or 32 bits, floats, signed bytes."""
-    signed_bytes = image.mode == "L" and _tag(image, _SAMPLE_FORMAT) == _SIGNED
+    signed_bytes = image.mode == "L" and tag(image, _SAMPLE_FORMAT) == _SIGNED
     return signed_bytes or image.mode.startswith(("I", "F"))
 
 
@@ -47,7 +47,7 @@ def eight_bits(image: Image.Image) -> Image.Image:
 
     stored = np.asarray(image)
     values, low, high = _with_range(image, stored)
-    if _tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:
+    if tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:
         values = low + high - values
     tones = _scaled(values, low, high)
     if high - low > 0xFFFF and tones.min() == tones.max() and values.min() < values.max():
@@ -94,8 +94,8 @@ def _with_range(image: Image.Image, values: np.ndarray) -> tuple[np.ndarray, int
         return np.clip(values, 0, 1), 0, 1
     kind = image.format
     if kind == "TIFF":
-        bits = _tag(image, _BITS) or 8
-        signed = _tag(image, _SAMPLE_FORMAT) == _SIGNED
+        bits = tag(image, BITS) or 8
+        signed = tag(image, _SAMPLE_FORMAT) == _SIGNED
     elif kind == "FITS":
         bits, signed = (16 if "16" in image.mode else 32), True
     elif kind == "PPM":
@@ -123,7 +123,7 @@ def _require_unit(values: np.ndarray) -> None:
         )
 
 
-def _tag(image: Image.Image, number: int) -> int | None:
+def tag(image: Image.Image, number: int) -> int | None:
     """The value of a TIFF tag, the first of several; None where it is missing, or no TIFF."""
     if image.format != "TIFF":
         return None

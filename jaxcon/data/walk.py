@@ -86,7 +86,7 @@ class _Walk:
                 with os.scandir(self._path(folder)) as scan:
                     entries = sorted(scan, key=lambda entry: entry.name)
             except OSError as error:
-                self._closed.append(f"{shown(folder)}: {error.strerror}")
+                self._closed.append(f"{shown(folder or self.root)}: {error.strerror}")
                 continue
             names = {entry.name for entry in entries}
             if _RUN in names and names & _OF_A_RUN:

@@ -7,7 +7,7 @@ import numpy as np
 
 
 def tiff(pixels, *, order="<", photometric=1, sample_format=1, extra=None, turn=1, **stored):
-    """An uncompressed TIFF of one strip.
+    """A TIFF of one strip, or of one for each plane.
 
     Args:
       pixels: `[height, width]` or `[height, width, samples]`, of the dtype that is stored.
@@ -16,38 +16,32 @@ def tiff(pixels, *, order="<", photometric=1, sample_format=1, extra=None, turn=
       sample_format: 1 unsigned, 2 signed, 3 floats.
       extra: the meaning of a last sample: 1 premultiplied alpha, 2 alpha.
       turn: orientation.
-      **stored: `bits` a sample and `width` in pixels, where they are not those of the array.
+      **stored: `bits` a sample and `width` in pixels, where they are not those of the array;
+        `deflate=True` to compress; `planes=True` for samples one after the other.
     """
     height, columns, samples = (*pixels.shape, 1)[:3]
-    data = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
-    short = {
-        256: stored.get("width", columns),
-        257: height,
-        258: [stored.get("bits", 8 * pixels.itemsize)] * samples,
-        259: 1,
-    }
-    short |= {
-        262: photometric,
-        274: turn,
-        277: samples,
-        278: height,
-        339: [sample_format] * samples,
-    }
-    if extra is not None:
-        short[338] = extra
-    long = {273: 0, 279: len(data)}
-    start = 8 + 2 + 12 * len(short | long) + 4
+    planes = np.moveaxis(pixels, -1, 0) if stored.get("planes") else pixels[None]
+    strips = [plane.astype(plane.dtype.newbyteorder(order)).tobytes() for plane in planes]
+    if stored.get("deflate"):
+        strips = [zlib.compress(strip) for strip in strips]
+    lengths = [len(strip) for strip in strips]
+    tags = {256: stored.get("width", columns), 257: height, 274: turn, 277: samples, 278: height}
+    tags |= {259: 8 if stored.get("deflate") else 1, 262: photometric, 284: min(2, len(strips))}
+    tags |= {258: [stored.get("bits", 8 * pixels.itemsize)] * samples}
+    tags |= {273: [8 + sum(lengths[:i]) for i in range(len(strips))], 279: lengths}
+    tags |= {339: [sample_format] * samples} | ({338: extra} if extra is not None else {})
+    start = 8 + sum(lengths)  # of the tags, which follow the pixels; long values follow the tags
     far, entries = b"", b""
-    for tag, value in sorted((short | long).items()):
+    for tag, value in sorted(tags.items()):
         values = value if isinstance(value, list) else [value]
-        packed = struct.pack(f"{order}{len(values)}{'I' if tag in long else 'H'}", *values)
-        if len(packed) > 4:
-            packed, far = struct.pack(order + "I", start + len(far)), far + packed
-        head = struct.pack(order + "HHI", tag, 4 if tag in long else 3, len(values))
-        entries += head + (b"strip" if tag == 273 else packed.ljust(4, b"\0"))
-    entries = entries.replace(b"strip", struct.pack(order + "I", start + len(far)))
-    magic = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 8)
-    return magic + struct.pack(order + "H", len(short | long)) + entries + bytes(4) + far + data
+        packed = struct.pack(f"{order}{len(values)}I", *values)
+        if len(values) > 1:
+            place = start + 2 + 12 * len(tags) + 4 + len(far)
+            packed, far = struct.pack(order + "I", place), far + packed
+        entries += struct.pack(order + "HHI", tag, 4, len(values)) + packed
+    magic = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, start)
+    table = struct.pack(order + "H", len(tags)) + entries + bytes(4)
+    return magic + b"".join(strips) + table + far
 
 
 def png(width, rows, *, depth, colour, clear=None, size=None):

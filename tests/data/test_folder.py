@@ -211,7 +211,7 @@ def test_a_file_instead_of_a_folder(name, said, tmp_path):
 
 def test_a_folder_that_is_not_there_and_the_one_that_was_meant(tmp_path):
     (tmp_path / "Pets").mkdir()
-    for wrong in ("pets", "Pest"):
+    for wrong in ("pets", "Pest", "pets/cat"):
         with pytest.raises(DataError, match=f"there is no folder .*; did you mean {tmp_path}/Pets"):
             load(f"folder:{tmp_path}/{wrong}")
     for wrong in (f"{tmp_path}/{'x' * 300}", "~nobody-of-this-name/pets"):

@@ -41,6 +41,15 @@ GREY = {
     "signed 32-bit TIFF, big-endian": tiff(I32, order=">", sample_format=2),
     "float TIFF": tiff(F32, sample_format=3),
     "float TIFF, big-endian": tiff(F32, order=">", sample_format=3),
+    "16-bit TIFF, compressed": tiff(U16, deflate=True),
+    "16-bit TIFF, big-endian, compressed": tiff(U16, order=">", deflate=True),
+    "signed 16-bit TIFF, compressed": tiff(I16, sample_format=2, deflate=True),
+    "signed 16, big-endian, compressed": tiff(I16, order=">", sample_format=2, deflate=True),
+    "32-bit TIFF, compressed": tiff(U32, deflate=True),
+    "signed 32, big-endian, compressed": tiff(I32, order=">", sample_format=2, deflate=True),
+    "float TIFF, compressed": tiff(F32, sample_format=3, deflate=True),
+    "float, big-endian, compressed": tiff(F32, order=">", sample_format=3, deflate=True),
+    "white is zero, compressed": tiff(0xFFFF - U16, photometric=0, deflate=True),
     "white is zero, 8 bits": tiff(255 - U8, photometric=0),
     "white is zero, 16 bits": tiff(0xFFFF - U16, photometric=0),
     "white is zero, floats": tiff(1 - F32, photometric=0, sample_format=3),
@@ -49,6 +58,9 @@ GREY = {
     "10-bit PGM": pgm([0, 256, 512, 1023], 1023),
     "16-bit PGM": pgm(U16[0], 65535),
     "plain PGM": b"P2 4 1 1023\n0 256 512 1023\n",
+    "10-bit PPM": b"P6 4 1 1023\n" + np.repeat([0, 256, 512, 1023], 3).astype(">u2").tobytes(),
+    "16-bit colour TIFF": tiff(np.repeat(U16[..., None], 3, axis=2), photometric=2),
+    "16-bit colour PNG": png(4, [np.repeat(U16, 3).astype(">u2").tobytes()], depth=16, colour=2),
     "PFM": b"Pf\n4 1\n-1.0\n" + F32.tobytes(),
 }
 
@@ -72,6 +84,20 @@ def test_sixteen_bits_as_pillow_writes_them(kind, tmp_path):
     compression = {"compression": "tiff_lzw"} if kind == "TIFF" else {}
     Image.fromarray(U16).save(file, kind, **compression)
     np.testing.assert_array_equal(read(file.getvalue(), tmp_path)[0, :, 0], RAMP)
+
+
+@pytest.mark.parametrize("values", [U8, U16])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("deflate", [False, True])
+def test_planes_of_colours_are_read_or_refused(values, order, deflate, tmp_path):
+    colours = np.stack([values, values[:, ::-1], values], axis=-1)
+    content = tiff(colours, order=order, photometric=2, planes=True, deflate=deflate)
+    if values is U16 and not deflate:
+        with pytest.raises(DataError, match="pillow misreads 16-bit colours in planes"):
+            read(content, tmp_path)
+    else:
+        expected = np.stack([RAMP, RAMP[::-1], RAMP], axis=-1)
+        np.testing.assert_array_equal(read(content, tmp_path)[0], expected)
 
 
 def test_every_tone_of_16_bits_is_rounded(tmp_path):

@@ -156,6 +156,7 @@ LONG = "x" * 100_000
         ({"image": "a red circle", "caption": "images/00.png"}, "columns image and caption excha"),
         ({"image": "images/00.PNG", "caption": "a"}, "images/00.png?"),
         ({"image": "images/00", "caption": "a"}, "images/00.png?"),
+        ({"image": "Images/00.png", "caption": "a"}, "/images?"),
         ({"image": "images/0O.png", "caption": "a"}, "did you mean "),
         (
             {"image": "C:\\Users\\me\\captions.jsonl", "caption": "a"},
@@ -241,6 +242,16 @@ def test_absolute_paths_are_split_as_relative_ones_are(folder):
     absolute = load_pairs(f"folder:{folder}")
     for part in ("train", "validation", "test"):
         assert getattr(absolute, part).captions == getattr(relative, part).captions
+
+
+def test_a_table_in_this_folder_is_split_as_it_is_from_elsewhere(folder, monkeypatch):
+    write(folder, CSV)
+    expected = load_pairs(f"folder:{folder}")
+    monkeypatch.chdir(folder)
+    for name in ("folder:.", "folder:captions.csv", "folder:images/.."):
+        dataset = load_pairs(name)
+        assert dataset.test.captions == expected.test.captions
+        assert dataset.test.images.names == expected.test.images.names
 
 
 def test_accents_as_another_disk_spells_them(folder):

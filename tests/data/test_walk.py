@@ -150,6 +150,14 @@ def test_a_folder_that_may_not_be_entered_is_named(mode, public):
     assert found.left_out == ["1 folder not to be entered (dog: Permission denied)"]
 
 
+def test_a_root_that_may_not_be_entered_is_named(public):
+    (public / "pets").mkdir(mode=0o000)
+    with an_ordinary_user():
+        found = find_images(public / "pets")
+    assert found.images == []
+    assert found.left_out == [f"1 folder not to be entered ({public}/pets: Permission denied)"]
+
+
 def test_the_folders_of_runs_are_left_out(tmp_path):
     put(tmp_path, "cat/1.png", "runs/simclr/figures/a.png", "mine/b.png")
     (tmp_path / "runs" / "simclr" / "config.json").write_text("{}")
