@@ -157,7 +157,6 @@ def run(
             data_dir=config.images.data_dir,
             image_size=config.images.image_size,
         )
-        _common.say(dataset.summary())
         config, recipe = resolve(config, len(dataset.train))
         plan = _common.make_plan(config.training, examples=len(dataset.train), devices=len(devices))
         model = make_model(config.images, config.training.precision)
@@ -167,6 +166,7 @@ def run(
         workdir = open_workdir(path, _options.flat(config.images, config.loss, config.training))
     if _results.show_if_finished(workdir):
         return
+    _common.say(dataset.summary())
 
     goal = objective(config)
     trained = _common.pretrain(

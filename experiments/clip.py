@@ -173,12 +173,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             data_dir=config.pairs.data_dir,
             image_size=config.pairs.image_size,
         )
-        _common.say(dataset.summary())
         config = resolve(config, len(dataset.train))
         plan = _common.make_plan(config.training, examples=len(dataset.train), devices=len(devices))
         tokenizer = make_tokenizer(dataset, config.pairs.vocabulary, config.pairs.context_length)
-        if note := cut_note(dataset, tokenizer, config.pairs.context_length):
-            _common.say(note)
         objective = _pairs.make_objective(config.loss.loss, config.loss.temperature)
         shape = dataset.train.images.image_shape
         model = _pairs.make_model(
@@ -200,6 +197,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         workdir = open_workdir(path, settings)
     if _results.show_if_finished(workdir, _retrieval.show):
         return
+    _common.say(dataset.summary())
+    if note := cut_note(dataset, tokenizer, config.pairs.context_length):
+        _common.say(note)
 
     tokenizer.save(workdir.path / "tokenizer.json")
     captions = _pairs.caption_tokens(dataset.train, tokenizer)

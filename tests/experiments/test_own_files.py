@@ -65,16 +65,20 @@ def test_too_few_images_and_damaged_ones_are_refused_before_anything_is_written(
     assert os.listdir() == []
 
 
-def test_the_first_line_says_what_was_found(pets, capsys):
-    flags = [f"--dataset=folder:{pets}", "--workdir=run", "--encoder=vit", "--image-size=10"]
-    with pytest.raises(SystemExit):
-        simclr.main(flags)  # the encoder takes no images of this size
+def test_the_first_line_says_what_was_found(pets, capsys, monkeypatch):
+    def train(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_common, "pretrain", train)
+    flags = [f"--dataset=folder:{pets}", "--encoder=mlp"]
+    with pytest.raises(KeyboardInterrupt):
+        simclr.main([*flags, "--workdir=images"])
     assert capsys.readouterr().out == (
         "found 40 images of 2 classes (cat, dog): 28 train, 4 validation, 8 test; read at 10 x 10 "
         "pixels; files of 12 x 10; left out: 1 .csv\n"
     )
-    with pytest.raises(SystemExit):
-        clip.main([*flags, "--context-length=5"])
+    with pytest.raises(KeyboardInterrupt):
+        clip.main([*flags, "--workdir=captions", "--context-length=5"])
     assert capsys.readouterr().out.splitlines() == [
         "found 20 images with 20 captions: 14 train, 2 validation, 4 test; read at 10 x 10 pixels; "
         "table captions.csv; files of 12 x 10",
