@@ -42,7 +42,7 @@ class Found(NamedTuple):
 
     Attributes:
       images: files that Pillow reads, by their names.
-      folders: those that were entered, the root ("") among them.
+      folders: those that were entered, the root ("") among them, but for those around runs.
       left_out: phrases that say what was not taken, and why.
     """
 
@@ -57,7 +57,9 @@ def find_images(root: str | os.PathLike[str]) -> Found:
     walk.enter("")
     while walk.links:
         walk.follow(walk.links.popleft())
-    return Found(sorted(walk.images), sorted(walk.folders), list(walk.left_out()))
+    around = {str(folder) for run in walk.runs for folder in PurePosixPath(run).parents} - {"."}
+    folders = sorted(set(walk.folders) - around)
+    return Found(sorted(walk.images), folders, list(walk.left_out()))
 
 
 class _Walk:
@@ -67,10 +69,10 @@ class _Walk:
         self.root = root
         self.images: list[str] = []
         self.folders: list[str] = []
+        self.runs: list[str] = []
         self.links: deque[str] = deque()
         self._closed: list[str] = []
         self._hidden: list[str] = []
-        self._runs: list[str] = []
         self._kinds: Counter[str] = Counter()
         self._broken = self._again = self._hidden_images = 0
         self._seen: set[tuple[int, int]] = set()
@@ -90,7 +92,7 @@ class _Walk:
                 continue
             names = {entry.name for entry in entries}
             if _RUN in names and names & _OF_A_RUN:
-                self._runs.append(folder)
+                self.runs.append(folder)
                 continue
             self.folders.append(folder)
             for entry in entries:
@@ -165,8 +167,8 @@ class _Walk:
         unread = Counter({k: n for k, n in self._kinds.items() if k in UNREAD})
         for kind, count in sorted(unread.items()):
             yield f"{count:,} {kind} ({UNREAD[kind]})"
-        if self._runs:
-            yield _folders("folder", map(shown, self._runs), " of runs")
+        if self.runs:
+            yield _folders("folder", map(shown, self.runs), " of runs")
         if self._hidden:
             yield _folders("hidden or system folder", map(shown, sorted(self._hidden)))
         if self._hidden_images:

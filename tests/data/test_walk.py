@@ -165,6 +165,7 @@ def test_the_folders_of_runs_are_left_out(tmp_path):
     (tmp_path / "mine" / "config.json").write_text("{}")  # not of a run
     found = find_images(tmp_path)
     assert found.images == ["cat/1.png", "mine/b.png"]
+    assert found.folders == ["", "cat", "mine"]
     assert found.left_out == ["1 folder of runs (runs/simclr)", "1 .json"]
 
 
