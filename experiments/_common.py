@@ -4,6 +4,7 @@ An experiment hands over `init` (how its variables begin), `loss_fn` and batches
 """
 
 import dataclasses
+import hashlib
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from jaxcon.training.devices import batch_sharding, make_mesh, replicate, select
 from jaxcon.training.loop import fit
 from jaxcon.training.state import create_state
 from jaxcon.training.step import LossFn, make_train_step, shard_step
+
+_LONGEST_NAME = 100  # bytes of a run's folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +71,22 @@ def workdir_path(machine: Machine, experiment: str, dataset: str) -> Path:
     >>> print(workdir_path(Machine(), "simclr", "folder:/data/my birds/"))
     runs/simclr-folder-data-my-birds
     """
-    name = "-".join(re.findall(r"[\w.]+", f"{experiment}-{dataset}"))
+    name = _file_name("-".join(re.findall(r"[\w.]+", f"{experiment}-{dataset}")))
     return machine.workdir or Path("runs") / name
+
+
+def _file_name(text: str) -> str:
+    """Return a text as the name of a folder; of a long one the start, and a digest of the whole.
+
+    File systems allow 255 bytes, encrypted ones 143.
+
+    >>> len(_file_name("ä" * 1000)) < 100, _file_name("ä" * 1000) == _file_name("ä" * 1001)
+    (True, False)
+    """
+    if len(text.encode()) <= _LONGEST_NAME:
+        return text
+    start = text.encode()[: _LONGEST_NAME - 9].decode(errors="ignore")
+    return f"{start}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def quiet_libraries() -> None:

@@ -17,6 +17,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
+from jaxcon.data.messages import printable
+
 Config = TypeVar("Config")
 
 # Optional flags, and what `--help` says of leaving them out.
@@ -182,10 +184,10 @@ def check_training(training: Training, machine: Machine) -> None:
 
 
 def flat(*groups: Any) -> dict[str, Any]:
-    """Return the fields of several groups in one dictionary of JSON values.
+    """Return the fields of several groups in one dictionary of JSON values, as files can hold them.
 
     >>> flat(Machine(workdir=Path("runs/a")))["workdir"]
     'runs/a'
     """
     fields = {k: v for group in groups for k, v in dataclasses.asdict(group).items()}
-    return {k: str(v) if isinstance(v, Path) else v for k, v in fields.items()}
+    return {k: printable(str(v)) if isinstance(v, str | Path) else v for k, v in fields.items()}

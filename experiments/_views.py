@@ -166,6 +166,7 @@ def run(
         workdir = open_workdir(path, _options.flat(config.images, config.loss, config.training))
     if _results.show_if_finished(workdir):
         return
+    _common.say(dataset.summary())
 
     goal = objective(config)
     trained = _common.pretrain(
@@ -191,7 +192,7 @@ def run(
             workdir,
             trained,
             dataset,
-            title=f"{title} on {config.images.dataset}",
+            title=f"{title} on {dataset.name}",
             encode=lambda variables, images: model.apply(variables, images, method="encode"),
             pairs=_images.held_out_views(
                 dataset.test, recipe.transform, seed=config.training.seed, rows=goal.held_out

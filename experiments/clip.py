@@ -13,6 +13,7 @@ and 0.81 from image to text, 0.81 and 0.78 from text to image, recall@10 1.00 bo
 Reference: Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
 """
 
+import copy
 import dataclasses
 import functools
 import math
@@ -24,7 +25,7 @@ import jax.numpy as jnp
 from experiments import _common, _images, _options, _pairs, _results, _retrieval
 from jaxcon.data.captions import PairDataset, load_pairs
 from jaxcon.data.pairs import pair_batches
-from jaxcon.encoders.tokenizer import Tokenizer
+from jaxcon.encoders.tokenizer import PADDING, Tokenizer
 from jaxcon.training.checkpoint import Workdir, check_writable, open_workdir
 from jaxcon.training.loop import read_metrics
 
@@ -39,11 +40,13 @@ class Pairs:
     data_dir: _options.OptionalPath = None
     """Where datasets are prepared. Default: the user's cache folder."""
     image_size: _options.OptionalInt = None
-    """Side that images are resized to. Default: their own, at most 64."""
+    """Side that images are resized to. Default: that of most of them, at most 64."""
     encoder: _images.Encoder = "convnet"
     """Of the images; texts get a small transformer."""
     vocabulary: int = 4096
     """At most so many tokens, learned from the training captions."""
+    context_length: int = 64
+    """Tokens of a caption that are read; longer captions lose their end."""
     projection_dim: int = 128
     """Width of the embeddings that are compared."""
 
@@ -92,7 +95,7 @@ def check(config: CLIP) -> None:
     """Raise a ValueError for the first option outside of its range, or without a meaning."""
     _options.check_training(config.training, config.machine)
     _options.check_range(config.loss, "temperature", low=0)
-    _options.check_range(config.pairs, "image_size", "projection_dim", low=0)
+    _options.check_range(config.pairs, "image_size", "projection_dim", "context_length", low=0)
     _options.check_range(config.pairs, "vocabulary", low=257, open_low=False)
     if config.loss.temperature is not None:
         if config.loss.loss in ("gaussian", "csd"):
@@ -106,10 +109,25 @@ def check(config: CLIP) -> None:
             )
 
 
-def make_tokenizer(dataset: PairDataset, vocabulary: int) -> Tokenizer:
+def make_tokenizer(dataset: PairDataset, vocabulary: int, context_length: int = 64) -> Tokenizer:
     """Return the tokenizer of the training captions."""
     texts = [text for captions in dataset.train.captions for text in captions]
-    return Tokenizer.train(texts, vocabulary=vocabulary)
+    return Tokenizer.train(texts, vocabulary=vocabulary, max_length=context_length)
+
+
+def cut_note(dataset: PairDataset, tokenizer: Tokenizer, context_length: int) -> str | None:
+    """Return a line on captions that lose their end: cut, two may become one row of tokens."""
+    parts = (dataset.train, dataset.validation, dataset.test)
+    texts = [text for part in parts for captions in part.captions for text in captions]
+    longer = copy.copy(tokenizer)
+    longer.length += 1
+    count = int((longer.encode(texts)[:, -1] != PADDING).sum())
+    if not count:
+        return None
+    note = f"{count:,} of {len(texts):,} captions were cut at {tokenizer.length} tokens"
+    if tokenizer.length < context_length:
+        return f"{note}, the length of the longest to learn from"
+    return f"{note}; a larger --context-length reads more of them"
 
 
 def loss_notes(
@@ -157,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         config = resolve(config, len(dataset.train))
         plan = _common.make_plan(config.training, examples=len(dataset.train), devices=len(devices))
-        tokenizer = make_tokenizer(dataset, config.pairs.vocabulary)
+        tokenizer = make_tokenizer(dataset, config.pairs.vocabulary, config.pairs.context_length)
         objective = _pairs.make_objective(config.loss.loss, config.loss.temperature)
         shape = dataset.train.images.image_shape
         model = _pairs.make_model(
@@ -179,6 +197,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         workdir = open_workdir(path, settings)
     if _results.show_if_finished(workdir, _retrieval.show):
         return
+    _common.say(dataset.summary())
+    if note := cut_note(dataset, tokenizer, config.pairs.context_length):
+        _common.say(note)
 
     tokenizer.save(workdir.path / "tokenizer.json")
     captions = _pairs.caption_tokens(dataset.train, tokenizer)
@@ -212,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             model=model,
             objective=objective,
             tokenizer=tokenizer,
-            title=f"{config.loss.loss} on {config.pairs.dataset}",
+            title=f"{config.loss.loss} on {dataset.name}",
             notes=[note],
             settings={**settings, **_options.flat(config.machine)},
             temperature=constant,
