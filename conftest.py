@@ -18,9 +18,10 @@ def _jaxlib() -> tuple[int, ...]:
     return tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2]))
 
 
-# Nearly all the time of the tests is compilation; what is compiled runs for milliseconds. Together these
-# compile five times as fast as XLA's defaults. Whoever names an optimization level gets the defaults for
-# the rest: XLA_FLAGS=--xla_backend_optimization_level=3 tests what people run, as CI does on a sample.
+# Nearly all the time of the tests is compilation; what is compiled runs for milliseconds. Together
+# these compile several times as fast as XLA's defaults. Whoever names an optimization level gets the
+# defaults for the rest: XLA_FLAGS=--xla_backend_optimization_level=3 tests what people run, as CI does
+# on a sample.
 _QUICK = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
 if _jaxlib() < (0, 11):  # jaxlib 0.11 has no such flag, and an unknown one ends the process
     _QUICK.append("--xla_cpu_use_fusion_emitters=false")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 
 from experiments._options import Machine, Training, usage_errors
+from jaxcon.encoders import Temperature
 from jaxcon.training import optimizers
 from jaxcon.training.checkpoint import Checkpoints, Workdir
 from jaxcon.training.devices import batch_sharding, make_mesh, replicate, select_accelerator
@@ -128,7 +129,8 @@ def make_optimizer(training: Training, plan: Plan) -> Any:
         training.learning_rate, warmup_steps=plan.warmup_steps, total_steps=plan.steps
     )
     build = getattr(optimizers, training.optimizer)
-    return build(schedule, weight_decay=training.weight_decay, clip_norm=training.clip_norm)
+    optimizer = build(schedule, weight_decay=training.weight_decay, clip_norm=training.clip_norm)
+    return optimizers.keep_between(optimizer, Temperature().bounds)
 
 
 def pretrain(

@@ -20,6 +20,7 @@ from jaxcon.data.captions import PairSplit
 from jaxcon.data.pairs import CaptionTokens
 from jaxcon.diagnostics import chance_loss
 from jaxcon.encoders import Temperature, TextTransformer
+from jaxcon.encoders.layers import LayerNorm
 from jaxcon.encoders.tokenizer import Tokenizer
 from jaxcon.losses import clip_loss, csd_loss, gaussian_clip_loss, npairs_loss, siglip_loss
 from jaxcon.similarity import cosine_similarity, squared_distance
@@ -152,7 +153,7 @@ class Side(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, *, train: bool) -> Embedded:
-        features = nn.LayerNorm()(self.encoder(inputs, train=train))
+        features = LayerNorm()(self.encoder(inputs, train=train))
         scaled = nn.initializers.variance_scaling(1 / self.dim, "fan_in", "normal")
         z = nn.Dense(self.dim, kernel_init=scaled)(features)
         if self.log_std is None:
