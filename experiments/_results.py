@@ -31,9 +31,8 @@ def show_if_finished(
     workdir: Workdir, show: Callable[[Workdir, Mapping[str, Any]], None] | None = None
 ) -> bool:
     """Print the table of a finished run by `show(workdir, scores)`; return whether there is one."""
-    if not workdir.results.exists():
+    if (results := workdir.read_results()) is None:
         return False
-    results = json.loads(workdir.results.read_text())
     say(f"this run is finished: {workdir.path}")
     (show or _show)(workdir, results["scores"])
     return True

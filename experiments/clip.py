@@ -22,11 +22,20 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from experiments import _common, _images, _options, _pairs, _results, _retrieval
+from experiments import (
+    _common,
+    _ends,
+    _images,
+    _options,
+    _pairs,
+    _results,
+    _retrieval,
+    _workdir,
+)
 from jaxcon.data.captions import PairDataset, load_pairs
 from jaxcon.data.pairs import pair_batches
 from jaxcon.encoders.tokenizer import PADDING, Tokenizer
-from jaxcon.training.checkpoint import Workdir, check_writable, open_workdir
+from jaxcon.training.checkpoint import Workdir
 from jaxcon.training.loop import read_metrics
 
 
@@ -163,8 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = _options.parse(CLIP, program="clip", arguments=arguments)
     with _options.usage_errors():
         check(config)
-        path = _common.workdir_path(config.machine, "clip", config.pairs.dataset)
-        check_writable(path)
+        start_from = config.training.start_from
+        path = _common.workdir_path(config.machine, "clip", config.pairs.dataset, start_from)
+        _workdir.check_place(path)
         devices = _common.select_devices(config.machine)
         if config.pairs.dataset == "scenes":
             _common.say("loading scenes; the first time they are drawn, which takes half a minute")
@@ -173,9 +183,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             data_dir=config.pairs.data_dir,
             image_size=config.pairs.image_size,
         )
-        config = resolve(config, len(dataset.train))
-        plan = _common.make_plan(config.training, examples=len(dataset.train), devices=len(devices))
-        tokenizer = make_tokenizer(dataset, config.pairs.vocabulary, config.pairs.context_length)
+        examples = len(dataset.train)
+        config = _common.share_batch(
+            config, lambda options: resolve(options, examples), devices=len(devices)
+        )
+        plan = _common.make_plan(config.training, examples=examples, devices=len(devices))
+        start = _workdir.load_start(start_from, path)
+        tokenizer = _workdir.kept_tokenizer(path, start)
+        if tokenizer is None:
+            tokenizer = make_tokenizer(
+                dataset, config.pairs.vocabulary, config.pairs.context_length
+            )
         objective = _pairs.make_objective(config.loss.loss, config.loss.temperature)
         shape = dataset.train.images.image_shape
         model = _pairs.make_model(
@@ -192,38 +210,51 @@ def main(arguments: Sequence[str] | None = None) -> None:
             tokens=jnp.zeros((1, tokenizer.length), jnp.int32),
             train=False,
         )
-        jax.eval_shape(init, jax.random.key(0))  # are the images of a size it takes?
+        # Also: are the images of a size that the encoder takes?
+        state = _common.abstract_state(config.training, plan, init, model.apply)
         settings = _options.flat(config.pairs, config.loss, config.training)
-        workdir = open_workdir(path, settings)
-    if _results.show_if_finished(workdir, _retrieval.show):
-        return
+        network = _workdir.Network({"image": model.image, "text": model.text}, shape, tokenizer)
+        _workdir.check_fits(start, network, init)
+        workdir = _workdir.open_run(
+            path,
+            experiment="clip",
+            options=settings,
+            network=network,
+            dataset=dataset,
+            start=start,
+            needed=_common.checkpoint_space(state, path),
+        )
+        if _results.show_if_finished(workdir, _retrieval.show):
+            return
     _common.say(dataset.summary())
     if note := cut_note(dataset, tokenizer, config.pairs.context_length):
         _common.say(note)
 
-    tokenizer.save(workdir.path / "tokenizer.json")
     captions = _pairs.caption_tokens(dataset.train, tokenizer)
     chance = objective.chance(plan.batch_size)
-    run = _common.pretrain(
-        workdir,
-        config.training,
-        config.machine,
-        plan,
-        devices=devices,
-        init=init,
-        apply_fn=model.apply,
-        loss_fn=_pairs.make_loss(model, objective),
-        batches=lambda start, sharding: pair_batches(
-            dataset.train.images,
-            captions,
-            seed=config.training.seed,
-            batch_size=plan.batch_size,
-            start_step=start,
-            sharding=sharding,
-        ),
-        chance=chance,
-    )
-    if run.finished:
+    with _ends.run_errors(workdir, dataset):
+        run = _common.pretrain(
+            workdir,
+            config.training,
+            config.machine,
+            plan,
+            devices=devices,
+            init=init,
+            apply_fn=model.apply,
+            loss_fn=_pairs.make_loss(model, objective),
+            batches=lambda start, sharding: pair_batches(
+                dataset.train.images,
+                captions,
+                seed=config.training.seed,
+                batch_size=plan.batch_size,
+                start_step=start,
+                sharding=sharding,
+            ),
+            chance=chance,
+            start=start and start.variables,
+        )
+        if not run.finished or jax.process_index() != 0:
+            return
         constant = (config.loss.temperature or 1.0) if config.loss.loss == "npairs" else None
         note = loss_notes(workdir, config.loss.loss, chance, plan.batch_size, constant)
         _retrieval.conclude(

@@ -48,8 +48,18 @@ logging.getLogger("absl").addFilter(
 
 
 def default_data_dir() -> Path:
-    """`$XDG_CACHE_HOME/jaxcon`, or `~/.cache/jaxcon`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxcon"
+    """`$XDG_CACHE_HOME/jaxcon`, or `~/.cache/jaxcon`.
+
+    Raises:
+      DataError: if the account has no home folder, as in many a container.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxcon"
+    except RuntimeError:
+        raise DataError(
+            "there is no home folder to prepare datasets in; set HOME or XDG_CACHE_HOME, or name a "
+            "folder (--data-dir)"
+        ) from None
 
 
 def load_tfds(

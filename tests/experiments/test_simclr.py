@@ -69,7 +69,7 @@ def test_another_configuration_is_refused_with_the_fields(workdir, capsys):
 
 def test_its_encoder_is_loaded_as_the_readme_says(workdir):
     readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (block,) = re.findall(r"```python\n([^`]*load_variables[^`]*)```", readme)
+    (block,) = re.findall(r"```python\n([^`]*runs/simclr-digits[^`]*)```", readme)
     block = block.replace("runs/simclr-digits", str(workdir))
     digits, features = load("digits"), {}
     for name in ("train", "test"):

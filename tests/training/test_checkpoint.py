@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from collections import namedtuple
 
 import jax
 import jax.numpy as jnp
@@ -210,9 +211,11 @@ def test_trying_to_write_leaves_nothing(tmp_path):
 
 
 def test_a_full_disk_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_FREE_BYTES", 2**63)
-    with pytest.raises(ValueError, match="MiB free, a run needs at least"):
-        check_writable(tmp_path)
+    free = namedtuple("usage", "free")(100 * 2**20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    check_writable(tmp_path, needed=36 * 2**20)
+    with pytest.raises(ValueError, match="100 MiB free, a run needs at least 101"):
+        check_writable(tmp_path, needed=37 * 2**20)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
