@@ -133,5 +133,5 @@ if hasattr(lax, "pcast"):
 
     _reshard = jax.sharding.reshard
 else:
-    _to_varying = lax.pvary
+    _to_varying = lax.pvary  # pyright: ignore
     from jax.experimental.shard import reshard as _reshard  # pyright: ignore

@@ -169,7 +169,7 @@ def as_integers(value: ArrayLike, name: str, *, renumber: bool = False, dtype: A
     not what JAX makes of them.
     """
     given = value if isinstance(value, jax.Array) else np.asarray(value)
-    of_python = given.dtype == object and all(isinstance(v, int) for v in given.flat)  # 2**70, say
+    of_python = given.dtype == object and all(isinstance(v, int) for v in np.ravel(given))  # 2**70
     if not of_python and not jnp.issubdtype(given.dtype, jnp.integer):
         raise ValueError(f"{name} must be of integer dtype, got {given.dtype}")
     kept = dtype or jax.dtypes.canonicalize_dtype(np.int64 if of_python else given.dtype)

@@ -77,10 +77,10 @@ class Tile(NamedTuple):
     x: Array
     y: Array
     s: Array
-    near: Array | None
+    near: Any
 
     @property
-    def matrix(self) -> tuple[Array, Array | None]:
+    def matrix(self) -> tuple[Array, Any]:
         """What a sweep keeps of a tile."""
         return self.s, self.near
 
@@ -119,6 +119,7 @@ def tile_at(plan: Plan, rows: Side, cols: Side | None, k: Array, kept: Any = Non
     i, j = tile_index(k, rows, cols)
     row, col = take(rows, i), take(rows if cols is None else cols, j)
     x, y = operand(row), operand(col)
+    matrix: tuple[Array, Any]
     if kept is not None:
         matrix = kept
     elif plan.distances:
@@ -222,13 +223,13 @@ def results(plan: Plan, state: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def forward_sweep(
     plan: Plan, rows: Side, cols: Side | None, stores: tuple[Any, ...]
-) -> tuple[tuple[Any, ...], Array | None]:
+) -> tuple[tuple[Any, ...], Any]:
     """Adds all tiles to the stores, ``(of rows, of columns)``, or ``(of both,)`` where cols is None.
 
-    Returns the stores and, if the plan keeps them, the tiles ``[tiles, block, block]``.
+    Returns the stores and, if the plan keeps them, the matrices of all tiles, stacked.
     """
 
-    def visit(stores: tuple[Any, ...], k: Array) -> tuple[tuple[Any, ...], Array | None]:
+    def visit(stores: tuple[Any, ...], k: Array) -> tuple[tuple[Any, ...], Any]:
         tile = tile_at(plan, rows, cols, k)
         return _add_values(plan, tile, cols is None, stores), tile.matrix if plan.keep else None
 
@@ -287,7 +288,7 @@ def backward_sweep(
     cols: Side | None,
     saved: tuple[Any, ...],
     stores: tuple[Any, ...],
-    tiles: Array | None = None,
+    tiles: Any = None,
 ) -> tuple[Any, ...]:
     """Adds the gradients of all tiles to the stores. ``saved``: residuals, per side like the stores."""
 
@@ -378,7 +379,7 @@ def sweep(plan: Plan, rows: Side, cols: Side | None) -> Any:
     return _forward(plan._replace(keep=False), rows, cols)[0], rows_through(rows, cols)
 
 
-def _forward(plan: Plan, rows: Side, cols: Side | None) -> tuple[tuple[Array, ...], Array | None]:
+def _forward(plan: Plan, rows: Side, cols: Side | None) -> tuple[tuple[Array, ...], Any]:
     sides = tuple(measured(side) for side in (rows, cols) if side is not None)
     stores = tuple(empty_state(plan, side, 1 - k) for k, side in enumerate(sides))
     stores, tiles = forward_sweep(plan, sides[0], None if cols is None else sides[1], stores)

@@ -110,10 +110,10 @@ def keep_between(
 def _within(update: jax.Array, param: jax.Array, low: float, high: float) -> jax.Array:
     """The update whose sum with the parameter, as floats add, lies within the bounds."""
     update = update.astype(param.dtype)
-    low, high = jnp.asarray(low, param.dtype), jnp.asarray(high, param.dtype)
-    update = jnp.clip(param + update, low, high) - param + 0 * update  # NaN stays visible
-    update = jnp.where(param + update > high, jnp.nextafter(update, -jnp.inf), update)
-    return jnp.where(param + update < low, jnp.nextafter(update, jnp.inf), update)
+    lowest, highest = jnp.asarray(low, param.dtype), jnp.asarray(high, param.dtype)
+    update = jnp.clip(param + update, lowest, highest) - param
+    update = jnp.where(param + update > highest, jnp.nextafter(update, -jnp.inf), update)
+    return jnp.where(param + update < lowest, jnp.nextafter(update, jnp.inf), update)
 
 
 def adamw(
