@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.losses.calls import apply, arguments, cast, compiled, objective, precision
-from tests.losses.cases import each
+from tests.losses.cases import CASES, FAMILIES, each
+from tests.marks import slow_unless
 
 
 @each()
@@ -19,7 +20,11 @@ def test_ranks_are_never_promoted_silently(case):
     )
 
 
-@each(all_forms=True)
+@pytest.mark.parametrize(
+    "case",
+    slow_unless(lambda case: case.id in FAMILIES, CASES),
+    ids=lambda case: case.id,
+)
 def test_no_tracer_leaks(case):
     inputs, rows = case.inputs(), case.neutral()
     with jax.checking_leaks():
