@@ -131,7 +131,13 @@ def make_plan(training: Training, *, examples: int, devices: int) -> Plan:
             f"--batch-size={batch_size}: expected a multiple of the {devices} devices, at least 2"
             f"{proposal}"
         )
-    return Plan(examples, batch_size, training.epochs, training.warmup_epochs)
+    plan = Plan(examples, batch_size, training.epochs, training.warmup_epochs)
+    if plan.steps >= 2**31:  # they are counted in int32
+        raise ValueError(
+            f"--epochs={training.epochs}: {plan.steps:,} steps; choose at most "
+            f"{2**31 // plan.steps_per_epoch:,}"
+        )
+    return plan
 
 
 def share_batch(config: Options, resolve: Callable[[Options], Options], *, devices: int) -> Options:
@@ -238,6 +244,11 @@ def pretrain(
             folder=workdir.path,
             checkpoints=checkpoints,
             checkpoint_every=machine.checkpoint_every or max(1, plan.steps // 20),
+        )
+    if 2 * (skipped := int(result.state.skipped)) > int(result.state.step):
+        raise FloatingPointError(
+            f"{skipped} of {int(result.state.step)} losses or gradients were not finite, and their "
+            "updates not taken; try a smaller --learning-rate, or --precision=f32"
         )
     if not result.finished:
         say(

@@ -20,20 +20,10 @@ from jaxcon.training.workdir import saved_steps
 
 _UNREADABLE = "unreadable.json"
 # Of the disk and of the account, not of the program.
-_OF_THE_MACHINE = {
-    getattr(errno, name)
-    for name in (
-        "ENOSPC",
-        "EDQUOT",
-        "EROFS",
-        "EACCES",
-        "EPERM",
-        "EIO",
-        "ESTALE",
-        "EMFILE",
-        "ENFILE",
-    )
-}
+_OF_THE_MACHINE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
+    *(errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EPIPE),
+)
 
 
 def fail(text: str, *, at_once: bool = False) -> NoReturn:
@@ -72,33 +62,37 @@ def run_errors(workdir: Workdir, dataset: Dataset | PairDataset) -> Iterator[Non
 
     An image that cannot be read is noted in the folder, for it will have changed when it is repaired.
     """
-    at_once = False
     try:
         yield
         return
-    except DataError as error:
-        said = f"{error}; {_kept(workdir)} with a readable image in its place"
-        if (name := name_of(dataset, error)) is not None:
-            _note(workdir, name)
-    except (CorruptCheckpointError, FloatingPointError) as error:
-        said = str(error)
-    except OSError as error:
-        if error.errno not in _OF_THE_MACHINE:
-            ranks.end_if_another_is_gone()  # a barrier's, say
-            raise
-        at_once = True
-        place = error.filename or workdir.path
-        said = f"{place}: {error.strerror}; {_kept(workdir)} once that is mended"
     except Exception as error:
-        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
-            said = (
-                f"the device is out of memory; choose a smaller --batch-size, --image-size or "
-                f"--encoder, and another --workdir ({' '.join(str(error).split())[:160]})"
-            )
-        else:
+        said = _mendable(error, workdir, dataset)
+        if said is None:
             ranks.end_if_another_is_gone()
             raise
+        at_once = isinstance(error, OSError)
     fail(said, at_once=at_once)
+
+
+def _mendable(error: Exception, workdir: Workdir, dataset: Dataset | PairDataset) -> str | None:
+    """The line for what the user can mend; None for a bug."""
+    if not workdir.path.exists():
+        return f"{workdir.path}: the folder was removed while the run was going on"
+    if isinstance(error, DataError):
+        if (name := name_of(dataset, error)) is not None:
+            _note(workdir, name)
+        return f"{error}; {_kept(workdir)} with a readable image in its place"
+    if isinstance(error, CorruptCheckpointError | FloatingPointError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        place = error.filename or workdir.path
+        return f"{place}: {error.strerror}; {_kept(workdir)} once that is mended"
+    if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+        return (
+            "the device is out of memory; choose a smaller --batch-size, --image-size or --encoder, "
+            f"and another --workdir ({' '.join(str(error).split())[:160]})"
+        )
+    return None
 
 
 def unreadable(workdir: Any) -> list[str]:

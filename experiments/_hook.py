@@ -5,6 +5,7 @@ press Ctrl-C as well.
 """
 
 import codecs
+import contextlib
 import os
 import signal
 import socket
@@ -26,6 +27,9 @@ def install() -> None:
     """Prepare this process for being a command."""
     _installed.set()
     os.environ["MPLBACKEND"] = "agg"  # figures go into files; a notebook's setting would fail here
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     codecs.register_error("readable", _readable)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -39,8 +43,9 @@ def install() -> None:
 def leave(code: int) -> None:
     """End a command at once, without what libraries do at the end; elsewhere it returns."""
     if _installed.is_set():
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):  # nobody reads it any more
+                stream.flush()
         os._exit(code)
 
 
@@ -64,6 +69,9 @@ def _end(kind: type[BaseException], error: BaseException, trace: TracebackType |
         # As Python would end; but at once, for jax crashes when it is taken down while it compiles.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
+    if isinstance(error, BrokenPipeError):  # as of `| head`
+        _tell("error: nobody reads the output any more; the same command goes on")
+        leave(2)
     variable = next((v for v in os.environ if v.startswith("JAX_") and _blames(error, v)), None)
     if variable is not None:
         _tell(f"error: {variable}={os.environ[variable]} is set: {' '.join(str(error).split())}")
@@ -100,9 +108,11 @@ def _blames(error: BaseException, variable: str) -> bool:
 def _tell(line: str) -> None:
     if not _told.is_set():
         _told.set()
-        sys.stdout.flush()
-        sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
 
 
 def _listen() -> None:

@@ -130,6 +130,7 @@ def fill_in(
 def run(
     config: Options,
     *,
+    experiment: str,
     name: str,
     title: str,
     check: Callable[[Options], None],
@@ -140,6 +141,7 @@ def run(
 
     Args:
         config: of the command line.
+        experiment: the command.
         name: of the folder in `runs`, before the dataset's.
         title: of the page, before the dataset's name.
         check: raises a ValueError for an option that cannot work.
@@ -173,7 +175,7 @@ def run(
         _workdir.check_fits(start, network, init)
         workdir = _workdir.open_run(
             path,
-            experiment=name,
+            experiment=experiment,
             options=_options.flat(config.images, config.loss, config.training),
             network=network,
             dataset=dataset,

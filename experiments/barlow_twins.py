@@ -191,7 +191,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _common.quiet_libraries()
     config = _options.parse(BarlowTwins, program="barlow_twins", arguments=arguments)
     name = config.loss.loss
-    _views.run(config, name=name, title=name, check=check, resolve=resolve, objective=objective)
+    _views.run(
+        config,
+        experiment="barlow_twins",
+        name=name,
+        title=name,
+        check=check,
+        resolve=resolve,
+        objective=objective,
+    )
 
 
 if __name__ == "__main__":

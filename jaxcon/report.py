@@ -108,7 +108,9 @@ def write_page(path: Path, page: Page) -> None:
         "<h2>Settings</h2>",
         _settings_html(page.settings),
     ]
-    path.write_text(_PAGE.format(title=html.escape(page.title), body="\n".join(body)))
+    path.write_text(
+        _PAGE.format(title=html.escape(page.title), body="\n".join(body)), encoding="utf-8"
+    )
 
 
 def draw(path: Path, *panels: Callable[[Any], object], width: float = 6.4) -> None:

@@ -23,6 +23,7 @@ Accelerator = Literal["auto", "cpu", "gpu", "tpu"]
 
 # "gpu" is cuda alone: jax's own alias also tries rocm and oneapi, and fails on those first.
 _PLATFORMS = {"auto": None, "cpu": "cpu", "gpu": "cuda,cpu", "tpu": "tpu,cpu"}
+_MOST = 512  # virtual devices; thousands take jax minutes to make
 _INSTALL = {"gpu": "pip install 'jax[cuda13]'", "tpu": "pip install 'jax[tpu]'"}
 
 
@@ -163,13 +164,18 @@ def _configure(name: Accelerator, num_devices: int | None) -> None:
     if jax.distributed.is_initialized():
         return
     cluster = cluster_arguments()
+    wanted = 1 if num_devices is None else max(1, num_devices // _processes(cluster))
     try:
         if name != "auto":
             jax.config.update("jax_platforms", _PLATFORMS[name])
         if num_devices is not None:
-            jax.config.update("jax_num_cpu_devices", max(1, num_devices // _processes(cluster)))
+            jax.config.update("jax_num_cpu_devices", min(wanted, _MOST))
     except RuntimeError:
         return  # jax is in use already: what it has is checked by the caller
+    if wanted > _MOST:
+        raise ValueError(
+            f"num_devices: {wanted} asked for in one process; a CPU is divided into at most {_MOST}"
+        )
     if cluster is not None:
         ranks.join(cluster)
 
