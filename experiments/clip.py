@@ -21,12 +21,21 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from experiments import _common, _images, _options, _pairs, _results, _retrieval
+from experiments import _common, _facts, _images, _options, _pairs, _results, _retrieval_page
 from jaxcon.data.captions import PairDataset, load_pairs
 from jaxcon.data.pairs import pair_batches
 from jaxcon.encoders.tokenizer import Tokenizer
 from jaxcon.training.checkpoint import Workdir, check_writable, open_workdir
 from jaxcon.training.loop import read_metrics
+
+# What the losses are called in a heading.
+TITLES = {
+    "clip": "CLIP",
+    "siglip": "SigLIP",
+    "npairs": "N-pairs",
+    "gaussian": "Gaussian CLIP",
+    "csd": "PCME++",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +49,9 @@ class Pairs:
     """Where datasets are prepared. Default: the user's cache folder."""
     image_size: _options.OptionalInt = None
     """Side that images are resized to. Default: their own, at most 64."""
-    encoder: _images.Encoder = "convnet"
-    """Of the images; texts get a small transformer."""
+    encoder: _images.Encoder = "layout_convnet"
+    """Of the images; texts get a small transformer. layout_convnet tells where things lie, as
+    captions do; see --help of experiments.simclr for the others."""
     vocabulary: int = 4096
     """At most so many tokens, learned from the training captions."""
     projection_dim: int = 128
@@ -177,10 +187,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         jax.eval_shape(init, jax.random.key(0))  # are the images of a size it takes?
         settings = _options.flat(config.pairs, config.loss, config.training)
         workdir = open_workdir(path, settings)
-    if _results.show_if_finished(workdir, _retrieval.show):
+    if _results.show_if_finished(workdir, _retrieval_page.show):
         return
 
     tokenizer.save(workdir.path / "tokenizer.json")
+    setup = _facts.Setup(
+        encoder=config.pairs.encoder,
+        beside="a text transformer",
+        parameters=_facts.count_parameters(init),
+        image_shape=shape,
+        images=(len(dataset.train), len(dataset.validation), len(dataset.test)),
+        with_what=_facts.with_captions(dataset),
+        plan=plan,
+        devices=devices,
+    )
+    for line in _facts.announce(setup):
+        _common.say(line)
     captions = _pairs.caption_tokens(dataset.train, tokenizer)
     chance = objective.chance(plan.batch_size)
     run = _common.pretrain(
@@ -205,15 +227,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if run.finished:
         constant = (config.loss.temperature or 1.0) if config.loss.loss == "npairs" else None
         note = loss_notes(workdir, config.loss.loss, chance, plan.batch_size, constant)
-        _retrieval.conclude(
+        _retrieval_page.conclude(
             workdir,
             run,
             dataset,
             model=model,
             objective=objective,
             tokenizer=tokenizer,
-            title=f"{config.loss.loss} on {config.pairs.dataset}",
+            title=f"{TITLES[config.loss.loss]} on {_facts.dataset_title(config.pairs.dataset)}",
+            seed=config.training.seed,
             notes=[note],
+            facts=_facts.facts(setup, workdir.path / "times.json"),
             settings={**settings, **_options.flat(config.machine)},
             temperature=constant,
             candidates=plan.batch_size
