@@ -53,8 +53,8 @@ def announce(setup: Setup) -> list[str]:
     plan, (height, width, _) = setup.plan, setup.image_shape
     lines = [
         f"training {setup.encoder} with {setup.beside}, {setup.parameters:,} parameters, on "
-        f"{setup.images[0]:,} images of {width} x {height} pixels: {plan.steps:,} steps of "
-        f"{plan.batch_size}, {plan.epochs} epochs, on {_devices(setup.devices)}"
+        f"{setup.images[0]:,} images of {width} x {height} pixels: {_plan(plan)}, on "
+        f"{_devices(setup.devices)}"
     ]
     on_cpu = setup.devices[0].platform == "cpu"
     if on_cpu and setup.encoder in _SLOW_ON_CPU and max(height, width) >= _LARGE:
@@ -75,13 +75,12 @@ def facts(setup: Setup, times: Path) -> dict[str, str]:
     plan, (height, width, _) = setup.plan, setup.image_shape
     train, validation, test = setup.images
     with_what = f"; {setup.with_what}" if setup.with_what else ""
-    rise = f"; the learning rate rises over the first {plan.warmup_steps:,} steps"
+    rise = f"; the learning rate rises over {_counted(plan.warmup_steps, 'step')}"
     return {
         "Data": f"{train:,} training, {validation:,} validation and {test:,} test images of "
         f"{width} x {height} pixels{with_what}",
         "Network": f"{setup.encoder} with {setup.beside}, {setup.parameters:,} parameters",
-        "Training": f"{plan.steps:,} steps of {plan.batch_size}, {plan.epochs} epochs"
-        f"{rise if plan.warmup_steps else ''}",
+        "Training": _plan(plan) + (rise if plan.warmup_steps else ""),
         "Time": _time(times, plan.batch_size),
         "Device": _devices(setup.devices),
         "Software": ", ".join(_versions()),
@@ -112,6 +111,19 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def _plan(plan: Plan) -> str:
+    steps, epochs = _counted(plan.steps, "step"), _counted(plan.epochs, "epoch")
+    return f"{steps} of {plan.batch_size}, {epochs}"
+
+
+def _counted(number: int, noun: str) -> str:
+    """
+    >>> _counted(1, "step"), _counted(1200, "step")
+    ('1 step', '1,200 steps')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _time(times: Path, batch_size: int) -> str:
     sessions = read_times(times)
     if not sessions:
@@ -129,10 +141,10 @@ def _devices(devices: Sequence[Any]) -> str:
     >>> _devices(jax.devices("cpu")[:1]).startswith("1 CPU device (")
     True
     """
-    first, plural = devices[0], "s" if len(devices) > 1 else ""
-    if first.platform == "cpu":
-        return f"{len(devices)} CPU device{plural} ({os.cpu_count()} cores)"
-    return f"{len(devices)} {first.platform.upper()} device{plural} ({first.device_kind})"
+    first = devices[0]
+    cpu = first.platform == "cpu"
+    what = _counted(os.cpu_count() or 1, "core") if cpu else first.device_kind
+    return f"{_counted(len(devices), f'{first.platform.upper()} device')} ({what})"
 
 
 def _versions() -> list[str]:
@@ -145,7 +157,7 @@ def with_classes(class_names: Sequence[str] | None) -> str:
     >>> with_classes(("cat", "dog")), with_classes(None)
     ('2 classes', 'no classes')
     """
-    return "no classes" if class_names is None else f"{len(class_names)} classes"
+    return "no classes" if class_names is None else f"{len(class_names):,} classes"
 
 
 def with_captions(dataset: PairDataset) -> str:

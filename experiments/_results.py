@@ -107,6 +107,7 @@ def conclude(
 
     features = {kind: kinds[kind].test for kind in ("untrained encoder", "trained encoder")}
     shown = _examples.spread(len(checked), _figures.COMPARED, _of_rows(dataset.test, checked))
+    by_class = "" if dataset.class_names is None else ", in the order of their classes"
     drawings: list[_figures.Drawing] = [
         ("views", lambda: _figures.input_views(dataset.train, views, dataset.class_names)),
         ("loss", lambda: _figures.loss_curve(workdir.figures, workdir.metrics, candidates)),
@@ -117,7 +118,7 @@ def conclude(
                 {when: (z1[shown], z2[shown]) for when, (z1, z2) in embeddings.items()},
                 rows="one view",
                 columns="another view",
-                of=f"two views of {len(shown)} test images",
+                of=f"two views of {len(shown)} test images{by_class}",
             ),
         ),
         *more,

@@ -1,6 +1,5 @@
 """The end of a run on images and captions: its table on the console, its figures and its page."""
 
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -230,7 +229,9 @@ def _captions(
 
 
 def _cut(text: str) -> str:
-    return textwrap.shorten(text, _LONGEST, placeholder="…")
+    """A long caption's start; not by words, which Chinese does not divide by blanks."""
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def _deviations(

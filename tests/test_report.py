@@ -105,7 +105,7 @@ def test_a_picture_of_any_size_is_the_picture(shape, dtype):
         np.testing.assert_array_equal(stored.reshape(shape), values)
     else:
         assert max(stored.shape) == 192
-    assert 0 < int(re.findall(r'width="([0-9]+)"', text)[0]) <= 80
+    assert 0 < int(re.findall(r'width="([0-9]+)"', text)[0]) <= 68
 
 
 def test_the_page_is_written_where_the_locale_knows_ascii_alone(tmp_path):

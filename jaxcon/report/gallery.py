@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxcon.report.text import escape
 
-_SHOWN = 80  # pixels of the page, about, for a small picture
+_SHOWN = 68  # pixels of the page for a picture, about: two columns of six stand side by side
 _STORED = 192  # pixels of a side: more would only make the page heavy
 _FINE = 32  # below, pixels are what there is to see: they are not blurred
 
@@ -109,7 +109,7 @@ def _shown_width(height: int, width: int) -> int:
     """Pixels of the page: a whole number for each of a small picture's.
 
     >>> _shown_width(8, 8), _shown_width(64, 64), _shown_width(224, 224)
-    (80, 64, 80)
+    (64, 64, 68)
     """
     longer = max(height, width)
     scale = _SHOWN // longer if longer <= _SHOWN else _SHOWN / longer

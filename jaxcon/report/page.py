@@ -88,7 +88,7 @@ h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
 p { max-width: 46rem; }
 .summary { font-size: 1.1rem; }
 .scroll { overflow-x: auto; }
-.columns { display: flex; flex-wrap: wrap; gap: 0 2rem; }
+.columns { display: flex; flex-wrap: wrap; gap: 0 1.5rem; }
 .columns > .scroll { max-width: 100%; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .45rem .9rem; text-align: right; white-space: nowrap;
@@ -100,12 +100,14 @@ figure { margin: 2rem 0 0; }
 figure > img { display: block; width: 100%; height: auto; }
 figcaption { color: #4b5563; font-size: .92rem; margin-top: .4rem; max-width: 46rem; }
 .gallery { margin: 0; }
-.gallery th, .gallery td { border: 0; padding: .3rem .6rem .3rem 0; text-align: left;
+.gallery th, .gallery td { border: 0; padding: .3rem .3rem .3rem 0; text-align: left;
   vertical-align: top; white-space: normal; font-size: .85rem; line-height: 1.3; }
-.gallery th { font-weight: 400; color: #1f2937; max-width: 20rem; }
+.gallery th { font-weight: 400; color: #1f2937; max-width: 20rem; padding-right: .8rem; }
 .gallery td { color: #4b5563; }
+.gallery .after { padding-left: .6rem; }
 .gallery img { display: block; margin: 3px; }
-.gallery span { display: block; max-width: 6rem; margin: .2rem 3px 0; overflow-wrap: anywhere; }
+.gallery span { display: block; max-width: 4.4rem; font-size: .78rem;
+  margin: .2rem 3px 0; overflow-wrap: anywhere; }
 .gallery p { margin: 0 0 .2rem; color: #1f2937; overflow-wrap: anywhere; }
 .gallery .framed { outline: 3px solid #16a34a; }
 .gallery .coarse { image-rendering: pixelated; }

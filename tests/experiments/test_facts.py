@@ -45,7 +45,7 @@ def test_what_is_slow_on_a_cpu_is_told_before_it_is_waited_for(encoder, side, wa
 
 def test_the_warm_up_is_a_number_of_steps():
     assert _facts.facts(setup(), NOWHERE)["Training"] == (
-        "600 steps of 128, 60 epochs; the learning rate rises over the first 40 steps"
+        "600 steps of 128, 60 epochs; the learning rate rises over 40 steps"
     )
 
 
