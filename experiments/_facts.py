@@ -23,7 +23,8 @@ class Setup(NamedTuple):
     """What is known of a run before its first step.
 
     Attributes:
-        encoder: as the flag names it, and what is trained beside it.
+        encoder: as the flag names it.
+        beside: what is trained with it.
         parameters: numbers that are learned.
         image_shape: (height, width, channels).
         images: of the training, validation and test split.
