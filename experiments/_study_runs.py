@@ -70,7 +70,7 @@ class Laboratory:
         dataset: PairDataset,
         devices: Sequence[Any],
         *,
-        encoder: _images.Encoder = "convnet",
+        encoder: _images.Encoder = "layout_convnet",
         vocabulary: int = VOCABULARY,
     ):
         texts = [text for captions in dataset.train.captions for text in captions]

@@ -25,11 +25,12 @@ import jax.numpy as jnp
 from experiments import (
     _common,
     _ends,
+    _facts,
     _images,
     _options,
     _pairs,
     _results,
-    _retrieval,
+    _retrieval_page,
     _workdir,
 )
 from jaxcon.data.captions import PairDataset, load_pairs
@@ -37,6 +38,15 @@ from jaxcon.data.pairs import pair_batches
 from jaxcon.encoders.tokenizer import PADDING, Tokenizer
 from jaxcon.training.checkpoint import Workdir
 from jaxcon.training.loop import read_metrics
+
+# What the losses are called in a heading.
+TITLES = {
+    "clip": "CLIP",
+    "siglip": "SigLIP",
+    "npairs": "N-pairs",
+    "gaussian": "Gaussian CLIP",
+    "csd": "PCME++",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +60,9 @@ class Pairs:
     """Where datasets are prepared. Default: the user's cache folder."""
     image_size: _options.OptionalInt = None
     """Side that images are resized to. Default: that of most of them, at most 64."""
-    encoder: _images.Encoder = "convnet"
-    """Of the images; texts get a small transformer."""
+    encoder: _images.Encoder = "layout_convnet"
+    """Of the images; texts get a small transformer. layout_convnet tells where things lie, as
+    captions do; see --help of experiments.simclr for the others."""
     vocabulary: int = 4096
     """At most so many tokens, learned from the training captions."""
     context_length: int = 64
@@ -224,12 +235,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
             start=start,
             needed=_common.checkpoint_space(state, path),
         )
-        if _results.show_if_finished(workdir, _retrieval.show):
+        if _results.show_if_finished(workdir, _retrieval_page.show):
             return
     _common.say(dataset.summary())
     if note := cut_note(dataset, tokenizer, config.pairs.context_length):
         _common.say(note)
 
+    setup = _facts.Setup(
+        encoder=config.pairs.encoder,
+        beside="a text transformer",
+        parameters=_facts.count_parameters(init),
+        image_shape=shape,
+        images=(len(dataset.train), len(dataset.validation), len(dataset.test)),
+        with_what=_facts.with_captions(dataset),
+        plan=plan,
+        devices=devices,
+    )
+    for line in _facts.announce(setup):
+        _common.say(line)
     captions = _pairs.caption_tokens(dataset.train, tokenizer)
     chance = objective.chance(plan.batch_size)
     with _ends.run_errors(workdir, dataset):
@@ -257,15 +280,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return
         constant = (config.loss.temperature or 1.0) if config.loss.loss == "npairs" else None
         note = loss_notes(workdir, config.loss.loss, chance, plan.batch_size, constant)
-        _retrieval.conclude(
+        _retrieval_page.conclude(
             workdir,
             run,
             dataset,
             model=model,
             objective=objective,
             tokenizer=tokenizer,
-            title=f"{config.loss.loss} on {dataset.name}",
+            title=f"{TITLES[config.loss.loss]} on {_facts.dataset_title(config.pairs.dataset)}",
+            seed=config.training.seed,
             notes=[note],
+            facts=_facts.facts(setup, workdir.path / "times.json"),
             settings={**settings, **_options.flat(config.machine)},
             temperature=constant,
             candidates=plan.batch_size
