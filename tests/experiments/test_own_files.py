@@ -73,13 +73,13 @@ def test_the_first_line_says_what_was_found(pets, capsys, monkeypatch):
     flags = [f"--dataset=folder:{pets}", "--encoder=mlp"]
     with pytest.raises(KeyboardInterrupt):
         simclr.main([*flags, "--workdir=images"])
-    assert capsys.readouterr().out == (
+    assert capsys.readouterr().out.splitlines()[0] == (
         "found 40 images of 2 classes (cat, dog): 28 train, 4 validation, 8 test; read at 10 x 10 "
-        "pixels; files of 12 x 10; left out: 1 .csv\n"
+        "pixels; files of 12 x 10; left out: 1 .csv"
     )
     with pytest.raises(KeyboardInterrupt):
         clip.main([*flags, "--workdir=captions", "--context-length=5"])
-    assert capsys.readouterr().out.splitlines() == [
+    assert capsys.readouterr().out.splitlines()[:2] == [
         "found 20 images with 20 captions: 14 train, 2 validation, 4 test; read at 10 x 10 pixels; "
         "table captions.csv; files of 12 x 10",
         "20 of 20 captions were cut at 5 tokens; a larger --context-length reads more of them",

@@ -69,9 +69,10 @@ def test_the_table_compares_three_kinds_of_features(workdir):
 
 def test_it_says_what_will_be_trained_before_it_trains_and_the_scores_before_it_draws(run):
     lines = [line for line in run[1].splitlines() if line]
-    assert lines[0].startswith("training mlp with a projection head, ")
+    assert lines[0].startswith("found 1,797 images of 10 classes")
+    assert lines[1].startswith("training mlp with a projection head, ")
     for words in ("on 1,259 images of 8 x 8 pixels", "18 steps of 128, 2 epochs", "1 CPU device"):
-        assert words in lines[0]
+        assert words in lines[1]
     order = [next(i for i, line in enumerate(lines) if words in line) for words in ORDER]
     assert order == sorted(order)
     assert lines[-1] == f"report: {run[0] / 'report.html'}"
