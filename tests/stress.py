@@ -100,7 +100,9 @@ class Runs:
         return max(saved_steps(self.folder / "checkpoints"), default=0)
 
 
-def kill_one(folder: Path, *, kills: int, in_save: int, seed: int = 0) -> str:
+def kill_one(
+    folder: Path, *, kills: int, in_save: int, seed: int = 0, tell: Callable[[str], Any] = len
+) -> str:
     """SIGKILL a run at random moments, at least `in_save` of them in a save, and let it end.
 
     Raises:
@@ -120,6 +122,7 @@ def kill_one(folder: Path, *, kills: int, in_save: int, seed: int = 0) -> str:
             process.wait()
             done, saves = done + 1, saves + run.saving()
         assert run.finish() == expected, f"round {rounds}"
+        tell(f"... {done} kills, {saves} of them in a save, in {rounds} runs\n")
         shutil.rmtree(run.folder)
     assert saves >= in_save, f"{saves} of {done} kills were in a save"
     return f"{done} kills, {saves} of them in a save, in {rounds} runs: the same parameters"
@@ -291,7 +294,8 @@ def run_all(given: argparse.Namespace) -> Iterator[str]:
         if given.rank_kills or given.stops:
             yield stop_ranks(folder, kills=given.rank_kills, stops=given.stops, seed=given.seed)
         if given.kills:
-            yield kill_one(folder, kills=given.kills, in_save=given.in_save, seed=given.seed)
+            settings = {"kills": given.kills, "in_save": given.in_save, "seed": given.seed}
+            yield kill_one(folder, **settings, tell=sys.stderr.write)
 
 
 if __name__ == "__main__":

@@ -263,13 +263,24 @@ def load_newest(workdir: str | Path) -> tuple[int, dict[str, Any]]:
         raise ValueError(
             f"{workdir}: expected the folder of a run (its --workdir), found no checkpoint there"
         )
-    with _quiet(), Checkpoints(folder, read_only=True) as checkpoints:
-        found = checkpoints.load()
+    found = _load_moving(folder)
     assert found is not None
     step, leaves = found
     tree = traverse_util.unflatten_dict(leaves, sep=".")
     tree = tree.get("ema", tree)
     return step, {kind: tree.get(kind, {}) for kind in ("params", "batch_stats")}
+
+
+def _load_moving(folder: Path) -> tuple[int, dict[str, np.ndarray]] | None:
+    """Load the newest step; again where a run that is going on swept it away meanwhile."""
+    while True:
+        steps = saved_steps(folder)
+        try:
+            with _quiet(), Checkpoints(folder, read_only=True) as checkpoints:
+                return checkpoints.load()
+        except CorruptCheckpointError:
+            if saved_steps(folder) == steps:
+                raise
 
 
 @contextlib.contextmanager

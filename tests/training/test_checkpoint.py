@@ -192,6 +192,23 @@ def test_damage_is_passed_over_and_left_where_it_is(saved, capsys):
     assert state_hash(variables) == state_hash(dict(states[1].variables(average=True)))
 
 
+def test_a_run_that_goes_on_may_sweep_away_what_is_being_read(saved, monkeypatch):
+    folder, states = saved
+    load, calls = Checkpoints.load, []
+
+    def swept(checkpoints):
+        calls.append(1)
+        if len(calls) == 1:
+            shutil.rmtree(folder / "1")
+            shutil.copytree(folder / "2", folder / "3")
+            raise CorruptCheckpointError("all of them vanished")
+        return load(checkpoints)
+
+    monkeypatch.setattr(Checkpoints, "load", swept)
+    variables = load_variables(folder.parent)
+    assert state_hash(variables) == state_hash(dict(states[2].variables(average=True)))
+
+
 def test_a_folder_without_a_run_has_no_variables(tmp_path):
     with pytest.raises(ValueError, match="found no checkpoint there"):
         load_variables(tmp_path / "none")
