@@ -4,6 +4,7 @@ An experiment hands over `init` (how its variables begin), `loss_fn` and batches
 """
 
 import dataclasses
+import hashlib
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 
 from experiments._options import Machine, Training
+from jaxcon.encoders import Temperature
 from jaxcon.training import optimizers
 from jaxcon.training.checkpoint import KEPT, Checkpoints, Workdir, state_bytes
 from jaxcon.training.devices import batch_sharding, make_mesh, replicate, select_accelerator
@@ -23,6 +25,8 @@ from jaxcon.training.step import LossFn, make_train_step, shard_step
 from jaxcon.training.workdir import saved_steps
 
 Options = TypeVar("Options", bound=Any)  # a dataclass with the group `training`
+
+_LONGEST_NAME = 100  # bytes of a run's folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +80,23 @@ def workdir_path(
     >>> print(workdir_path(Machine(), "simclr", "digits", Path("runs/simclr-digits")))
     runs/simclr-digits-from-simclr-digits
     """
-    name = "-".join(re.findall(r"[\w.]+", f"{experiment}-{dataset}"))
     after = f"-from-{absolute(start_from).name}" if start_from else ""
-    return machine.workdir or Path("runs") / f"{name}{after}"
+    name = "-".join(re.findall(r"[\w.]+", f"{experiment}-{dataset}"))
+    return machine.workdir or Path("runs") / _file_name(f"{name}{after}")
+
+
+def _file_name(text: str) -> str:
+    """Return a text as the name of a folder; of a long one the start, and a digest of the whole.
+
+    File systems allow 255 bytes, encrypted ones 143.
+
+    >>> len(_file_name("ä" * 1000)) < 100, _file_name("ä" * 1000) == _file_name("ä" * 1001)
+    (True, False)
+    """
+    if len(text.encode()) <= _LONGEST_NAME:
+        return text
+    start = text.encode()[: _LONGEST_NAME - 9].decode(errors="ignore")
+    return f"{start}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def quiet_libraries() -> None:
@@ -169,7 +187,8 @@ def make_optimizer(training: Training, plan: Plan) -> Any:
         training.learning_rate, warmup_steps=plan.warmup_steps, total_steps=plan.steps
     )
     build = getattr(optimizers, training.optimizer)
-    return build(schedule, weight_decay=training.weight_decay, clip_norm=training.clip_norm)
+    optimizer = build(schedule, weight_decay=training.weight_decay, clip_norm=training.clip_norm)
+    return optimizers.keep_between(optimizer, Temperature().bounds)
 
 
 def pretrain(

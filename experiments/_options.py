@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 
 from experiments._ends import usage_errors as usage_errors
+from jaxcon.data.messages import printable
 
 Config = TypeVar("Config")
 
@@ -176,10 +177,10 @@ def check_training(training: Training, machine: Machine) -> None:
 
 
 def flat(*groups: Any) -> dict[str, Any]:
-    """Return the fields of several groups in one dictionary of JSON values.
+    """Return the fields of several groups in one dictionary of JSON values, as files can hold them.
 
     >>> flat(Machine(workdir=Path("runs/a")))["workdir"]
     'runs/a'
     """
     fields = {k: v for group in groups for k, v in dataclasses.asdict(group).items()}
-    return {k: str(v) if isinstance(v, Path) else v for k, v in fields.items()}
+    return {k: printable(str(v)) if isinstance(v, str | Path) else v for k, v in fields.items()}

@@ -184,14 +184,8 @@ def make_model(
         "axis_name": "batch",
         "dtype": jnp.bfloat16 if precision == "bf16" else None,
     }
-    # Captions tell where things are: the map keeps its layout. Patches and narrow blocks make it
-    # affordable.
-    patch = 4 if side % 4 == 0 else 1
-    small: dict[str, Any] = {"patch": patch, "narrow": (32, 32, 64), "layout": True}
-    if encoder != "convnet":
-        small = {}
     return DualEncoder(
-        image=Side(_images.make_encoder(encoder, **small, **settings), dim, objective.log_std),
+        image=Side(_images.make_encoder(encoder, side=side, **settings), dim, objective.log_std),
         text=Side(
             TextTransformer(vocabulary, dim=64, depth=1, heads=2, **settings),
             dim,

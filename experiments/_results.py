@@ -10,32 +10,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import _images
+from experiments import _examples, _figures, _images
 from experiments._common import Run, say
-from jaxcon import plots, report
-from jaxcon.augment import to_float
-from jaxcon.data.splits import Dataset
-from jaxcon.diagnostics import collapse_report
-from jaxcon.similarity import cosine_similarity
+from experiments._verdict import CHECKED, verdict
+from jaxcon import report
+from jaxcon.augment import Transform, to_float
+from jaxcon.data.splits import Dataset, Split
 from jaxcon.training.checkpoint import Workdir, write_text
-from jaxcon.training.loop import read_metrics
 
-Pairs = tuple[np.ndarray, np.ndarray]
+Pairs = _examples.Pairs
 # From a folder for figures and pairs of embeddings, before and after, to figures and sentences.
-Describe = Callable[[Path, Mapping[str, Pairs]], tuple[Sequence[report.Figure], Sequence[str]]]
-_COMPARED = 32  # pairs in a heat-map: as many as can be told apart
-_MAPPED = 1000  # test images in a map: t-SNE's time grows faster than its use
+Describe = Callable[[Path, Mapping[str, Pairs]], tuple[Sequence[_figures.Drawing], Sequence[str]]]
+_LEAST_MAPPED = 4  # images of a map in the plane
 
 
 def show_if_finished(
-    workdir: Workdir, show: Callable[[Workdir, Mapping[str, Any]], None] | None = None
+    workdir: Workdir, show: Callable[[Mapping[str, Any]], None] | None = None
 ) -> bool:
-    """Print the table of a finished run by `show(workdir, scores)`; return whether there is one."""
-    if (results := workdir.read_results()) is None:
+    """Print the results of a finished run by `show`; return whether there are any, and a page."""
+    if (results := workdir.read_results()) is None or not page_path(workdir).exists():
         return False
     say(f"this run is finished: {workdir.path}")
-    (show or _show)(workdir, results["scores"])
+    tell(results, show or _show)
+    say(f"\nreport: {page_path(workdir)}")
     return True
+
+
+def page_path(workdir: Workdir) -> Path:
+    """Return where the page of a run is; one that is missing is drawn again."""
+    return workdir.path / "report.html"
 
 
 def conclude(
@@ -45,23 +48,27 @@ def conclude(
     *,
     title: str,
     encode: Callable[[Any, jax.Array], tuple[Any, Any]],
-    pairs: Pairs,
+    transform: Transform,
+    seed: int,
     temperature: float,
+    facts: Mapping[str, str],
     settings: Mapping[str, Any],
     candidates: int | None,
     describe: Describe,
 ) -> None:
-    """Evaluate frozen features before and after, draw, write the page, mark the run finished.
+    """Evaluate frozen features before and after, mark the run finished, draw, write the page.
 
     Args:
         workdir: of the run.
         run: what training made.
-        dataset: labels may be missing: then the page shows neighbours in place of the table.
+        dataset: labels may be missing: then the page has no table.
         title: of the page.
         encode: from variables and images in [0, 1] to the features that are evaluated, and to the
             embeddings that the loss sees.
-        pairs: two views of some test images.
+        transform: that the views are made by.
+        seed: of the views that are compared.
         temperature: of the loss, for the collapse report.
+        facts: of `_facts`.
         settings: to list on the page.
         candidates: K of the chance level ln K; None where chance is another.
         describe: what else the page shows.
@@ -71,125 +78,139 @@ def conclude(
     def outputs(variables: Any, images: np.ndarray) -> tuple[Any, Any]:
         return jitted(variables, to_float(jnp.asarray(images)))
 
-    before, after = functools.partial(outputs, run.before), functools.partial(outputs, run.after)
+    applied = {
+        "before": functools.partial(outputs, run.before),
+        "after": functools.partial(outputs, run.after),
+    }
     kinds = {
         "raw pixels": _images.map_dataset(_images.raw_pixels, dataset),
-        "untrained encoder": _images.map_dataset(lambda x: before(x)[0], dataset),
-        "trained encoder": _images.map_dataset(lambda x: after(x)[0], dataset),
+        "untrained encoder": _images.map_dataset(lambda x: applied["before"](x)[0], dataset),
+        "trained encoder": _images.map_dataset(lambda x: applied["after"](x)[0], dataset),
     }
     scores: dict[str, Any] = {}
     if dataset.class_names is not None:
         say("evaluating frozen features")
         scores = {kind: _images.evaluate(value, dataset) for kind, value in kinds.items()}
-    say("drawing figures")
-    embeddings = {"before": _embed(before, pairs), "after": _embed(after, pairs)}
-    shown = {when: (z1[:_COMPARED], z2[:_COMPARED]) for when, (z1, z2) in embeddings.items()}
-    figures, notes = describe(workdir.figures, embeddings)
+    views = _examples.make_views(transform, seed=seed)
+    checked = _examples.spread(len(dataset.test), CHECKED, dataset.test.labels)
+    embeddings = _embed(applied, views, dataset.test, checked)
+    more, sentences = describe(workdir.figures, embeddings)
+    judged = verdict(
+        *embeddings["after"],
+        temperature,
+        of="test images",
+        total=len(dataset.test),
+        scores=scores,
+    )
+    results = {"scores": scores, "notes": [*judged, *sentences]}
+    finish(workdir, results, _show)
+
+    features = {kind: kinds[kind].test for kind in ("untrained encoder", "trained encoder")}
+    shown = _examples.spread(len(checked), _figures.COMPARED, _of_rows(dataset.test, checked))
+    by_class = "" if dataset.class_names is None else ", in the order of their classes"
+    drawings: list[_figures.Drawing] = [
+        ("views", lambda: _figures.input_views(dataset.train, views, dataset.class_names)),
+        ("loss", lambda: _figures.loss_curve(workdir.figures, workdir.metrics, candidates)),
+        (
+            "similarity",
+            lambda: _figures.heatmaps(
+                workdir.figures,
+                {when: (z1[shown], z2[shown]) for when, (z1, z2) in embeddings.items()},
+                rows="one view",
+                columns="another view",
+                of=f"two views of {len(shown)} test images{by_class}",
+            ),
+        ),
+        *more,
+        (
+            "neighbours",
+            lambda: _figures.neighbours(
+                dataset.test, features["trained encoder"], dataset.class_names
+            ),
+        ),
+    ]
+    if scores and len(dataset.test) >= _LEAST_MAPPED:
+        drawings.append(
+            ("embedding", lambda: _figures.embedding_map(workdir.figures, features, dataset))
+        )
     page = report.Page(
         title=title,
         summary=_summary(scores, dataset),
         table=_images.evaluation_table(scores) if scores else None,
-        figures=[
-            loss_curve(workdir, candidates),
-            heatmaps(workdir.figures, shown, of="two views of {} test images"),
-            *figures,
-            _embedding(workdir.figures, kinds, dataset),
-        ],
+        figures=[],
         settings=settings,
-        notes=[
-            f"Collapse check on test images. {verdict(*embeddings['after'], temperature)}.",
-            *notes,
-        ],
+        notes=results["notes"],
+        facts=facts,
     )
-    report.write_page(workdir.path / "report.html", page)
-    write_text(workdir.results, json.dumps({"scores": scores}, indent=2) + "\n")
-    _show(workdir, scores)
+    write_page(workdir, page, drawings)
 
 
-def _embed(apply: Callable[[Any], tuple[Any, Any]], pairs: Pairs) -> Pairs:
-    def embeddings(views: np.ndarray) -> np.ndarray:
-        return _images.map_rows(lambda images: apply(images)[1], views)
-
-    return embeddings(pairs[0]), embeddings(pairs[1])
-
-
-def verdict(z1: np.ndarray, z2: np.ndarray, temperature: float) -> str:
-    """Return the collapse report's verdict as the start of a sentence."""
-    text = collapse_report(z1, z2, temperature=temperature).verdict
-    return text[0].upper() + text[1:]
+def finish(
+    workdir: Workdir, results: Mapping[str, Any], show: Callable[[Mapping[str, Any]], None]
+) -> None:
+    """Write and print the results: from here on nothing that fails can lose them."""
+    write_text(workdir.results, json.dumps(results, indent=2) + "\n")
+    tell(results, show)
 
 
-def loss_curve(workdir: Workdir, candidates: int | None) -> report.Figure:
-    """Draw the loss by step with ln of the number of candidates, where chance is that."""
-    rows = [row for row in read_metrics(workdir.metrics) if row["loss"] is not None]
-    steps = np.array([row["step"] for row in rows])
-    losses = np.array([row["loss"] for row in rows])
-    path = workdir.figures / "loss.png"
-    report.draw(
-        path,
-        lambda ax: plots.loss_curve(steps, {"loss": losses}, num_candidates=candidates, ax=ax),
-    )
-    chance = "" if candidates is None else " The dashed line is what a collapsed encoder scores."
-    return report.Figure(path, "Loss by step." + chance)
+def tell(results: Mapping[str, Any], show: Callable[[Mapping[str, Any]], None]) -> None:
+    """Print the table and the sentences of a run."""
+    say("")
+    show(results["scores"])
+    for note in results.get("notes", ()):  # runs of earlier versions have none
+        say(f"\n{note}")
 
 
-def heatmaps(folder: Path, embeddings: Mapping[str, Pairs], *, of: str) -> report.Figure:
-    """Draw the similarities of pairs, a panel for each name; `of` says what they are pairs of."""
-
-    def panel(title: str) -> Callable[[Any], object]:
-        similarities = np.asarray(cosine_similarity(*embeddings[title]))
-        return lambda ax: plots.similarity_heatmap(similarities, title=title, ax=ax)
-
-    path = folder / "similarity.png"
-    report.draw(path, *(panel(title) for title in embeddings), width=4.6)
-    return report.Figure(
-        path,
-        f"Cosine similarities between {of.format(len(embeddings['after'][0]))}, none of them seen "
-        "in training: pairs lie on the diagonal.",
-    )
+def write_page(workdir: Workdir, page: report.Page, drawings: Sequence[_figures.Drawing]) -> None:
+    """Draw what can be drawn, and write the page."""
+    say("\ndrawing figures")
+    figures, failures = _figures.drawn(drawings)
+    whole = report.Page(**{**vars(page), "figures": figures, "notes": [*page.notes, *failures]})
+    report.write_page(page_path(workdir), whole)
+    say(f"report: {page_path(workdir)}")
 
 
-def _embedding(
-    folder: Path, kinds: Mapping[str, _images.Features], dataset: Dataset
-) -> report.Figure:
-    labels = dataset.test.labels
-    trained = kinds["trained encoder"].test
-    if labels is None:
-        path, queries = folder / "neighbours.png", range(min(8, len(trained)))
-        nearest = report.nearest_neighbours(trained, queries, k=min(6, len(trained) - 1))
-        report.draw_neighbours(path, _images.take(dataset.test, nearest))
-        return report.Figure(
-            path, "Test images and their nearest neighbours among the others, by trained features."
-        )
+def _of_rows(split: Split, rows: np.ndarray) -> np.ndarray | None:
+    return None if split.labels is None else split.labels[rows]
 
-    def panel(kind: str) -> Callable[[Any], object]:
-        points = report.to_plane(kinds[kind].test[:_MAPPED])
-        return lambda ax: plots.embedding_map(
-            points, labels[:_MAPPED], class_names=dataset.class_names, title=kind, ax=ax
-        )
 
-    path = folder / "embedding.png"
-    report.draw(path, panel("untrained encoder"), panel("trained encoder"), width=4.8)
-    return report.Figure(path, "t-SNE maps of the features of test images, coloured by class.")
+def _embed(
+    applied: Mapping[str, Callable[[np.ndarray], tuple[Any, Any]]],
+    views: _examples.Views,
+    split: Split,
+    rows: np.ndarray,
+) -> dict[str, Pairs]:
+    """Embeddings of two views of some images by each encoder; no more views at a time than needed."""
+    parts: dict[str, list[Pairs]] = {when: [] for when in applied}
+    for start in range(0, len(rows), _examples.BATCH):
+        pair = views(_images.take(split, rows[start : start + _examples.BATCH]))
+        for when, apply in applied.items():
+            z1, z2 = (_images.map_rows(lambda x: apply(x)[1], view) for view in pair)  # noqa: B023
+            parts[when].append((z1, z2))
+    return {
+        when: (np.concatenate([z1 for z1, _ in pairs]), np.concatenate([z2 for _, z2 in pairs]))
+        for when, pairs in parts.items()
+    }
 
 
 def _summary(scores: Mapping[str, Mapping[str, Any]], dataset: Dataset) -> str:
-    seen = f"{len(dataset.train):,} images seen without labels"
+    learned = f"An encoder learned from {len(dataset.train):,} images without their labels."
     if not scores:
-        return f"Pre-trained on {seen}. The images have no classes, so nothing is scored."
+        return (
+            f"An encoder learned from {len(dataset.train):,} images. They have no classes, so there "
+            "is no score: the pictures of nearest neighbours show what it takes for alike."
+        )
     raw, trained = scores["raw pixels"], scores["trained encoder"]
     return (
-        f"Pre-trained on {seen}; then one label a class names {trained['1 label'][0]:.1%} of "
-        f"{len(dataset.test):,} test images rightly, where raw pixels reach "
-        f"{raw['1 label'][0]:.1%}. With all labels: {trained['linear']:.1%} "
-        f"against {raw['linear']:.1%}."
+        f"{learned} With its features and one labelled image of each of the "
+        f"{len(dataset.class_names or ())} classes, {trained['1 label'][0]:.1%} of the "
+        f"{len(dataset.test):,} test images are classified correctly (raw pixels: "
+        f"{raw['1 label'][0]:.1%}); with all labels {trained['linear']:.1%} ({raw['linear']:.1%})."
     )
 
 
-def _show(workdir: Workdir, scores: Mapping[str, Any]) -> None:
-    say("")
+def _show(scores: Mapping[str, Any]) -> None:
     if scores:
         say(report.format_table(_images.evaluation_table(scores)))
     else:
         say("no labels: the report shows nearest neighbours in place of an evaluation")
-    say(f"\nreport: {workdir.path / 'report.html'}")

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from experiments import _common, _ends, _images, _options, _results, _workdir
+from experiments import _common, _ends, _facts, _images, _options, _results, _workdir
 from jaxcon.augment import Transform, two_views
 from jaxcon.data.batching import batches
 from jaxcon.data.sources import Dataset, load
@@ -45,17 +45,15 @@ class Objective(NamedTuple):
         chance: loss of embeddings that tell nothing.
         candidates: K where that is ln K; None where it is another number.
         temperature: of the collapse report.
-        held_out: test images whose views are compared at the end, at most.
-        describe: from a folder for figures and the embeddings of those views, before and after, to
-            what the page shows beside that of every experiment.
+        describe: from a folder for figures and the embeddings of views of test images, before and
+            after, to what the page shows beside that of every experiment.
     """
 
     loss: Callable[..., jax.Array]
     chance: float
     candidates: int | None
     temperature: float
-    held_out: int = 32
-    describe: _results.Describe = lambda folder, embeddings: ([], [])
+    describe: _results.Describe = lambda folder, embeddings: ((), ())
 
 
 class Model(nn.Module):
@@ -73,12 +71,12 @@ class Model(nn.Module):
         return features, self.head(features, train=False)
 
 
-def make_model(images: _images.Images, precision: str) -> Model:
-    """Return the model: batch statistics are those of the global batch."""
+def make_model(images: _images.Images, precision: str, *, side: int) -> Model:
+    """Return the model for images of `side` pixels: batch statistics are those of the global batch."""
     settings = {"axis_name": "batch", "dtype": jnp.bfloat16 if precision == "bf16" else None}
     assert images.encoder is not None
     return Model(
-        encoder=_images.make_encoder(images.encoder, **settings),
+        encoder=_images.make_encoder(images.encoder, side=side, **settings),
         head=ProjectionHead(dim=images.projection_dim, **settings),
     )
 
@@ -170,7 +168,7 @@ def run(
         config: of the command line.
         experiment: the command.
         name: of the folder in `runs`, before the dataset's.
-        title: of the page, before the dataset's name.
+        title: of the method, for the page.
         check: raises a ValueError for an option that cannot work.
         resolve: from options and the number of images to all options, and the recipe they are of.
         objective: of the resolved options.
@@ -181,6 +179,7 @@ def run(
         if _results.show_if_finished(ready.workdir):
             return
     config, recipe, devices, dataset, plan, model, init, start, workdir = ready
+    setup = announce(ready)
     goal = objective(config)
     with _ends.run_errors(workdir, dataset):
         trained = _common.pretrain(
@@ -208,12 +207,12 @@ def run(
             workdir,
             trained,
             dataset,
-            title=f"{title} on {config.images.dataset}",
+            title=f"{title} on {_facts.dataset_title(config.images.dataset)}",
             encode=lambda variables, images: model.apply(variables, images, method="encode"),
-            pairs=_images.held_out_views(
-                dataset.test, recipe.transform, seed=config.training.seed, rows=goal.held_out
-            ),
+            transform=recipe.transform,
+            seed=config.training.seed,
             temperature=goal.temperature,
+            facts=_facts.facts(setup, workdir.path / "times.json"),
             settings=_options.flat(config.images, config.loss, config.training, config.machine),
             candidates=goal.candidates,
             describe=goal.describe,
@@ -241,14 +240,13 @@ def prepare(
         data_dir=config.images.data_dir,
         image_size=config.images.image_size,
     )
-    examples = len(dataset.train)
+    examples, shape = len(dataset.train), dataset.train.image_shape
     config = _common.share_batch(
         config, lambda options: resolve(options, examples)[0], devices=len(devices)
     )
     config, recipe = resolve(config, examples)
     plan = _common.make_plan(config.training, examples=examples, devices=len(devices))
-    model = make_model(config.images, config.training.precision)
-    shape = dataset.train.image_shape
+    model = make_model(config.images, config.training.precision, side=max(shape[:2]))
     init = functools.partial(model.init, images=jnp.zeros((1, *shape)), train=False)
     # Also: are the images of a size that the encoder takes?
     state = _common.abstract_state(config.training, plan, init, model.apply)
@@ -265,3 +263,22 @@ def prepare(
         needed=_common.checkpoint_space(state, path),
     )
     return Prepared(config, recipe, devices, dataset, plan, model, init, start, workdir)
+
+
+def announce(ready: Prepared) -> _facts.Setup:
+    """Say what was found and what will be trained, and return it."""
+    dataset = ready.dataset
+    _common.say(dataset.summary())
+    setup = _facts.Setup(
+        encoder=ready.config.images.encoder or "",
+        beside="a projection head",
+        parameters=_facts.count_parameters(ready.init),
+        image_shape=dataset.train.image_shape,
+        images=(len(dataset.train), len(dataset.validation), len(dataset.test)),
+        with_what=_facts.with_classes(dataset.class_names),
+        plan=ready.plan,
+        devices=ready.devices,
+    )
+    for line in _facts.announce(setup):
+        _common.say(line)
+    return setup

@@ -23,15 +23,15 @@ Bardes et al., VICReg: Variance-Invariance-Covariance Regularization, 2021.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import _common, _images, _options, _results, _views
-from jaxcon import plots, report
+from experiments import _common, _figures, _images, _options, _results, _views
+from jaxcon import report
 from jaxcon.losses import barlow_twins_loss, sample_correlation_loss, vicreg_loss
 
 LOSSES = {
@@ -44,6 +44,12 @@ WEIGHTS = {
     "barlow_twins": {"off_diagonal_weight": 5e-3},
     "vicreg": {"invariance": 25.0, "variance": 25.0, "covariance": 1.0},
     "sample_correlation": {"off_diagonal_weight": 5e-3},
+}
+# What they are called in a heading.
+TITLES = {
+    "barlow_twins": "Barlow Twins",
+    "vicreg": "VICReg",
+    "sample_correlation": "Sample correlation",
 }
 # These losses have none; it decides only what the collapse check says of a loss.
 TEMPERATURE = 0.1
@@ -79,7 +85,7 @@ class BarlowTwins:
 
     photos, from 5,000 on: resnet18, 200 epochs of 512, lars at 1.0
 
-    fewer photos: convnet, 60 epochs of 128, adamw at 0.002
+    fewer photos: patch_convnet, 60 epochs of 128, adamw at 0.002
     """
 
     images: _images.Images = dataclasses.field(
@@ -124,7 +130,6 @@ def objective(config: BarlowTwins) -> _views.Objective:
         chance=float(_common.jit_once(loss)(zeros, zeros)),
         candidates=None,
         temperature=TEMPERATURE,
-        held_out=512,  # of fewer rows, correlations are mostly noise
         describe=describe,
     )
 
@@ -157,33 +162,30 @@ def diagonal_and_rest(c: np.ndarray) -> tuple[float, float]:
 
 def describe(
     folder: Path, embeddings: Mapping[str, _results.Pairs]
-) -> tuple[list[report.Figure], list[str]]:
-    """Draw the cross-correlation matrices before and after training, and tell them in numbers."""
-    matrices = {when: cross_correlation(*pairs) for when, pairs in embeddings.items()}
-    path = folder / "correlation.png"
-    report.draw(path, *(_panel(when, c) for when, c in matrices.items()), width=4.6)
+) -> tuple[list[_figures.Drawing], list[str]]:
+    """Tell the cross-correlations before and after training in numbers, and how to draw them."""
+    correlations = {when: cross_correlation(*pairs) for when, pairs in embeddings.items()}
+    told = {w: "{:.2f} and {:.2f}".format(*diagonal_and_rest(c)) for w, c in correlations.items()}
     rows, dim = embeddings["after"][0].shape
-    caption = (
-        f"Correlations of the {dim} embedded features of a view (rows) with those of the other "
-        f"(columns) over {rows} test images: agreement on the diagonal, redundancy beside it."
-    )
-    told = {when: "{:.2f} and {:.2f}".format(*diagonal_and_rest(c)) for when, c in matrices.items()}
     notes = [
-        f"That is the loss of clip_loss at temperature {TEMPERATURE}: the one thing by which the "
-        "check can set embeddings against chance, whatever they were trained with.",
-        "Cross-correlation of the features of two views of test images, mean of the diagonal and "
-        f"root mean square beside it: {told['after']}; before training {told['before']}.",
+        f"The loss that the check speaks of is clip_loss at temperature {TEMPERATURE}: it has a "
+        "level of chance whatever the embeddings were trained with.",
+        f"Correlations of the {dim} features between two views of {rows:,} test images, mean of the "
+        f"diagonal and root mean square beside it: {told['after']}; before training "
+        f"{told['before']}. Barlow Twins aims at 1 and 0.",
     ]
-    return [report.Figure(path, caption)], notes
 
+    def draw() -> report.Figure:
+        path = folder / "correlation.png"
+        labels = {"rows": "feature of one view", "columns": "feature of another view"}
+        _figures.matrices(path, correlations, **labels, label="correlation")
+        return report.Figure(
+            path,
+            f"Correlations of the {dim} embedded features of a view (rows) with those of another "
+            f"(columns) over {rows:,} test images: agreement on the diagonal, redundancy beside it.",
+        )
 
-def _panel(title: str, c: np.ndarray) -> Callable[[Any], object]:
-    def draw(ax: Any) -> None:
-        plots.similarity_heatmap(c, title=title, ax=ax)
-        ax.set(xlabel="feature of view 2", ylabel="feature of view 1")
-        ax.images[0].colorbar.set_label("correlation")
-
-    return draw
+    return [("correlation", draw)], notes
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -195,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config,
         experiment="barlow_twins",
         name=name,
-        title=name,
+        title=TITLES[name],
         check=check,
         resolve=resolve,
         objective=objective,

@@ -13,6 +13,7 @@ and 0.81 from image to text, 0.81 and 0.78 from text to image, recall@10 1.00 bo
 Reference: Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
 """
 
+import copy
 import dataclasses
 import functools
 import math
@@ -25,18 +26,28 @@ import jax.numpy as jnp
 from experiments import (
     _common,
     _ends,
+    _facts,
     _images,
     _options,
     _pairs,
     _results,
-    _retrieval,
+    _retrieval_page,
     _workdir,
 )
 from jaxcon.data.captions import PairDataset, load_pairs
 from jaxcon.data.pairs import pair_batches
-from jaxcon.encoders.tokenizer import Tokenizer
+from jaxcon.encoders.tokenizer import PADDING, Tokenizer
 from jaxcon.training.checkpoint import Workdir
 from jaxcon.training.loop import read_metrics
+
+# What the losses are called in a heading.
+TITLES = {
+    "clip": "CLIP",
+    "siglip": "SigLIP",
+    "npairs": "N-pairs",
+    "gaussian": "Gaussian CLIP",
+    "csd": "PCME++",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +60,14 @@ class Pairs:
     data_dir: _options.OptionalPath = None
     """Where datasets are prepared. Default: the user's cache folder."""
     image_size: _options.OptionalInt = None
-    """Side that images are resized to. Default: their own, at most 64."""
-    encoder: _images.Encoder = "convnet"
-    """Of the images; texts get a small transformer."""
+    """Side that images are resized to. Default: that of most of them, at most 64."""
+    encoder: _images.Encoder = "layout_convnet"
+    """Of the images; texts get a small transformer. layout_convnet tells where things lie, as
+    captions do; see --help of experiments.simclr for the others."""
     vocabulary: int = 4096
     """At most so many tokens, learned from the training captions."""
+    context_length: int = 64
+    """Tokens of a caption that are read; longer captions lose their end."""
     projection_dim: int = 128
     """Width of the embeddings that are compared."""
 
@@ -102,7 +116,7 @@ def check(config: CLIP) -> None:
     """Raise a ValueError for the first option outside of its range, or without a meaning."""
     _options.check_training(config.training, config.machine)
     _options.check_range(config.loss, "temperature", low=0)
-    _options.check_range(config.pairs, "image_size", "projection_dim", low=0)
+    _options.check_range(config.pairs, "image_size", "projection_dim", "context_length", low=0)
     _options.check_range(config.pairs, "vocabulary", low=257, open_low=False)
     if config.loss.temperature is not None:
         if config.loss.loss in ("gaussian", "csd"):
@@ -116,10 +130,25 @@ def check(config: CLIP) -> None:
             )
 
 
-def make_tokenizer(dataset: PairDataset, vocabulary: int) -> Tokenizer:
+def make_tokenizer(dataset: PairDataset, vocabulary: int, context_length: int = 64) -> Tokenizer:
     """Return the tokenizer of the training captions."""
     texts = [text for captions in dataset.train.captions for text in captions]
-    return Tokenizer.train(texts, vocabulary=vocabulary)
+    return Tokenizer.train(texts, vocabulary=vocabulary, max_length=context_length)
+
+
+def cut_note(dataset: PairDataset, tokenizer: Tokenizer, context_length: int) -> str | None:
+    """Return a line on captions that lose their end: cut, two may become one row of tokens."""
+    parts = (dataset.train, dataset.validation, dataset.test)
+    texts = [text for part in parts for captions in part.captions for text in captions]
+    longer = copy.copy(tokenizer)
+    longer.length += 1
+    count = int((longer.encode(texts)[:, -1] != PADDING).sum())
+    if not count:
+        return None
+    note = f"{count:,} of {len(texts):,} captions were cut at {tokenizer.length} tokens"
+    if tokenizer.length < context_length:
+        return f"{note}, the length of the longest to learn from"
+    return f"{note}; a larger --context-length reads more of them"
 
 
 def loss_notes(
@@ -195,7 +224,7 @@ def prepare(config: CLIP) -> Prepared:
         data_dir=config.pairs.data_dir,
         image_size=config.pairs.image_size,
     )
-    examples = len(dataset.train)
+    examples, shape = len(dataset.train), dataset.train.images.image_shape
     config = _common.share_batch(
         config, lambda options: resolve(options, examples), devices=len(devices)
     )
@@ -203,9 +232,8 @@ def prepare(config: CLIP) -> Prepared:
     start = _workdir.load_start(start_from, path)
     tokenizer = _workdir.kept_tokenizer(path, start)
     if tokenizer is None:
-        tokenizer = make_tokenizer(dataset, config.pairs.vocabulary)
+        tokenizer = make_tokenizer(dataset, config.pairs.vocabulary, config.pairs.context_length)
     objective = _pairs.make_objective(config.loss.loss, config.loss.temperature)
-    shape = dataset.train.images.image_shape
     model = _pairs.make_model(
         config.pairs.encoder,
         objective,
@@ -234,15 +262,37 @@ def prepare(config: CLIP) -> Prepared:
     )
 
 
+def announce(ready: Prepared) -> _facts.Setup:
+    """Say what was found and what will be trained, and return it."""
+    config, dataset = ready.config, ready.dataset
+    _common.say(dataset.summary())
+    if note := cut_note(dataset, ready.tokenizer, config.pairs.context_length):
+        _common.say(note)
+    setup = _facts.Setup(
+        encoder=config.pairs.encoder,
+        beside="a text transformer",
+        parameters=_facts.count_parameters(ready.init),
+        image_shape=dataset.train.images.image_shape,
+        images=(len(dataset.train), len(dataset.validation), len(dataset.test)),
+        with_what=_facts.with_captions(dataset),
+        plan=ready.plan,
+        devices=ready.devices,
+    )
+    for line in _facts.announce(setup):
+        _common.say(line)
+    return setup
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the experiment of a command line."""
     _common.quiet_libraries()
     config = _options.parse(CLIP, program="clip", arguments=arguments)
     with _options.usage_errors():
         ready = prepare(config)
-        if _results.show_if_finished(ready.workdir, _retrieval.show):
+        if _results.show_if_finished(ready.workdir, _retrieval_page.show):
             return
     config, devices, dataset, plan, tokenizer, objective, model, init, start, workdir = ready
+    setup = announce(ready)
     captions = _pairs.caption_tokens(dataset.train, tokenizer)
     chance = objective.chance(plan.batch_size)
     with _ends.run_errors(workdir, dataset):
@@ -270,15 +320,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return
         constant = (config.loss.temperature or 1.0) if config.loss.loss == "npairs" else None
         note = loss_notes(workdir, config.loss.loss, chance, plan.batch_size, constant)
-        _retrieval.conclude(
+        _retrieval_page.conclude(
             workdir,
             run,
             dataset,
             model=model,
             objective=objective,
             tokenizer=tokenizer,
-            title=f"{config.loss.loss} on {config.pairs.dataset}",
+            title=f"{TITLES[config.loss.loss]} on {_facts.dataset_title(config.pairs.dataset)}",
+            seed=config.training.seed,
             notes=[note],
+            facts=_facts.facts(setup, workdir.path / "times.json"),
             settings=_options.flat(config.pairs, config.loss, config.training, config.machine),
             temperature=constant,
             candidates=plan.batch_size

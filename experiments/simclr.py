@@ -44,7 +44,7 @@ class SimCLR:
 
     photos, from 5,000 on: resnet18, 200 epochs of 512, lars at 1.0, temperature 0.5
 
-    fewer photos: convnet, 60 epochs of 128, adamw at 0.002, temperature 0.2
+    fewer photos: patch_convnet, 60 epochs of 128, adamw at 0.002, temperature 0.2
     """
 
     images: _images.Images = dataclasses.field(default_factory=_images.Images)

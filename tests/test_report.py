@@ -1,12 +1,23 @@
 """The table, the figures and the page."""
 
+import base64
+import dataclasses
+import io
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxcon import plots, report
-from jaxcon.report import Figure, Page, Table
+from jaxcon.report import Figure, Gallery, Page, Picture, Strip, Table
+from jaxcon.report.gallery import gallery_html
+from jaxcon.report.table import table_html
+
+CHINESE = chr(0x4E2D)
 
 TABLE = Table(
     ("features", "linear", "1 label"), [("raw", 0.9751, (0.634, 0.0521)), ("ours", 1, None)]
@@ -28,8 +39,15 @@ def page(tmp_path):
         tmp_path / "a" / "line.png", lambda ax: plots.loss_curve([0, 1], {"loss": [2, 1]}, ax=ax)
     )
     figures = [Figure(tmp_path / "a" / "line.png", "A <falling> line.")]
+    strip = Strip([Picture(np.zeros((8, 8, 1)), "a < b")], f"5 $ {CHINESE}")
     content = Page(
-        "On <digits>", "It & learned.", TABLE, figures, {"seed": 0, "ema": None}, ["So."]
+        "On <digits>",
+        "It & learned.",
+        TABLE,
+        [*figures, Gallery([strip], "Gallery.")],
+        {"seed": 0, "ema": None, "warmup_epochs": 24 * 0.1},
+        ["So."],
+        {"Device": "1 <CPU>"},
     )
     report.write_page(tmp_path / "report.html", content)
     return (tmp_path / "report.html").read_text()
@@ -54,7 +72,53 @@ def test_the_page_shows_everything_escaped(page):
         assert text in page
     assert "<p>So.</p>" in page
     assert "<dt>seed</dt><dd>0</dd>" in page
-    assert "ema" not in page
+    assert "<dt>warmup_epochs</dt><dd>2.4</dd>" in page  # 2.4000000000000004
+    assert "<dt>Device</dt><dd>1 &lt;CPU&gt;</dd>" in page
+    assert "<dt>ema" not in page
+
+
+def test_texts_beside_pictures_are_texts_in_any_script(page):
+    assert f"<th>5 $ {CHINESE}</th>" in page
+    assert "<span>a &lt; b</span>" in page
+    assert "<figcaption>Gallery.</figcaption>" in page
+
+
+def test_bold_is_what_is_said_to_be_and_not_the_last_row():
+    for emphasis, expected in (
+        (None, []),
+        ("raw", ["raw", "97.5%", "63.4 ± 5.2%"]),
+        ("linear", ["linear", "97.5%", "100.0%"]),
+    ):
+        text = table_html(dataclasses.replace(TABLE, emphasis=emphasis))
+        assert re.findall(r'class="strong">([^<]*)<', text) == expected
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (3, 9, 1), (300, 200, 3)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_a_picture_of_any_size_is_the_picture(shape, dtype):
+    values = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    image = values if dtype == np.uint8 else values.astype(np.float32) / 255
+    text = gallery_html(Gallery([Strip([Picture(image)])], ""))
+    (data,) = re.findall(r'base64,([^"]*)', text)
+    stored = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+    if max(shape) < 192:
+        np.testing.assert_array_equal(stored.reshape(shape), values)
+    else:
+        assert max(stored.shape) == 192
+    assert 0 < int(re.findall(r'width="([0-9]+)"', text)[0]) <= 68
+
+
+def test_the_page_is_written_where_the_locale_knows_ascii_alone(tmp_path):
+    code = (
+        "from jaxcon.report import *; from pathlib import Path; write_page("
+        f"Path({str(tmp_path / 'page.html')!r}), Page(chr({ord(CHINESE)}), chr(177) + chr(0xDCE9), "
+        "None, [], {}))"
+    )
+    ascii_alone = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **ascii_alone})
+    page = (tmp_path / "page.html").read_bytes().decode("utf-8")
+    assert f"<h1>{CHINESE}</h1>" in page
+    assert "±" + chr(92) + "udce9<" in page  # a byte of a file's name that is no text
 
 
 def test_neighbours_are_by_cosine_with_the_query_first():
@@ -74,9 +138,9 @@ def test_a_copy_of_the_query_does_not_take_its_place():
     assert report.nearest_neighbours(np.ones((3, 2)), [2], k=2)[0, 0] == 2
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_grid_of_images_is_drawn(tmp_path, channels):
-    images = np.random.default_rng(0).integers(0, 255, (2, 3, 8, 8, channels), dtype=np.uint8)
+@pytest.mark.parametrize("shape", [(8, 8, 1), (8, 8, 3), (1, 1, 3)])
+def test_a_grid_of_images_is_drawn(tmp_path, shape):
+    images = np.random.default_rng(0).integers(0, 255, (2, 3, *shape), dtype=np.uint8)
     report.draw_neighbours(tmp_path / "grid.png", images)
     assert (tmp_path / "grid.png").read_bytes()[:4] == b"\x89PNG"
 

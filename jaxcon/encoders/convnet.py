@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jax import Array
 
 from jaxcon.encoders.layers import BatchNorm, PatchConv, to_features
@@ -24,8 +25,8 @@ class ConvNet(nn.Module):
     Attributes:
         widths: channels of each stage; the last one is the number of features.
         blocks: residual blocks in a stage.
-        patch: edge of the squares of pixels that the first layer takes as one; divides the image's
-            height and width. 4 makes images of 48 pixels as cheap as such of 12.
+        patch: edge of the squares of pixels that the first layer takes as one. 4 makes images of 48
+            pixels as cheap as such of 12.
         narrow: channels inside the blocks of each stage; their second convolution then is 1x1, which
             makes a block about twice as cheap. None: two 3x3 convolutions as wide as the stage.
         layout: hand out the whole last map, so that the features tell where things lie, not its
@@ -52,9 +53,6 @@ class ConvNet(nn.Module):
 
         Returns:
             ``[batch, widths[-1]]``, float32; with ``layout`` as many for each place of the last map.
-
-        Raises:
-            ValueError: if the patches do not tile the image.
         """
         norm = {"axis_name": self.axis_name, "dtype": self.dtype}
         x = PatchConv(self.widths[0], dtype=self.dtype)(to_patches(images, self.patch))
@@ -71,27 +69,24 @@ class ConvNet(nn.Module):
 def to_patches(images: Array, patch: int) -> Array:
     """Squares of pixels as one pixel with more channels.
 
+    Where they do not tile the image, its last rows and columns are repeated until they do: any size
+    will do, and a rim of zeros would be an edge that no image has.
+
     Example:
         >>> import jax.numpy as jnp
-        >>> to_patches(jnp.ones((1, 8, 8, 3)), 4).shape
-        (1, 2, 2, 48)
+        >>> to_patches(jnp.ones((1, 8, 8, 3)), 4).shape, to_patches(jnp.ones((1, 9, 8, 3)), 4).shape
+        ((1, 2, 2, 48), (1, 3, 2, 48))
 
     Args:
         images: ``[batch, height, width, channels]``.
         patch: edge of the squares.
 
     Returns:
-        ``[batch, height / patch, width / patch, patch * patch * channels]``.
-
-    Raises:
-        ValueError: if the patches do not tile the image.
+        ``[batch, height / patch, width / patch, patch * patch * channels]``, rounded up.
     """
+    rim = [(0, -side % patch) for side in images.shape[1:3]]
+    images = jnp.pad(images, ((0, 0), *rim, (0, 0)), mode="edge")
     batch, height, width, channels = images.shape
-    if height % patch or width % patch:
-        raise ValueError(
-            f"images of {height}x{width} pixels cannot be cut into patches of {patch}; "
-            "choose a patch size that divides both sides"
-        )
     x = images.reshape(batch, height // patch, patch, width // patch, patch, channels)
     return x.swapaxes(2, 3).reshape(batch, height // patch, width // patch, -1)
 

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 from jax import Array
 
+from jaxcon.encoders.layers import LayerNorm
+
 
 class Embedded(NamedTuple):
     """One side of a batch: embeddings `[batch, dim]` and, or None, log deviations `[batch]`."""
@@ -46,7 +48,7 @@ class Side(nn.Module):
         Returns:
             float32 ``[batch, dim]``, and with deviations ``[batch]``.
         """
-        features = nn.LayerNorm()(self.encoder(inputs, train=train))
+        features = LayerNorm()(self.encoder(inputs, train=train))
         scaled = nn.initializers.variance_scaling(1 / self.dim, "fan_in", "normal")
         z = nn.Dense(self.dim, kernel_init=scaled)(features)
         if self.log_std is None:

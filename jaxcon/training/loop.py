@@ -18,6 +18,7 @@ import jax
 from tqdm import tqdm
 
 from jaxcon.training.checkpoint import Checkpoints, write_text
+from jaxcon.training.clock import Clock
 from jaxcon.training.state import TrainState
 
 
@@ -151,10 +152,11 @@ def fit(
         steps: of the whole run.
         batch_size: of all devices together, for the images per second.
         chance: loss at chance level, ln K; the bar shows loss / ln K.
-        folder: for `metrics.jsonl` and `events/`.
+        folder: for `metrics.jsonl`, `times.json` and `events/`.
         checkpoints: an open directory.
         checkpoint_every: steps between checkpoints.
-        log_every: steps between readings of the metrics, which wait for the device.
+        log_every: steps between readings of the metrics, which wait for the device. As many of the
+            first are read one by one: they tell whether it works, and how long it will take.
 
     Returns:
         The state, and whether the run is finished.
@@ -174,8 +176,16 @@ def fit(
     with contextlib.ExitStack() as stack:
         asked = stack.enter_context(stop_requested())
         log = stack.enter_context(MetricsLog(folder, start=start)) if main else None
+        clock = Clock(folder / "times.json", start=start)
         bar = stack.enter_context(
-            tqdm(total=steps, initial=start, unit="step", disable=not main, mininterval=0.5)
+            tqdm(
+                desc="compiling",
+                total=steps,
+                initial=start,
+                unit="step",
+                disable=not main,
+                mininterval=0.5,
+            )
         )
         reader = _Reader(log, bar, batch_size=batch_size, chance=chance)
         source = batches(start)
@@ -190,10 +200,13 @@ def fit(
             done = number + 1
             stop = asked(done)
             reader.add(number, metrics)
-            if done % log_every == 0 or done == steps or stop:
+            if done % log_every == 0 or done - start <= log_every or done == steps or stop:
                 reader.flush()
+                clock.tick(done)
             if done % checkpoint_every == 0 or done == steps or stop:
                 checkpoints.save(done, state)
+                if main:
+                    clock.save()
             if stop:
                 break
         checkpoints.wait()
@@ -223,6 +236,7 @@ class _Reader:
         self._pending: list[tuple[int, dict[str, jax.Array]]] = []
         self._skipped: int | None = None
         self._in_a_row = 0
+        self._compiled = False
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
         self._pending.append((step, metrics))
@@ -252,8 +266,16 @@ class _Reader:
             )
 
     def _show(self, count: int, values: dict[str, float]) -> None:
-        self._bar.update(count)
-        rate = self._bar.format_dict["rate"]
+        bar = self._bar
+        if self._compiled:
+            bar.update(count)
+        else:
+            # The first step compiles: the time that is left is told from those after it.
+            bar.set_description_str(refresh=False)
+            bar.unpause()
+            bar.initial = bar.n = bar.last_print_n = bar.n + count
+            self._compiled = True
+        rate = bar.format_dict["rate"]
         shown = {
             "loss": f"{values['loss']:.3f}",
             "loss/chance": f"{values['loss_over_chance']:.3f}",
@@ -262,4 +284,4 @@ class _Reader:
             shown["images/s"] = f"{rate * self._batch_size:,.0f}"
         if values["skipped"]:
             shown["skipped"] = f"{values['skipped']:.0f}"
-        self._bar.set_postfix(shown, refresh=False)
+        bar.set_postfix(shown, refresh=count == 1)

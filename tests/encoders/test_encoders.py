@@ -10,6 +10,7 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
 from jaxcon import encoders
+from jaxcon.encoders import convnet
 from jaxcon.encoders.layers import PatchConv
 from jaxcon.encoders.resnet import BasicBlock, BottleneckBlock, ResNet
 from tests.marks import slow_unless
@@ -150,3 +151,18 @@ def test_vit_says_which_patches_would_fit():
         start(encoders.ViT(patch=3), IMAGES)
     with pytest.raises(ValueError, match="multiple of 4"):
         start(encoders.ViT(dim=10, heads=2), IMAGES)
+
+
+@pytest.mark.parametrize("shape", [(7, 10), (1, 3), (8, 8)])
+def test_a_convnet_takes_images_that_its_patches_do_not_tile(shape):
+    """As if their last rows and columns were repeated: written as a loop over the patches."""
+    images = np.random.default_rng(0).normal(size=(2, *shape, 3)).astype(np.float32)
+    patches = np.asarray(convnet.to_patches(images, 4))
+    rows, columns = (-(-side // 4) for side in shape)
+    assert patches.shape == (2, rows, columns, 48)
+    for i in range(4 * rows):
+        for j in range(4 * columns):
+            pixel = images[:, min(i, shape[0] - 1), min(j, shape[1] - 1)]
+            first = 3 * (4 * (i % 4) + j % 4)
+            found = patches[:, i // 4, j // 4, first : first + 3]
+            np.testing.assert_array_equal(found, pixel)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.preprocessing import StandardScaler
 
 from jaxcon.evaluation import linear_probe
 from jaxcon.evaluation.linear_probe import (
@@ -55,6 +56,31 @@ def test_strength_is_chosen_on_validation(blobs, monkeypatch):
     assert fits[4][:2] == (120, fits[int(np.argmax(scores))][1])
     rows = (test_x - train_x[30:].mean(axis=0)) / train_x[30:].std(axis=0)
     assert found == pytest.approx(fits[4][2].score(rows, test_y))
+
+
+def test_more_features_than_rows_give_the_classifier_of_all_features(blobs, monkeypatch):
+    """Fitted in the span of the rows, which is far faster, it predicts what scikit-learn's does."""
+    train_x, train_y, test_x, test_y = blobs
+    wide = np.random.default_rng(2).normal(size=(6, 400))
+    train_x, test_x = ((x @ wide + 0.1 * np.sin(x @ wide)) for x in (train_x, test_x))
+    train_x = train_x.astype(np.float32)
+    fitted = []
+    real = linear_probe._logistic
+
+    def recorded(x, y, c):
+        fitted.append(x.shape)
+        return real(x, y, c)
+
+    monkeypatch.setattr(linear_probe, "_logistic", recorded)
+    found = _probe((train_x, train_y, test_x, test_y), strengths=[0.01])
+    assert fitted == [(90, 120), (120, 120)]
+    scaler = StandardScaler().fit(train_x[30:])
+    order = np.r_[30:120, 0:30]
+    model = LogisticRegression(C=0.01, max_iter=3000, tol=1e-8)
+    model.fit(scaler.transform(train_x[order]), train_y[order])
+    expected = model.score(scaler.transform(test_x), test_y)
+    assert 0.5 < expected < 1
+    assert found == pytest.approx(expected, abs=1.5 / len(test_y))  # a row at the border, perhaps
 
 
 def test_test_rows_do_not_take_part_in_the_choice(blobs):

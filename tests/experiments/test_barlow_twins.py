@@ -128,14 +128,15 @@ def workdir(command, tmp_path_factory):
 
 def test_a_run_leaves_everything_in_its_folder(workdir):
     figures = {path.name for path in (workdir / "figures").iterdir()}
-    assert figures == {"loss.png", "similarity.png", "correlation.png", "neighbours.png"}
+    assert figures == {"loss.png", "similarity.png", "correlation.png"}
     rows = read_metrics(workdir / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(len(rows)))
     assert all(row["loss_over_chance"] == pytest.approx(row["loss"] / 16) for row in rows)
     page = (workdir / "report.html").read_text()
-    assert "<h1>barlow_twins on folder:" in page
-    assert "Cross-correlation of the features" in page
-    assert page.count("<img") == 4
+    assert "<h1>Barlow Twins on pictures0</h1>" in page
+    assert "Correlations of the 16 features between two views of 16 test images" in page
+    assert page.count("<figure><img") == 3
+    assert page.count('class="gallery"') == 3  # inputs, and neighbours in two columns
     config = json.loads((workdir / "config.json").read_text())
     assert config["off_diagonal_weight"] == 0.005
     assert config["variance"] is None

@@ -178,6 +178,7 @@ def test_a_finished_run_on_a_disk_that_takes_nothing(flags, tmp_path, capsys, mo
     begin(simclr.main, flags)
     (tmp_path / "run" / "checkpoints" / "1").mkdir(parents=True)
     (tmp_path / "run" / "results.json").write_text('{"scores": {}}')
+    (tmp_path / "run" / "report.html").touch()
 
     def refuse(*_, **__):
         raise OSError(errno.EROFS, "Read-only file system")

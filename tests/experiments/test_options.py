@@ -1,11 +1,16 @@
 """The command line: values that cannot work are refused in one line, before any work."""
 
 import math
+from functools import partial
+from typing import get_args
 
+import jax
+import jax.numpy as jnp
 import pytest
 
-from experiments import _common, _images, _options, simclr
+from experiments import _common, _images, _options, _pairs, simclr
 from experiments._options import Machine, Training
+from jaxcon import encoders
 from tests.experiments.commands import refused
 
 
@@ -150,3 +155,40 @@ def test_ranges_let_missing_values_pass():
     _options.check_training(Training(), Machine())
     with pytest.raises(ValueError, match="--clip-norm=nan"):
         _options.check_training(Training(clip_norm=math.nan), Machine())
+
+
+@pytest.mark.parametrize("side", [4, 8, 16, 30, 48, 50, 61, 64, 96, 224])
+def test_a_name_of_an_encoder_is_one_network(side):
+    names = get_args(_images.Encoder)
+    networks = {name: _images.make_encoder(name, side=side) for name in names}
+    for name in ("convnet", "patch_convnet", "layout_convnet"):
+        assert isinstance(networks[name], encoders.ConvNet)
+    assert networks["convnet"] == encoders.ConvNet()
+    assert networks["layout_convnet"].layout
+    assert not networks["patch_convnet"].layout
+    objective = _pairs.make_objective("clip", None)
+    for name, network in networks.items():  # the same in the experiments that share the names
+        settings = {"vocabulary": 300, "dim": 8, "precision": "f32"}
+        pair = _pairs.make_model(name, objective, side=side, **settings)
+        assert pair.image.encoder == network.clone(axis_name="batch")
+
+
+@pytest.mark.parametrize("side", [8, 16, 30, 48, 50, 61, 64, 96, 224])
+def test_the_map_of_the_encoder_of_few_photos_has_about_as_many_places_at_any_size(side):
+    assert 8 <= side / _images.make_encoder("patch_convnet", side=side).patch < 17
+
+
+def test_at_64_pixels_it_costs_a_tenth_of_one_that_looks_at_every_pixel():
+    network = _images.make_encoder(_images.FEW_PHOTOS.encoder, side=64)
+    assert _multiplications(network, 64) < 0.1 * _multiplications(encoders.ConvNet(), 64)
+
+
+def _multiplications(network, side) -> float:
+    """Of one image, by the program."""
+    images = jnp.zeros((1, side, side, 3))
+    variables = jax.eval_shape(partial(network.init, train=False), jax.random.key(0), images)
+    return (
+        jax.jit(partial(network.apply, train=False))
+        .lower(variables, images)
+        .cost_analysis()["flops"]
+    )

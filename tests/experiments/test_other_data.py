@@ -152,6 +152,7 @@ def test_a_run_of_an_earlier_version_is_told_from_one_of_today(views, tmp_path, 
     assert "seed was 0, is 1" in refused(simclr.main, [*flags, "--seed=1"], capsys)
     (tmp_path / "run" / "checkpoints" / "1").mkdir(parents=True)
     (tmp_path / "run" / "results.json").write_text('{"scores": {}}')
+    (tmp_path / "run" / "report.html").touch()
     simclr.main(flags)
     assert "did not record its data" in capsys.readouterr().out
 

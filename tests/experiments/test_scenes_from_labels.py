@@ -55,7 +55,7 @@ def test_attributes_are_learned_from_labels():
     images, labels = single_objects(8000, test=False, start=100_000)
     objective = _pairs.make_objective("clip", None)
     dual = _pairs.make_model(
-        "convnet", objective, side=SIDE, vocabulary=300, dim=128, precision="f32"
+        "layout_convnet", objective, side=SIDE, vocabulary=300, dim=128, precision="f32"
     )
     model = Labelled(dual.image.encoder.clone(axis_name=None))
     variables = jax.jit(partial(model.init, train=False))(jax.random.key(0), images[:1])

@@ -3,8 +3,10 @@
 import json
 import math
 import os
+import re
 import shutil
 import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ import pytest
 from flax import struct
 
 from jaxcon.training.checkpoint import Checkpoints, DiskFullError
+from jaxcon.training.clock import read_times
 from jaxcon.training.devices import batch_sharding, make_mesh, replicate
 from jaxcon.training.loop import MetricsLog, fit, read_metrics
 from jaxcon.training.step import make_train_step, shard_step
@@ -266,3 +269,36 @@ def test_nothing_is_compiled_after_the_first_step(tmp_path):
     assert int(result.state.step) == 12
     assert counts[0] >= 1
     assert counts[-1] == counts[0]
+
+
+def test_the_bar_says_compiling_then_each_of_the_first_steps_and_the_time_that_is_left(
+    tmp_path, capsys
+):
+    """Each of 1,000 steps takes a twentieth of a second; the first one, which compiles, two."""
+
+    def step(state, batch):
+        time.sleep(2.0 if batch == 0 else 0.05)
+        if batch == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return counting_step()(state, batch)
+
+    run(tmp_path, steps=1000, step=step, log_every=4)
+    shown = [text for text in re.split(r"[\r\n]+", capsys.readouterr().err) if text.strip()]
+    assert shown[0].startswith("compiling:   0%")
+    assert not any("compiling" in text for text in shown if "0/1000" not in text)
+    assert {1, 2, 3, 4} <= {int(n) for text in shown for n in re.findall(r" (\d+)/1000 ", text)}
+    (left, *_) = (
+        re.search(r" 2/1000 \[.*<(\d+):(\d+)", text) for text in shown if " 2/1000" in text
+    )
+    minutes, seconds = map(int, left.groups())
+    assert 40 <= 60 * minutes + seconds < 500  # 50; from both steps it would be 1,000
+    (session,) = read_times(tmp_path / "times.json")
+    assert (session.start, session.stop) == (0, 8)
+    assert session.first >= 2 > session.seconds - session.first
+
+
+def test_a_run_that_was_stopped_notes_the_time_of_both_its_parts(tmp_path):
+    run(tmp_path, steps=8)
+    run(tmp_path, steps=12, state=begin(8, 28))
+    sessions = read_times(tmp_path / "times.json")
+    assert [(session.start, session.stop) for session in sessions] == [(0, 8), (8, 12)]

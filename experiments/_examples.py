@@ -1,0 +1,67 @@
+"""Which images a page shows, and their views as the encoder sees them."""
+
+import functools
+import hashlib
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments._common import jit_once
+from jaxcon.augment import Transform, two_views
+
+Pairs = tuple[np.ndarray, np.ndarray]
+Views = Callable[[np.ndarray], Pairs]  # from at most 64 images to two views of each
+BATCH = 64  # rows of one program, whatever is asked for
+
+
+def spread(total: int, count: int, labels: np.ndarray | None = None) -> np.ndarray:
+    """Return the numbers of `count` of `total` rows, evenly from all classes, always the same ones.
+
+    Within a class, and between classes where there are more of them than rows, the order is that of
+    a digest of the number: the first rows, which lie in one folder, would be much alike. Without
+    labels, as many stretches of rows stand for classes.
+
+    >>> labels = np.array([0] * 90 + [1] * 7 + [2] * 3)
+    >>> np.bincount(labels[spread(100, 8, labels)]).tolist()
+    [3, 3, 2]
+    >>> (spread(100, 4) // 25).tolist()
+    [0, 1, 2, 3]
+
+    Args:
+        total: number of rows.
+        count: of those wanted; all where there are fewer.
+        labels: int `[total]`, or None.
+
+    Returns:
+        int `[min(count, total)]`, by class, then by number.
+    """
+    count = min(count, total)
+    if labels is None:
+        labels = np.arange(total) * count // max(total, 1)
+    digests = [hashlib.sha256(str(row).encode()).digest() for row in range(total)]
+    by_class = np.array(sorted(range(total), key=lambda row: (labels[row], digests[row])), int)
+    starts = np.searchsorted(labels[by_class], labels[by_class])
+    turn = np.empty(total, int)  # the first of every class come before the second of any
+    turn[by_class] = np.arange(total) - starts
+    chosen = sorted(range(total), key=lambda row: (turn[row], digests[row]))[:count]
+    return np.array(sorted(chosen, key=lambda row: (labels[row], row)), int)
+
+
+def make_views(transform: Transform, *, seed: int) -> Views:
+    """Return a function from at most 64 images to two views of each, in [0, 1].
+
+    Args:
+        transform: of the training.
+        seed: the same views for the same rows.
+    """
+    views = jit_once(functools.partial(two_views, transform=transform))
+
+    def of(images: np.ndarray) -> Pairs:
+        padding = [(0, BATCH - len(images)), *[(0, 0)] * (images.ndim - 1)]
+        pair = views(jax.random.key(seed), jnp.asarray(np.pad(images, padding)))
+        first, second = jax.device_get(pair)
+        return first[: len(images)], second[: len(images)]
+
+    return of

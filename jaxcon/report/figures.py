@@ -1,0 +1,124 @@
+"""Figures as PNG files, and what is drawn in them: neighbours, and a map of features in the plane."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_DPI = 160  # sharp where a screen has two pixels for one of the page's
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A PNG file and the sentence below it."""
+
+    path: Path
+    caption: str
+
+
+def draw(
+    path: Path,
+    *panels: Callable[[Any], object],
+    width: float = 6.4,
+    aspect: float = 0.75,
+    finish: Callable[[Any, np.ndarray], object] | None = None,
+) -> None:
+    """Draw panels side by side into one PNG.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     draw(Path(folder) / "line.png", lambda ax: ax.plot([0, 1]))
+
+    Args:
+        path: of the file; its folder is made where it is missing.
+        panels: each draws on the matplotlib axes that it gets, as `jaxcon.plots` does with `ax`.
+        width: of a panel in inches.
+        aspect: its height over its width.
+        finish: gets the figure and the axes of the panels in the end, for what they share.
+    """
+    figure, axes = _figure((width * len(panels), aspect * width), (1, len(panels)))
+    for panel, ax in zip(panels, axes.flat, strict=True):
+        panel(ax)
+    if finish is not None:
+        finish(figure, axes.reshape(-1))
+    _save(figure, path)
+
+
+def draw_neighbours(path: Path, images: np.ndarray) -> None:
+    """Draw a grid of images: in each row a query, then its nearest neighbours.
+
+    Args:
+        path: of the PNG.
+        images: uint8 `[queries, 1 + k, height, width, channels]`, k at least 1.
+    """
+    queries, columns = images.shape[:2]
+    figure, axes = _figure((0.9 * columns, 0.95 * queries), (queries, columns))
+    for ax, image in zip(axes.flat, images.reshape(-1, *images.shape[2:]), strict=True):
+        grey = image.shape[-1] == 1
+        ax.imshow(image[..., 0] if grey else image, cmap="gray" if grey else None, vmin=0, vmax=255)
+        ax.set_axis_off()
+    axes[0, 0].set_title("query", fontsize=9)
+    axes[0, 1].set_title("nearest", fontsize=9)
+    _save(figure, path)
+
+
+def nearest_neighbours(features: np.ndarray, queries: Sequence[int], *, k: int = 5) -> np.ndarray:
+    """Return the rows most similar by cosine to each query, the query itself first.
+
+    >>> points = np.array([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1]])
+    >>> nearest_neighbours(points, [0], k=2).tolist()
+    [[0, 2, 1]]
+
+    Args:
+        features: `[n, dim]`.
+        queries: row numbers.
+        k: neighbours besides the query, fewer than n.
+
+    Returns:
+        int `[queries, 1 + k]`.
+    """
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    similarity = unit[list(queries)] @ unit.T
+    similarity[np.arange(len(queries)), list(queries)] = np.inf
+    return np.argsort(-similarity, axis=1, kind="stable")[:, : k + 1]
+
+
+def to_plane(features: np.ndarray) -> np.ndarray:
+    """Return a t-SNE map of the rows: neighbours stay neighbours, distances mean little.
+
+    >>> to_plane(np.random.default_rng(0).normal(size=(20, 5))).shape
+    (20, 2)
+
+    Args:
+        features: `[n, dim]`, n at least 4.
+
+    Returns:
+        `[n, 2]`.
+
+    Reference:
+        van der Maaten and Hinton, Visualizing Data using t-SNE, 2008.
+    """
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    values = np.asarray(features, np.float32)
+    values = (values - values.mean(0)) / max(float(values.std()), 1e-12)
+    perplexity = min(30.0, (len(values) - 1) / 3)
+    # On busy cores, threads that wait for each other took 50 s where one takes 1.
+    with threadpool_limits(1):
+        return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(values)
+
+
+def _figure(size: tuple[float, float], grid: tuple[int, int]) -> tuple[Any, np.ndarray]:
+    """A figure without pyplot: no window system, no state left behind."""
+    from matplotlib.figure import Figure as Canvas
+
+    figure = Canvas(figsize=size, layout="constrained", dpi=_DPI)
+    return figure, figure.subplots(*grid, squeeze=False)
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
