@@ -72,6 +72,14 @@ def _end(kind: type[BaseException], error: BaseException, trace: TracebackType |
     if isinstance(error, BrokenPipeError):  # as of `| head`
         _tell("error: nobody reads the output any more; the same command goes on")
         leave(2)
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        name = error.name.split(".")[0]
+        if name not in ("jaxcon", "experiments"):
+            _tell(
+                f"error: {name} is not installed for {sys.executable}; `make simclr` sets up "
+                ".venv/bin/python, or: pip install -e '.[experiments]'"
+            )
+            leave(2)
     variable = next((v for v in os.environ if v.startswith("JAX_") and _blames(error, v)), None)
     if variable is not None:
         _tell(f"error: {variable}={os.environ[variable]} is set: {' '.join(str(error).split())}")

@@ -220,9 +220,9 @@ def _same_options(path: Path, before: dict[str, Any], now: dict[str, Any]) -> di
     odd = differences(old, {name: now[name] for name in old})
     if odd and set(odd) <= set(_LENGTH) and "epochs" in odd:
         raise ValueError(
-            f"{path}: {', '.join(odd.values())}. A run is planned to its end, where its learning "
-            f"rate is 0. To go on from its weights, add --start-from={path}: a run of its own, with "
-            "epochs counted anew"
+            f"{path}: {odd['epochs']}. A run is planned to its end, where its learning rate is 0. To "
+            f"go on from its weights, add --start-from={path}: a run of its own, with epochs "
+            "counted anew"
         )
     if odd:
         told = [odd["experiment"]] if "experiment" in odd else [*odd.values()]

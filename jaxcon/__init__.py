@@ -32,7 +32,11 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name == "load_run":  # loaded when it is asked for: it needs all that stands above
-        from jaxcon.runs import load_run
-
+        try:
+            from jaxcon.runs import load_run
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                f"jaxcon.load_run needs {error.name}: pip install 'jaxcon[experiments]'"
+            ) from error
         return load_run
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

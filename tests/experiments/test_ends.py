@@ -257,6 +257,27 @@ def test_a_wrong_variable_is_named(tmp_path, environ, said):
     assert err.count("\n") == 1
 
 
+def test_a_package_that_is_missing_is_named(tmp_path):
+    """As with another Python than that of the environment."""
+    (tmp_path / "tyro.py").write_text("raise ModuleNotFoundError('No tyro', name='tyro')")
+    process = command(
+        "--help", PYTHONPATH=f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    )
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (2, "")
+    assert err.startswith(f"error: tyro is not installed for {sys.executable}; `make simclr` sets")
+    assert err.count("\n") == 1
+
+
+def test_nobody_who_reads(tmp_path):
+    """As of `| head`."""
+    process = command("--help")
+    process.stdout.close()
+    err = process.stderr.read()
+    assert process.wait(timeout=120) in (0, 2)
+    assert "Traceback" not in err
+
+
 def test_no_home_and_no_account(monkeypatch, capsys, tmp_path):
     """As of a container's user: no HOME, and nothing in the list of accounts."""
     monkeypatch.delenv("HOME")
