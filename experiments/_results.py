@@ -28,17 +28,12 @@ def show_if_finished(
     workdir: Workdir, show: Callable[[Mapping[str, Any]], None] | None = None
 ) -> bool:
     """Print the results of a finished run by `show`; return whether there are any, and a page."""
-    if (results := workdir.read_results()) is None or not page_path(workdir).exists():
+    if not workdir.finished or (results := workdir.read_results()) is None:
         return False
     say(f"this run is finished: {workdir.path}")
     tell(results, show or _show)
-    say(f"\nreport: {page_path(workdir)}")
+    say(f"\nreport: {workdir.page}")
     return True
-
-
-def page_path(workdir: Workdir) -> Path:
-    """Return where the page of a run is; one that is missing is drawn again."""
-    return workdir.path / "report.html"
 
 
 def conclude(
@@ -166,8 +161,8 @@ def write_page(workdir: Workdir, page: report.Page, drawings: Sequence[_figures.
     say("\ndrawing figures")
     figures, failures = _figures.drawn(drawings)
     whole = report.Page(**{**vars(page), "figures": figures, "notes": [*page.notes, *failures]})
-    report.write_page(page_path(workdir), whole)
-    say(f"report: {page_path(workdir)}")
+    report.write_page(workdir.page, whole)
+    say(f"report: {workdir.page}")
 
 
 def _of_rows(split: Split, rows: np.ndarray) -> np.ndarray | None:

@@ -72,7 +72,7 @@ class Start(NamedTuple):
 
 def check_place(path: Path) -> None:
     """Raise a ValueError where no run can be written; that of a finished one may be read-only."""
-    if not (absolute(path) / "results.json").exists():
+    if not Workdir(absolute(path), resumed=True).finished:
         check_writable(path)
 
 
@@ -251,14 +251,15 @@ def _check_data(path: Path, before: Any, now: Fingerprint) -> None:
 
 
 def _open_of_earlier_version(path: Path) -> Workdir:
-    if not (absolute(path) / "results.json").exists():
+    workdir = Workdir(absolute(path), resumed=True)
+    if not workdir.finished:
         raise ValueError(
             f"{path}: begun by an earlier version of jaxcon, which did not record its data and its "
             "network, so nobody can tell whether it would go on alike; choose another --workdir "
             f"(--start-from={path} begins with its weights)"
         )
     say("by an earlier version of jaxcon, which did not record its data: they may have changed")
-    return Workdir(absolute(path), resumed=True)
+    return workdir
 
 
 def _images(path: Path) -> dict[str, dict[str, str]]:

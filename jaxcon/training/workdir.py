@@ -4,7 +4,8 @@
       config.json           what is trained, and on what; the same command resumes, another is refused
       checkpoints/STEP/     the state, and a SHA-256 of each of its arrays
       metrics.jsonl         one line a step, cut back to the restored step
-      results.json          written last: a run that has it is finished
+      results.json          written when all is evaluated
+      report.html           written last: a run that has both is finished
 
 It is new, resumable or finished; anything else is refused with a sentence, before anything in it
 changes, for the worst that a training run can do is to start over, or to go on with something else,
@@ -63,8 +64,16 @@ class Workdir:
 
     @property
     def results(self) -> Path:
-        """Written last: a run that has it is finished."""
         return self.path / "results.json"
+
+    @property
+    def page(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do: a page that is missing is drawn again."""
+        return self.results.exists() and self.page.exists()
 
     def read_results(self) -> dict[str, Any] | None:
         """Return what a finished run has found; None where it is not finished.
@@ -117,7 +126,7 @@ def open_workdir(
     path = absolute(path)
     config = json.loads(json.dumps(config))
     resumed = _check(path, config)
-    if resumed and (path / "results.json").exists():
+    if Workdir(path, resumed).finished:
         with contextlib.suppress(OSError):  # a lost file is mended where that is possible
             _write_missing(path, files or {})
         return Workdir(path, resumed)

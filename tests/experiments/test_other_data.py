@@ -183,6 +183,7 @@ def test_a_damaged_configuration_or_result_is_one_line(views, tmp_path, capsys):
         refused(simclr.main, flags, capsys)
     (run / "config.json").write_bytes(good)
     (run / "checkpoints" / "1").mkdir(parents=True)
+    (run / "report.html").write_text("")
     for bad in (b"{", b"\xff", b"[]", b"{}"):
         (run / "results.json").write_bytes(bad)
         assert "results.json" in refused(simclr.main, flags, capsys)

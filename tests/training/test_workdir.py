@@ -141,8 +141,19 @@ def test_a_dangling_link_is_a_sentence(tmp_path):
 def test_a_finished_run_is_left_alone(tmp_path):
     open_workdir(tmp_path, {"seed": 0})
     (tmp_path / "results.json").write_text("{}")
+    (tmp_path / "report.html").write_text("")
     (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     workdir = open_workdir(tmp_path, {"seed": 0}, needed=2**60)
+    assert workdir.finished
     assert workdir.lock is None
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_a_run_whose_page_is_missing_has_something_to_do(tmp_path):
+    open_workdir(tmp_path, {"seed": 0})
+    (tmp_path / "results.json").write_text("{}")
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+    with pytest.raises(ValueError, match="a run needs at least"):
+        open_workdir(tmp_path, {"seed": 0}, needed=2**60)
+    assert open_workdir(tmp_path, {"seed": 0}).lock is not None
