@@ -133,11 +133,19 @@ def check_fits(start: Start | None, network: Network, init: Callable[[jax.Array]
             )
 
 
-def kept_tokenizer(path: Path, start: Start | None) -> Tokenizer | None:
+def kept_tokenizer(path: Path, start: Start | None, options: Mapping[str, Any]) -> Tokenizer | None:
     """Return the tokenizer that this run was begun with, or that of the run it starts from.
 
     None where there is neither, or where the former is damaged: then it is learned again, and has to
     turn out the same.
+
+    Args:
+        path: of the run's folder.
+        start: of `load_start`.
+        options: that a tokenizer is learned with.
+
+    Raises:
+        ValueError: the other run has none, or learned it with other options.
     """
     own = read_config(path)
     if own is not None and "tokenizer" in own and (start is None or start.variables is None):
@@ -148,6 +156,12 @@ def kept_tokenizer(path: Path, start: Start | None) -> Tokenizer | None:
             raise ValueError(
                 f"--start-from={start.record['run']}: says nothing of its tokenizer: it was "
                 "trained on images alone, or by an earlier version of jaxcon"
+            )
+        odd = differences({name: start.config.get(name) for name in options}, options)
+        if odd:
+            raise ValueError(
+                f"--start-from={start.record['run']}: {', '.join(odd.values())}; its tokens are "
+                "kept, so give it the options of that run"
             )
         return load_tokenizer(start.folder, start.config)
     return None
@@ -209,7 +223,10 @@ def open_run(
             "length": network.tokenizer.length,
             "sha256": hashlib.sha256(content).hexdigest(),
         }
-    return open_workdir(path, {**config, "data": data}, files=files, needed=needed)
+    workdir = open_workdir(path, {**config, "data": data}, files=files, needed=needed)
+    if start is not None and start.variables is not None:
+        say(f"starts from the weights of {start.record['run']}, step {start.record['step']}")
+    return workdir
 
 
 def _same_options(path: Path, before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:

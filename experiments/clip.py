@@ -230,9 +230,13 @@ def prepare(config: CLIP) -> Prepared:
     )
     plan = _common.make_plan(config.training, examples=examples, devices=len(devices))
     start = _workdir.load_start(start_from, path)
-    tokenizer = _workdir.kept_tokenizer(path, start)
+    learned = {
+        "vocabulary": config.pairs.vocabulary,
+        "context_length": config.pairs.context_length,
+    }
+    tokenizer = _workdir.kept_tokenizer(path, start, learned)
     if tokenizer is None:
-        tokenizer = make_tokenizer(dataset, config.pairs.vocabulary, config.pairs.context_length)
+        tokenizer = make_tokenizer(dataset, **learned)
     objective = _pairs.make_objective(config.loss.loss, config.loss.temperature)
     model = _pairs.make_model(
         config.pairs.encoder,

@@ -110,6 +110,8 @@ def test_the_tokens_of_a_dual_encoder_keep_their_meaning(tmp_path, capsys):
     begin(clip.main, [*second, f"--workdir={tmp_path / 'again'}"])
     files = [(tmp_path / name / "tokenizer.json").read_bytes() for name in ("run", "again")]
     assert files[0] == files[1]
+    said = refused(clip.main, [*second, f"--workdir={tmp_path / 'x'}", "--vocabulary=300"], capsys)
+    assert "vocabulary was 4096, is 300; its tokens are kept" in said
     (tmp_path / "run" / "tokenizer.json").write_text("{}")
     said = refused(clip.main, [*second, f"--workdir={tmp_path / 'third'}"], capsys)
     assert "not the tokenizer that the run was trained with" in said
