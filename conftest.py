@@ -8,7 +8,9 @@ import importlib.metadata
 import os
 import re
 import shutil
+import signal
 import tempfile
+import threading
 from typing import Any
 
 import pytest
@@ -36,6 +38,13 @@ os.environ.setdefault("MPLBACKEND", "agg")
 if "XDG_CACHE_HOME" not in os.environ:
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="jaxcon-tests-")
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+
+# What a shell starts in the background ignores Ctrl-C, and so would all that the tests interrupt.
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    and threading.current_thread() is threading.main_thread()
+):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure() -> None:
