@@ -106,10 +106,12 @@ def _is_interrupt(error: BaseException | None) -> bool:
 
 
 def _blames(error: BaseException, variable: str) -> bool:
-    """Whether jax refuses the value of a variable, as it does while it is imported."""
+    """Whether jax refuses the value of a variable, while it is imported or first used."""
+    text = str(error)
+    if variable == "JAX_PLATFORMS" and text.startswith("Unable to initialize backend"):
+        return True
     if not isinstance(error, ValueError):
         return False
-    text = str(error)
     return f"'{variable}'" in text or text.endswith(f"JAX flag {variable.lower()}")
 
 

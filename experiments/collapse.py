@@ -12,7 +12,7 @@ CPU cores.
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,10 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 from sklearn.datasets import load_digits
 
+from experiments import _options
 from jaxcon import diagnostics, losses
+from jaxcon.training.workdir import check_writable
 from jaxcon.typing import Array
 
 Loss = Callable[[Array, Array], Array]
@@ -189,8 +190,11 @@ def insert(page: Path, text: str) -> None:
     page.write_text(f"{before}<!-- table -->\n{text}\n<!-- end of table -->{after}")
 
 
-def main() -> None:
-    config = tyro.cli(Config)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the comparison of a command line."""
+    config = _options.parse(Config, program="collapse", arguments=arguments)
+    with _options.usage_errors():
+        check_writable(config.output, option="--output")
     images = jnp.asarray(load_digits(return_X_y=True)[0] / 16 - 0.3, jnp.float32)
     results = {
         name: {optimizer: run(config, images, objective, optimizer) for optimizer in OPTIMIZERS}

@@ -25,7 +25,7 @@ from experiments._study_losses import NAMES
 from experiments._study_runs import DIM, VOCABULARY, WARMUP, WEIGHT_DECAY, Laboratory
 from experiments._study_statistics import FALL, LEVEL, SPIKE, WINDOW
 from jaxcon.data.captions import load_pairs
-from jaxcon.training.checkpoint import write_text
+from jaxcon.training.checkpoint import check_writable, write_text
 
 SIZES = {
     "small": Protocol(NAMES),
@@ -264,6 +264,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = config.output / name / "pieces"
     with _options.usage_errors():
         _options.check_range(config, "budget_minutes", low=0, open_low=False)
+        if not config.dry_run:
+            check_writable(config.output, option="--output")
         wanted = _study.select(pieces(protocol), config.only)
         records = _study.load(folder, protocol)
     _common.say(_study.overview(wanted, records, protocol))

@@ -85,17 +85,17 @@ def _cut(text: str) -> str:
 
 
 @contextlib.contextmanager
-def told(path: Path, *, done: str = "written to") -> Iterator[None]:
+def told(path: Path, *, done: str = "written to", option: str = "--workdir") -> Iterator[None]:
     """Turn what the operating system refuses into a ValueError that names the option."""
     try:
         yield
     except NotADirectoryError:
         raise ValueError(
-            f"--workdir={path}: expected a folder, found a file; choose another"
+            f"{option}={path}: expected a folder, found a file; choose another"
         ) from None
     except OSError as error:
         raise ValueError(
-            f"--workdir={_cut(str(path))}: cannot be {done} ({error.strerror}); choose another"
+            f"{option}={_cut(str(path))}: cannot be {done} ({error.strerror}); choose another"
         ) from None
 
 

@@ -189,8 +189,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def check_writable(path: str | Path, *, needed: int = 0) -> None:
-    """Raise a ValueError where no run can be written; nothing is made, only tried.
+def check_writable(path: str | Path, *, needed: int = 0, option: str = "--workdir") -> None:
+    """Raise a ValueError where nothing can be written; nothing is made, only tried.
 
     >>> with tempfile.NamedTemporaryFile() as file:
     ...     check_writable(file.name)
@@ -198,21 +198,22 @@ def check_writable(path: str | Path, *, needed: int = 0) -> None:
     ValueError: --workdir=...: expected a folder, found a file; ...
 
     Args:
-        path: of the working directory.
+        path: of a folder that may be new.
         needed: bytes of the checkpoints that are to come.
+        option: that named it.
 
     Raises:
         ValueError: a file, not writable, or a full disk.
     """
     path = absolute(path)
-    with told(path):
+    with told(path, option=option):
         there = next(folder for folder in (path, *path.parents) if folder.exists())
         with tempfile.TemporaryFile(dir=there) as probe:
             probe.write(b"0")
         free = shutil.disk_usage(there).free
     if free < needed + _SPARE_BYTES:
         raise ValueError(
-            f"--workdir={path}: {free / 2**20:,.0f} MiB free, a run needs at least "
+            f"{option}={path}: {free / 2**20:,.0f} MiB free, a run needs at least "
             f"{(needed + _SPARE_BYTES) / 2**20:,.0f}; free some, or choose another disk"
         )
 
