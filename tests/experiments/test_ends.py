@@ -12,7 +12,7 @@ import time
 import jax
 import pytest
 
-from experiments import _common, _results, simclr
+from experiments import _common, _results, collapse, simclr, uncertainty
 from jaxcon.data import sources
 from jaxcon.data.batching import batch_indices
 from jaxcon.data.sources import load
@@ -255,6 +255,13 @@ def test_a_wrong_variable_is_named(tmp_path, environ, said):
     assert (process.returncode, out) == (2, "")
     assert err.startswith(said)
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("experiment", [collapse, uncertainty])
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(tmp_path, capsys, experiment):
+    (tmp_path / "file").write_text("")
+    said = refused(experiment.main, [f"--output={tmp_path / 'file' / 'x'}"], capsys)
+    assert f"--output={tmp_path / 'file' / 'x'}: expected a folder, found a file" in said
 
 
 def test_a_package_that_is_missing_is_named(tmp_path):
