@@ -22,6 +22,7 @@ from jaxcon.diagnostics import chance_loss
 from jaxcon.encoders import Temperature, TextTransformer
 from jaxcon.encoders.dual import Embedded, Side
 from jaxcon.encoders.tokenizer import Tokenizer
+from jaxcon.evaluation.zero_shot import class_embeddings
 from jaxcon.losses import clip_loss, csd_loss, gaussian_clip_loss, npairs_loss, siglip_loss
 from jaxcon.similarity import cosine_similarity, squared_distance
 from jaxcon.training.step import LossFn
@@ -39,6 +40,30 @@ class Outputs(NamedTuple):
     scalars: Mapping[str, Any]
 
 
+def unit_mean(prompts: Embedded) -> Embedded:
+    """Return one embedding for the several of a row: the mean of their directions, as in CLIP.
+
+    >>> unit_mean(Embedded(np.array([[[3.0, 0.0], [0.0, 0.1]]]))).z.round(4).tolist()
+    [[0.7071, 0.7071]]
+
+    Args:
+        prompts: `z` is `[rows, prompts, dim]`, `log_std` `[rows, prompts]` or None.
+
+    Returns:
+        `z` is `[rows, dim]`, of norm 1; `log_std` is the mean.
+    """
+    return Embedded(class_embeddings(prompts.z), _mean_log_std(prompts))
+
+
+def raw_mean(prompts: Embedded) -> Embedded:
+    """Return the mean of the embeddings themselves, where their length has a meaning."""
+    return Embedded(prompts.z.mean(axis=1), _mean_log_std(prompts))
+
+
+def _mean_log_std(prompts: Embedded) -> Any:
+    return None if prompts.log_std is None else prompts.log_std.mean(axis=1)
+
+
 class Objective(NamedTuple):
     """A loss, how it starts, and how its embeddings are compared.
 
@@ -48,6 +73,7 @@ class Objective(NamedTuple):
         log_std: first value of the log deviations; None where there are none.
         scores: `(queries, candidates) -> [queries, candidates]` of `Embedded`, higher is nearer.
         chance: loss of equal embeddings by the size of the batch, with the best of scalars.
+        average: several phrasings of a text as one: `unit_mean`, or `raw_mean` for distances.
     """
 
     loss: Callable[[Outputs], jax.Array]
@@ -55,6 +81,7 @@ class Objective(NamedTuple):
     log_std: float | None
     scores: Callable[[Embedded, Embedded], jax.Array]
     chance: Callable[[int], float]
+    average: Callable[[Embedded], Embedded] = unit_mean
 
 
 def make_objective(name: LossName, temperature: float | None) -> Objective:
@@ -75,7 +102,7 @@ def make_objective(name: LossName, temperature: float | None) -> Objective:
             _cosine,
             chance_loss,
         ),
-        "gaussian": Objective(_gaussian, {}, 0.0, _log_density, chance_loss),
+        "gaussian": Objective(_gaussian, {}, 0.0, _log_density, chance_loss, raw_mean),
         "csd": Objective(
             _csd,
             {"scale": 5.0, "shift": 5.0},

@@ -117,11 +117,11 @@ def _zero_shot(
     scores = {}
     for name, labels in dataset.test.attributes.items():
         known = np.flatnonzero(labels >= 0)
-        prompts = make_prompts(name, dataset.classes[name])
         of_known = Embedded(images.z[known], images.log_std[known])
-        matrix = np.asarray(objective.scores(of_known, encode.texts(variables, prompts)))
-        shape = (len(known), len(dataset.classes[name]), len(_PROMPTS[name]), len(_FRAMES))
-        fits = matrix.reshape(shape).mean(axis=3).max(axis=2, keepdims=True)
+        texts = encode.texts(variables, make_prompts(name, dataset.classes[name]))
+        framed = Embedded(*(part.reshape(-1, len(_FRAMES), *part.shape[1:]) for part in texts))
+        matrix = np.asarray(objective.scores(of_known, objective.average(framed)))
+        fits = matrix.reshape(len(known), -1, len(_PROMPTS[name])).max(axis=2, keepdims=True)
         scores[f"zero-shot {name}"] = zero_shot_accuracy(fits, labels[known])
     return scores
 
@@ -129,7 +129,8 @@ def _zero_shot(
 def make_prompts(attribute: str, values: Sequence[str]) -> list[str]:
     """Return the prompts of every value, those of the first value first, each in every frame.
 
-    An image fits a value as well as it fits the best of its prompts, on average over frames.
+    An image fits a value as well as it fits the best of its prompts, averaged over frames as
+    `Objective.average` says.
 
     >>> make_prompts("colour", ["red", "orange"])[2:4]
     ['there is a red object', 'an orange object']

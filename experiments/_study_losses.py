@@ -32,7 +32,7 @@ def make_objective(name: str) -> Objective:
     )
     objectives = {
         "gaussian-shared": Objective(
-            _gaussian_shared, {"log_std": 0.0}, None, _nearness, gaussian.chance
+            _gaussian_shared, {"log_std": 0.0}, None, _nearness, gaussian.chance, gaussian.average
         ),
         "gaussian-exact": gaussian._replace(loss=_gaussian_exact, scores=_exact_log_density),
         "csd-clip": csd._replace(

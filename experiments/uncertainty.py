@@ -133,7 +133,9 @@ a cosine. An update that is not finite is refused; a run with 50 of them in a ro
   norm over the median of the {window} before.
 - **Joint space**: recall@1, 5, 10 among 1,000 test images and their captions of grade 4, both ways
   (equal captions count as hits), and zero-shot accuracy for shape, colour, size and position of single
-  objects. A run whose embeddings are not finite scores chance.
+  objects (of the three phrasings of a prompt the scores were averaged; `experiments.clip` has since
+  taken to averaging their embeddings, as CLIP does). A run whose embeddings are not finite scores
+  chance.
 - **Deviations**: Spearman's correlation of a test caption's log deviation with its grade (also
   without grade 1, whose few sentences are easily learned by heart), of an image's with the number of
   its objects, and with visibility, the size of a single object.

@@ -1,6 +1,9 @@
-"""What the probes share: features as float32 rows, and errors about their shapes."""
+"""What the evaluations share: features as float rows, labels as exact numbers, errors about both."""
 
 from __future__ import annotations
+
+import operator
+from typing import Any
 
 import numpy as np
 
@@ -13,23 +16,137 @@ def as_rows(name: str, features: np.ndarray, labels: np.ndarray) -> tuple[np.nda
       >>> rows.shape, rows.dtype
       ((4, 64), dtype('float32'))
 
+    Returns:
+      Rows, float64 if they were given so or as wide integers, else float32; and labels as an array.
+
     Raises:
-      ValueError: if features and labels do not match, there are none, or a feature is not finite.
+      ValueError: if features and labels do not match, there are none, a feature is not finite, or
+        labels are not whole numbers (or names).
     """
-    labels = np.asarray(labels)
+    labels = as_labels(f"{name}: labels", labels)
     if not len(labels) or labels.shape != (len(features),):
         raise ValueError(
             f"{name}: {len(features)} rows of features need as many labels, and at least one; "
             f"got labels of shape {labels.shape}"
         )
-    rows = np.asarray(features, np.float32).reshape(len(labels), -1)
+    return as_float_rows(name, features), labels
+
+
+def as_float_rows(name: str, features: np.ndarray) -> np.ndarray:
+    """Features as finite float rows `[n, dim]`, in the precision they came in, float32 at least.
+
+    Raises:
+      ValueError: for a dtype of no numbers, or if a feature is not finite.
+    """
+    features = np.asarray(features)
+    try:
+        wide = np.result_type(features.dtype, np.float32)
+    except TypeError:
+        wide = features.dtype
+    if wide not in (np.float32, np.float64):
+        raise ValueError(f"{name}: features must be real numbers, got dtype {features.dtype}")
+    rows = features.astype(wide).reshape(len(features), -1)
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(bad):
         raise ValueError(
             f"{name}: {len(bad)} rows of features are not finite, the first is row {bad[0]}; "
             "the encoder that made them has diverged"
         )
-    return rows, labels
+    return rows
+
+
+def require_one_width(**rows: np.ndarray) -> None:
+    """Raises a ValueError for sets of rows that have different numbers of features."""
+    widths = {name: row.shape[1] for name, row in rows.items()}
+    if len(set(widths.values())) > 1:
+        told = ", ".join(f"{name} has {width}" for name, width in widths.items())
+        raise ValueError(f"all rows need the same number of features; {told}")
+
+
+def as_labels(name: str, labels: Any) -> np.ndarray:
+    """Labels or ids as an array in which different ones are different.
+
+    Whole numbers of any size: those that no NumPy integer holds stay Python's. Numbers in a float
+    array are taken where the float holds every whole number up to them.
+
+    Example:
+      >>> as_labels("ids", [5, 5 + 2**64]).tolist()
+      [5, 18446744073709551621]
+
+    Raises:
+      ValueError: for what is neither a whole number nor a name.
+    """
+    if not hasattr(labels, "dtype"):
+        # NumPy would make floats of [-1, 2**63], and merge numbers.
+        labels = np.array(list(labels), dtype=object)
+        if all(isinstance(label, str) for label in labels.flat):
+            return labels.astype(str)
+    labels = np.asarray(labels)
+    if labels.dtype.kind in "iubUS":
+        return labels
+    if labels.dtype.kind == "O":
+        return _as_integers(name, labels)
+    if not np.issubdtype(labels.dtype, np.floating):
+        raise ValueError(f"{name} must be whole numbers, got dtype {labels.dtype}")
+    exact = 2.0 ** (np.finfo(labels.dtype).nmant + 1)
+    bad = ~((labels == np.floor(labels)) & (np.abs(labels) <= exact))
+    if bad.any():
+        raise ValueError(
+            f"{name} must be whole numbers, in {labels.dtype} of at most {exact:.0f}; "
+            f"got {labels[bad].flat[0]}; hand them over as integers"
+        )
+    return labels.astype(np.int64)
+
+
+def _as_integers(name: str, labels: np.ndarray) -> np.ndarray:
+    try:
+        whole = [operator.index(label) for label in labels.flat]
+    except TypeError:
+        raise ValueError(f"{name} must be whole numbers, got {str(labels.tolist())[:80]}") from None
+    fits = all(-(2**63) <= label < 2**63 for label in whole)
+    return np.array(whole, np.int64 if fits else object).reshape(labels.shape)
+
+
+def numbered(*labels: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Labels of :func:`as_labels` as int64 from 0 on, in their order; equal ones get equal numbers.
+
+    Of one numbering for all arrays, exact whatever their dtypes: NumPy makes floats of int64 beside
+    uint64.
+
+    Example:
+      >>> first, second = numbered(np.array([7, 9]), np.array([9, 2**63], np.uint64))
+      >>> first.tolist(), second.tolist()
+      ([0, 1], [1, 2])
+
+    Raises:
+      ValueError: if numbers and names are mixed.
+    """
+    split = [np.unique(array, return_inverse=True) for array in labels]
+    values = [names.tolist() for names, _ in split]
+    try:
+        order = sorted({value for names in values for value in names})
+    except TypeError:
+        raise ValueError("labels must be all numbers or all names, got both") from None
+    number = {value: i for i, value in enumerate(order)}
+    return tuple(
+        np.array([number[value] for value in names], np.int64)[inverse]
+        for names, (_, inverse) in zip(values, split, strict=True)
+    )
+
+
+def at_least_one(name: str, value: Any) -> int:
+    """A setting that counts, as an int.
+
+    Raises:
+      ValueError: if it is not a whole number of at least 1.
+    """
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} must be a whole number, got {value}") from None
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return count
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:
@@ -43,3 +160,19 @@ def unit_rows(rows: np.ndarray) -> np.ndarray:
     rows = rows / np.where(largest > 0, largest, 1)  # squares neither overflow nor vanish
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(lengths > 0, lengths, 1)
+
+
+def shares(values: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Of each row of `[n, classes]`: 1 / m where its own class is among the m with the highest value.
+
+    Values equal to 1e-9 count as equal: sums of the same numbers, in another order, are a rounding
+    apart.
+
+    Example:
+      >>> shares(np.array([[0.2, 0.7, 0.7], [0.9, 0.0, 0.0]]), np.array([1, 2])).tolist()
+      [0.5, 0.0]
+    """
+    highest = values.max(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        best = (values == highest) | (highest - values <= 1e-9 * np.abs(highest))
+    return best[np.arange(len(own)), own] / best.sum(axis=1)

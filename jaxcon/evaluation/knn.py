@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from functools import cache
+
 import numpy as np
 
-from jaxcon.evaluation.features import as_rows, unit_rows
+from jaxcon.evaluation.features import (
+    as_rows,
+    at_least_one,
+    numbered,
+    require_one_width,
+    shares,
+    unit_rows,
+)
 
-_BLOCK = 1024
+_BLOCK = 256
+_DECIMALS = 12  # to which cosines are compared: equal rows have equal cosines, wherever they stand
 
 
 def knn_accuracy(
@@ -21,12 +33,16 @@ def knn_accuracy(
     """Share of test rows whose nearest training rows vote for their class.
 
     The k training rows with the largest cosine s vote for their class with weight
-    exp(s / temperature); the class with most votes wins.
+    exp(s / temperature); the class with most votes wins. Rows of equal cosine are taken in random
+    order, of m classes with equal votes each wins with chance 1 / m, and the share is the
+    expectation: no order of the rows, and no name of a class, changes it.
 
     Example:
       >>> x, y = np.eye(3), np.array([0, 1, 2])
       >>> knn_accuracy(x, y, x + 0.1, y, k=1)
       1.0
+      >>> knn_accuracy(np.ones((4, 2)), np.array([0, 1, 1, 1]), np.ones((1, 2)), np.array([1]), k=1)
+      0.75
 
     Args:
       train_x: `[n, *features]`, any scale.
@@ -45,22 +61,107 @@ def knn_accuracy(
     Reference: Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination,
     CVPR 2018, section 3.4; k = 20 is the setting of Caron et al., DINO, ICCV 2021.
     """
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
+    k = at_least_one("k", k)
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
     train_x, train_y = as_rows("train", train_x, train_y)
     test_x, test_y = as_rows("test", test_x, test_y)
-    classes, numbers = np.unique(train_y, return_inverse=True)
-    train, test = unit_rows(train_x), unit_rows(test_x)
+    require_one_width(train=train_x, test=test_x)
+    train_y, test_y = numbered(train_y, test_y)
+    train, test = (unit_rows(rows.astype(np.float64)) for rows in (train_x, test_x))
+    classes = 1 + max(train_y.max(), test_y.max())
     k = min(k, len(train))
-    hits = 0
+    expected = cache(_expected_share)
+    total = 0.0
     for start in range(0, len(test), _BLOCK):
         cosine = test[start : start + _BLOCK] @ train.T  # (block, d) . (d, n) -> (block, n)
+        cosine = np.round(cosine, _DECIMALS)
+        own = test_y[start : start + _BLOCK]
         nearest = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
         s = np.take_along_axis(cosine, nearest, axis=1)
-        weights = np.exp((s - s.max(axis=1, keepdims=True)) / temperature)
-        votes = np.zeros((len(s), len(classes)))
-        np.add.at(votes, (np.arange(len(s))[:, None], numbers[nearest]), weights)
-        hits += int(np.sum(classes[votes.argmax(axis=1)] == test_y[start : start + _BLOCK]))
-    return hits / len(test)
+        highest, last = s.max(axis=1, keepdims=True), s.min(axis=1, keepdims=True)
+        weights = np.exp((s - highest) / temperature)
+        votes = np.zeros((len(s), classes))
+        np.add.at(votes, (np.arange(len(s))[:, None], train_y[nearest]), weights)
+        share = shares(votes, own)
+        # Rows whose last places are contested by more training rows than there are places.
+        for row in np.flatnonzero((cosine >= last).sum(axis=1) > k):
+            tied = cosine[row] == last[row]
+            above = s[row] > last[row]
+            fixed = np.bincount(train_y[nearest[row]], weights[row] * above, minlength=classes)
+            share[row] = expected(
+                *_contest(own[row], fixed, np.bincount(train_y[tied], minlength=classes)),
+                float(weights[row].min()),
+                k - int(above.sum()),
+            )
+        total += share.sum()
+    return float(total / len(test))
+
+
+Rival = tuple[float, int]  # votes that are fixed, training rows that tie for the last places
+
+
+def _contest(
+    own: int, fixed: np.ndarray, tied: np.ndarray
+) -> tuple[Rival, tuple[tuple[Rival, int], ...]]:
+    """The own class, and the others with equal ones counted: many rows ask the same question."""
+    rivals = Counter((float(f), int(t)) for f, t in zip(fixed, tied, strict=True) if f or t)
+    mine = (float(fixed[own]), int(tied[own]))
+    rivals[mine] -= 1
+    return mine, tuple(sorted((rival, count) for rival, count in rivals.items() if count > 0))
+
+
+def _expected_share(
+    own: Rival, rivals: tuple[tuple[Rival, int], ...], weight: float, places: int
+) -> float:
+    """Expected 1 / m where the own class is among the m with most votes, else 0.
+
+    `places` of the rows that tie are drawn, without putting back, and vote with `weight`. The number
+    of draws in which class c gets h of them is C(t_c, h); so of all classes together it is the
+    coefficient of z^places of a product of polynomials. A class that reaches the own votes carries a
+    factor x, one that exceeds them is left out, and 1 / m is the integral of x^(m - 1) over [0, 1],
+    which Gauss and Legendre's rule gives exactly.
+    """
+    total = own[1] + sum(rival[1] * count for rival, count in rivals)
+    scale = places / (math.e * total)  # of z: keeps the numbers of draws from overflowing
+    degree = places + sum(count for (fixed, _), count in rivals if fixed)
+    x, share_of_x = np.polynomial.legendre.leggauss(degree // 2 + 1)
+    x, share_of_x = (x + 1) / 2, share_of_x / 2
+    expected = 0.0
+    for mine in range(min(own[1], places) + 1):
+        votes = own[0] + weight * mine
+        if not votes:
+            continue  # others have all votes
+        product = np.zeros((len(x), places + 1))
+        product[:, 0] = _draws(own[1], mine, scale)
+        for (fixed, tied), count in rivals:
+            factor = np.zeros_like(product)
+            for theirs in range(min(tied, places) + 1):
+                difference = fixed + weight * theirs - votes
+                if difference <= 1e-9 * votes:
+                    reached = difference >= -1e-9 * votes
+                    factor[:, theirs] = _draws(tied, theirs, scale) * (x if reached else 1)
+            product = _times(product, _power(factor, count))
+        expected += share_of_x @ product[:, places - mine]
+    return round(float(expected / _draws(total, places, scale)), 12)
+
+
+def _draws(rows: int, drawn: int, scale: float) -> float:
+    """`C(rows, drawn) scale^drawn`."""
+    log = math.lgamma(rows + 1) - math.lgamma(drawn + 1) - math.lgamma(rows - drawn + 1)
+    return math.exp(log + drawn * math.log(scale))
+
+
+def _times(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Products of polynomials `[points, degree + 1]`, cut at that degree."""
+    product = np.zeros_like(p)
+    for degree in np.flatnonzero(q.any(axis=0)):
+        product[:, degree:] += q[:, degree : degree + 1] * p[:, : p.shape[1] - degree]
+    return product
+
+
+def _power(p: np.ndarray, exponent: int) -> np.ndarray:
+    if exponent == 1:
+        return p
+    half = _power(p, exponent // 2)
+    return _times(_times(half, half), p) if exponent % 2 else _times(half, half)

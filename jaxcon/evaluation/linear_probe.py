@@ -12,7 +12,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from jaxcon.evaluation.features import as_rows, unit_rows
+from jaxcon.evaluation.features import (
+    as_labels,
+    as_rows,
+    at_least_one,
+    numbered,
+    require_one_width,
+    unit_rows,
+)
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 # Below this many features in all, BLAS threads cost more than they bring: on two busy cores 100
@@ -63,13 +70,9 @@ def linear_probe_accuracy(
     validation_x, validation_y = as_rows("validation", validation_x, validation_y)
     test_x, test_y = as_rows("test", test_x, test_y)
     _require_two_classes(train_y)
-    mean, deviation = train_x.mean(axis=0), train_x.std(axis=0)
-    # A feature that never changes would only have its rounding error amplified.
-    changes = deviation > 1e-6 * np.abs(train_x).max(axis=0)
-    deviation = np.where(changes, deviation, np.inf)
-    train_x, validation_x, test_x = (
-        (rows - mean) / deviation for rows in (train_x, validation_x, test_x)
-    )
+    train_y, validation_y, test_y = numbered(train_y, validation_y, test_y)
+    require_one_width(train=train_x, validation=validation_x, test=test_x)
+    train_x, validation_x, test_x = _standardized(train_x, validation_x, test_x)
     both_x = np.concatenate([train_x, validation_x])
     if both_x.shape[1] > len(both_x):
         # The penalty keeps weights in the span of the rows that are fitted. In coordinates of that
@@ -88,6 +91,23 @@ def linear_probe_accuracy(
         }
         best = max(found, key=found.__getitem__)
         return float(_logistic(both_x, both_y, best).score(test_x, test_y))
+
+
+def _standardized(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
+    """All with the training rows' mean and deviation, float32; of any scale that their dtype holds."""
+    rounding = 8 * np.finfo(train.dtype).eps
+    # By the largest first: squares of 1e25 overflow in float32, those of 1e-25 vanish.
+    largest = np.abs(train).max(axis=0).astype(np.float64)
+    scale = np.where(largest > 0, largest, 1)
+    scaled = train / scale
+    mean, deviation = scaled.mean(axis=0), scaled.std(axis=0)
+    # A feature that never changes would only have its rounding error amplified.
+    deviation = np.where(deviation > rounding, deviation, np.inf)
+    limit = np.finfo(np.float32).max ** 0.5  # a test row may lie beyond all of training
+    return [
+        np.clip((rows / scale - mean) / deviation, -limit, limit).astype(np.float32)
+        for rows in (train, *others)
+    ]
 
 
 def _logistic(rows: np.ndarray, labels: np.ndarray, c: float):
@@ -143,13 +163,14 @@ def few_label_probe(
       ValueError: for settings out of range, one class alone, shapes that do not match or features
         that are not finite.
     """
-    if num_draws < 1:
-        raise ValueError(f"num_draws must be at least 1, got {num_draws}")
+    num_draws = at_least_one("num_draws", num_draws)
     if not penalty > 0:
         raise ValueError(f"penalty must be above 0, got {penalty}")
     train_x, train_y = as_rows("train", train_x, train_y)
     test_x, test_y = as_rows("test", test_x, test_y)
     _require_two_classes(train_y)
+    train_y, test_y = numbered(train_y, test_y)
+    require_one_width(train=train_x, test=test_x)
     train, test = unit_rows(train_x), unit_rows(test_x)
     draws = few_label_draws(train_y, labels_per_class, num_draws=num_draws, seed=seed)
     with threadpool_limits(None if test.size > _MANY_FEATURES else 1, "blas"):
@@ -175,10 +196,14 @@ def few_label_draws(
 
     Yields:
       int64 `[classes * labels_per_class]`, fewer where a class has fewer rows.
+
+    Raises:
+      ValueError: for settings out of range, or labels that are not whole numbers (or names).
     """
-    if labels_per_class < 1:
-        raise ValueError(f"labels_per_class must be at least 1, got {labels_per_class}")
-    labels = np.asarray(labels)
+    labels_per_class = at_least_one("labels_per_class", labels_per_class)
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed must be from 0 to 2^64 - 1, got {seed}")
+    (labels,) = numbered(as_labels("labels", labels))
     for draw in range(num_draws):
         words = np.random.Philox(key=np.array([seed, draw], np.uint64)).random_raw(len(labels))
         order = np.lexsort((words, labels))  # by class, at random within it

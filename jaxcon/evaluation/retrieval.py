@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from jaxcon.evaluation.features import as_labels, at_least_one, numbered
+
 _BLOCK = 1024
 
 
@@ -31,7 +33,7 @@ def recall_at_k(
       0.5
 
     Args:
-      scores: `[queries, candidates]`, higher is nearer.
+      scores: `[queries, candidates]`, of any real dtype, higher is nearer.
       query_ids: int `[queries]`.
       candidate_ids: int `[candidates]`; equal ids are right for each other (equal captions).
       k: at least 1; all candidates where there are fewer.
@@ -42,8 +44,8 @@ def recall_at_k(
     Raises:
       ValueError: for k below 1, shapes that do not match, no query, or scores that are NaN.
     """
-    scores = np.asarray(scores)
-    query_ids, candidate_ids = _ids(query_ids, candidate_ids, k)
+    query_ids, candidate_ids, k = _ids(query_ids, candidate_ids, k)
+    scores = _comparable(scores)
     if scores.shape != (len(query_ids), len(candidate_ids)):
         raise ValueError(
             f"scores must be [queries, candidates], ({len(query_ids)}, {len(candidate_ids)}), "
@@ -56,7 +58,7 @@ def recall_at_k(
         if len(bad):
             raise ValueError(f"row {start + bad[0]} of the scores is NaN; the encoder has diverged")
         right = query_ids[start : start + _BLOCK, None] == candidate_ids
-        best = np.max(block, axis=1, keepdims=True, initial=-np.inf, where=right)
+        best = np.max(block, axis=1, keepdims=True, initial=block.min(), where=right)
         level = (block == best) & right.any(axis=1, keepdims=True)
         places = k - (block > best).sum(axis=1)
         found += _drawn(level.sum(axis=1), (level & right).sum(axis=1), places).sum()
@@ -78,10 +80,8 @@ def chance_recall(query_ids: np.ndarray, candidate_ids: np.ndarray, *, k: int) -
     Returns:
       A share in [0, 1].
     """
-    query_ids, candidate_ids = _ids(query_ids, candidate_ids, k)
-    names, counts = np.unique(candidate_ids, return_counts=True)
-    by_id = dict(zip(names.tolist(), counts.tolist(), strict=True))
-    right = np.array([by_id.get(query, 0) for query in query_ids.tolist()])
+    query_ids, candidate_ids, k = _ids(query_ids, candidate_ids, k)
+    right = np.bincount(candidate_ids, minlength=query_ids.max() + 1)[query_ids]
     total = np.full(len(query_ids), len(candidate_ids))
     return float(_drawn(total, right, np.full(len(query_ids), k)).mean())
 
@@ -96,11 +96,30 @@ def _drawn(total: np.ndarray, right: np.ndarray, places: np.ndarray) -> np.ndarr
     return 1 - missed
 
 
-def _ids(query_ids: np.ndarray, candidate_ids: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
-    query_ids, candidate_ids = np.asarray(query_ids), np.asarray(candidate_ids)
-    for name, ids in (("query_ids", query_ids), ("candidate_ids", candidate_ids)):
-        if ids.ndim != 1 or not len(ids):
-            raise ValueError(f"{name} must be a row of at least one id, got shape {ids.shape}")
-    return query_ids, candidate_ids
+def _comparable(scores: np.ndarray) -> np.ndarray:
+    """Scores of a dtype whose values NumPy orders as they are: integers stay integers."""
+    scores = np.asarray(scores)
+    if scores.dtype.kind in "iuf":
+        return scores
+    if scores.dtype.kind == "b":
+        return scores.astype(np.uint8)
+    try:
+        exact = np.result_type(scores.dtype, np.float32)  # bfloat16 among others
+    except TypeError:
+        exact = scores.dtype
+    if exact != np.float32:
+        raise ValueError(f"scores must be real numbers, got dtype {scores.dtype}")
+    return scores.astype(exact)
+
+
+def _ids(
+    query_ids: np.ndarray, candidate_ids: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    k = at_least_one("k", k)
+    ids = {"query_ids": query_ids, "candidate_ids": candidate_ids}
+    ids = {name: as_labels(name, value) for name, value in ids.items()}
+    for name, value in ids.items():
+        if value.ndim != 1 or not len(value):
+            raise ValueError(f"{name} must be a row of at least one id, got shape {value.shape}")
+    queries, candidates = numbered(*ids.values())
+    return queries, candidates, k

@@ -1,8 +1,79 @@
-"""Classification without a classifier: which class's prompts does an image fit best?"""
+"""Classification without a classifier: which class's prompts does an image fit best?
+
+>>> images = np.array([[1.0, 0.1], [0.2, 1.0]])
+>>> prompts = np.array([[[1.0, 0.0], [1.0, 0.4]], [[0.0, 1.0], [0.4, 1.0]]])  # two a class
+>>> scores = zero_shot_scores(images, prompts)
+>>> zero_shot_accuracy(scores, np.array([0, 1]))
+1.0
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+
+from jaxcon.evaluation.features import (
+    as_float_rows,
+    as_labels,
+    require_one_width,
+    shares,
+    unit_rows,
+)
+
+
+def class_embeddings(prompts: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+    """One embedding a class: the mean of its prompts' normalized embeddings, normalized anew.
+
+    Example:
+      >>> class_embeddings(np.array([[[3.0, 4.0], [4.0, 3.0]]])).round(4).tolist()
+      [[0.7071, 0.7071]]
+
+    Args:
+      prompts: `[classes, prompts, *features]`, any scale, or for each class an array
+        `[prompts, *features]`, where classes have different numbers of prompts.
+
+    Returns:
+      float64 `[classes, dim]`, rows of length 1 (or 0, where prompts cancel).
+
+    Raises:
+      ValueError: for no class, a class without prompts, different widths, or what is not finite.
+
+    Reference: Radford et al., Learning Transferable Visual Models From Natural Language
+    Supervision, 2021, section 3.1.4, and the authors' notebook
+    Prompt_Engineering_for_ImageNet.ipynb.
+    """
+    if not len(prompts) or not all(
+        np.ndim(of_class) >= 2 and len(of_class) for of_class in prompts
+    ):
+        raise ValueError(
+            "prompts must be [classes, prompts, *features], none of them 0; "
+            f"got {len(prompts)} classes, shapes {[np.shape(p) for p in prompts[:3]]}"
+        )
+    rows = {f"class {i}": as_float_rows(f"class {i}", p) for i, p in enumerate(prompts)}
+    require_one_width(**rows)
+    return unit_rows(
+        np.stack([unit_rows(p.astype(np.float64)).mean(axis=0) for p in rows.values()])
+    )
+
+
+def zero_shot_scores(images: np.ndarray, prompts: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+    """Cosines of images with the `class_embeddings` of prompts: CLIP's ensemble, one score a class.
+
+    Args:
+      images: `[n, *features]`, any scale.
+      prompts: as of `class_embeddings`.
+
+    Returns:
+      float64 `[n, classes, 1]`, for `zero_shot_accuracy`.
+
+    Raises:
+      ValueError: as `class_embeddings`, or if images and prompts differ in width.
+    """
+    rows, classes = as_float_rows("images", images), class_embeddings(prompts)
+    require_one_width(images=rows, prompts=classes)
+    cosines = unit_rows(rows.astype(np.float64)) @ classes.T  # (n, d) . (d, classes)
+    return cosines[:, :, None]
 
 
 def zero_shot_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -18,7 +89,9 @@ def zero_shot_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
 
     Args:
       scores: `[n, classes, prompts]`, of each image with each prompt of each class, higher is
-        nearer.
+        nearer. `zero_shot_scores` gives those of CLIP, whose prompts are averaged as embeddings and
+        count as one; a mean over scores of several prompts is another ensemble, for where there are
+        scores alone.
       labels: int `[n]`, from 0 to classes - 1.
 
     Returns:
@@ -26,11 +99,8 @@ def zero_shot_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
 
     Raises:
       ValueError: for shapes that do not match, no image, labels out of range or NaN.
-
-    Reference: Radford et al., Learning Transferable Visual Models From Natural Language
-    Supervision, 2021, section 3.1.4.
     """
-    scores, labels = np.asarray(scores), np.asarray(labels)
+    scores, labels = np.asarray(scores), as_labels("labels", labels)
     if scores.ndim != 3 or not scores.size:
         raise ValueError(
             f"scores must be [n, classes, prompts], none of them 0, got {scores.shape}"
@@ -41,10 +111,8 @@ def zero_shot_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
         raise ValueError(
             f"labels must be from 0 to {scores.shape[1] - 1}, got {labels.min()} to {labels.max()}"
         )
+    scores = scores.astype(np.float64)
     bad = np.flatnonzero(np.isnan(scores).any(axis=(1, 2)))
     if len(bad):
         raise ValueError(f"image {bad[0]} has a score that is NaN; the encoder has diverged")
-    classes = scores.mean(axis=2)
-    best = classes == classes.max(axis=1, keepdims=True)
-    own = best[np.arange(len(labels)), labels]
-    return float(np.mean(own / best.sum(axis=1)))
+    return float(np.mean(shares(scores.mean(axis=2), labels.astype(np.int64))))

@@ -39,6 +39,45 @@ def test_linear_probe_finds_a_linear_rule_at_any_scale():
     assert found > 0.97
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-23, 1e-19, 1e19, 1e25, 1e300])
+def test_a_scale_that_squares_cannot_hold_changes_nothing(blobs, scale):
+    train_x, train_y, test_x, test_y = blobs
+    dtype = np.float64 if scale in (1e-300, 1e300) else np.float32
+    x = [(rows * scale).astype(dtype) for rows in (train_x, test_x)]
+    assert _probe((x[0], train_y, x[1], test_y)) == pytest.approx(_probe(blobs), abs=0.02)
+    few = few_label_probe(*blobs, labels_per_class=5, num_draws=10)
+    found = few_label_probe(x[0], train_y, x[1], test_y, labels_per_class=5, num_draws=10)
+    assert found == pytest.approx(few, abs=0.01)
+
+
+def test_each_feature_may_have_a_scale_of_its_own(blobs):
+    train_x, train_y, test_x, test_y = blobs
+    scales = np.array([1e-23, 1e-10, 1.0, 1e10, 1e19, 1e30])
+    x = [(rows * scales).astype(np.float32) for rows in (train_x, test_x)]
+    assert _probe((x[0], train_y, x[1], test_y)) == pytest.approx(_probe(blobs), abs=0.02)
+
+
+def test_a_test_row_far_beyond_training_is_counted_and_not_a_crash(blobs):
+    train_x, train_y, test_x, test_y = blobs
+    far = np.concatenate([test_x, np.full((1, 6), 1e38)]).astype(np.float32)
+    found = _probe((train_x * np.float32(1e-30), train_y, far, np.append(test_y, 0)))
+    assert 0 <= found <= 1
+
+
+def test_labels_of_64_bits_stay_different(blobs):
+    train_x, train_y, test_x, test_y = blobs
+    wide = [y * 2**32 + 5 for y in (train_y, test_y)]  # all of them 5 in 32 bits
+    assert _probe((train_x, wide[0], test_x, wide[1])) == _probe(blobs)
+    unsigned = (train_x, wide[0].astype(np.uint64), test_x, wide[1])
+    assert _probe(unsigned) == _probe(blobs)
+    few = few_label_probe(*blobs, labels_per_class=2, num_draws=5)
+    assert few_label_probe(*unsigned, labels_per_class=2, num_draws=5) == few
+    with pytest.raises(ValueError, match="labels must be whole numbers"):
+        list(few_label_draws(np.array([0.5, 1.0]), 1))
+    with pytest.raises(ValueError, match="seed must be from 0"):
+        list(few_label_draws(train_y, 1, seed=-1))
+
+
 def test_strength_is_chosen_on_validation(blobs, monkeypatch):
     train_x, train_y, test_x, test_y = blobs
     fits = []

@@ -1,6 +1,7 @@
 import itertools
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -81,3 +82,47 @@ def test_bad_arguments_are_named():
         recall_at_k(np.diag([1, np.nan, 1]), ids, ids, k=1)
     with pytest.raises(ValueError, match="query_ids must be a row of at least one id"):
         chance_recall(ids[:0], ids, k=1)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int32, np.int64, np.uint64, bool, np.float16])
+def test_scores_of_any_real_dtype_rank_as_they_are(dtype):
+    rng = np.random.default_rng(3)
+    levels = 2 if dtype is bool else 5
+    scores, query_ids, candidate_ids = rng.integers(0, levels, (8, 6)), *rng.integers(0, 4, (2, 8))
+    for k in (1, 2, 5):
+        found = recall_at_k(scores.astype(dtype), query_ids, candidate_ids[:6], k=k)
+        expected = _slowly(scores, query_ids, candidate_ids[:6], k)
+        assert found == pytest.approx(expected, abs=1e-12)
+    wide = jnp.asarray(scores, jnp.bfloat16)
+    assert recall_at_k(wide, query_ids, candidate_ids[:6], k=5) == pytest.approx(expected)
+
+
+def test_integers_beyond_the_digits_of_a_float_are_not_ties():
+    scores = np.array([[2**62, 2**62 + 1]])
+    assert recall_at_k(scores, [7], [7, 8], k=1) == 0.0
+    assert recall_at_k(scores, [7], [8, 7], k=1) == 1.0
+    assert recall_at_k(-scores, [7], [7, 8], k=1) == 1.0
+
+
+def test_ids_of_64_bits_are_never_taken_for_each_other():
+    ids = np.array([5, 5 + 2**32, 5 + 2**33])
+    assert recall_at_k(np.roll(np.eye(3), 1, axis=1), ids, ids, k=1) == 0.0
+    assert chance_recall(ids, ids, k=1) == pytest.approx(1 / 3)
+    assert (
+        recall_at_k(np.ones((1, 2)), np.array([2**63], np.uint64), np.array([2**63 - 1, 0]), k=2)
+        == 0
+    )
+    with pytest.raises(ValueError, match="query_ids must be whole numbers, in float32"):
+        recall_at_k(np.eye(3), ids.astype(np.float32), ids, k=1)
+
+
+def test_scores_without_an_order_are_refused():
+    ids = np.arange(2)
+    for scores in (np.eye(2) * 1j, np.array([["a", "b"]] * 2), np.array([[None, 1]] * 2)):
+        with pytest.raises(ValueError, match="scores must be real numbers, got dtype"):
+            recall_at_k(scores, ids, ids, k=1)
+    for dtype in (np.float16, np.float64):
+        with pytest.raises(ValueError, match="row 0 of the scores is NaN"):
+            recall_at_k(np.array([[np.nan, 1], [0, 1]], dtype), ids, ids, k=1)
+    with pytest.raises(ValueError, match=r"k must be a whole number, got 1\.5"):
+        recall_at_k(np.eye(2), ids, ids, k=1.5)
