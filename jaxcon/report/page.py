@@ -104,7 +104,9 @@ figcaption { color: #4b5563; font-size: .92rem; margin-top: .4rem; max-width: 46
   vertical-align: top; white-space: normal; font-size: .85rem; line-height: 1.3; }
 .gallery th { font-weight: 400; color: #1f2937; max-width: 20rem; padding-right: .8rem; }
 .gallery td { color: #4b5563; }
-.gallery .after { padding-left: .6rem; }
+.gallery td:not(.after) { min-width: 4.9rem; }
+.gallery th, .gallery .after { vertical-align: middle; }
+.gallery .after { padding-left: .6rem; max-width: 26rem; }
 .gallery img { display: block; margin: 3px; }
 .gallery span { display: block; max-width: 4.4rem; font-size: .78rem;
   margin: .2rem 3px 0; overflow-wrap: anywhere; }
