@@ -36,7 +36,7 @@ class Images:
     data_dir: OptionalPath = None
     """Where datasets are prepared. Default: the user's cache folder."""
     image_size: OptionalInt = None
-    """Side that images are resized to. Default: their own, at most 64."""
+    """Side that images are resized to. Default: that of most of them, at most 64."""
     encoder: EncoderOfRecipe = None
     """What is trained. convnet looks at every pixel; patch_convnet takes squares of pixels for one,
     which on 64 pixels is 25 times as fast; layout_convnet besides tells where things lie."""

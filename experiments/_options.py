@@ -11,11 +11,14 @@ import io
 import math
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
+
+from experiments._ends import usage_errors as usage_errors
+from jaxcon.data.messages import printable
 
 Config = TypeVar("Config")
 
@@ -69,6 +72,8 @@ class Training:
     """Decay of a moving average of the weights, which is then what is evaluated."""
     precision: Literal["f32", "bf16"] = "f32"
     """Of the encoder's computation; parameters and the loss stay float32."""
+    start_from: OptionalPath = None
+    """Folder of another run, to begin with its weights in place of random ones. Default: none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,16 +128,6 @@ def one_line(box: str) -> str:
     return f"{said}{hint} (--help lists all options)"
 
 
-@contextlib.contextmanager
-def usage_errors() -> Iterator[None]:
-    """Turn a ValueError into one line on stderr and exit code 2: the user can mend it."""
-    try:
-        yield
-    except ValueError as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        raise SystemExit(2) from None
-
-
 def fill(group: Config, **defaults: Any) -> Config:
     """Return the group with its None values replaced by the recipe's.
 
@@ -182,10 +177,10 @@ def check_training(training: Training, machine: Machine) -> None:
 
 
 def flat(*groups: Any) -> dict[str, Any]:
-    """Return the fields of several groups in one dictionary of JSON values.
+    """Return the fields of several groups in one dictionary of JSON values, as files can hold them.
 
     >>> flat(Machine(workdir=Path("runs/a")))["workdir"]
     'runs/a'
     """
     fields = {k: v for group in groups for k, v in dataclasses.asdict(group).items()}
-    return {k: str(v) if isinstance(v, Path) else v for k, v in fields.items()}
+    return {k: printable(str(v)) if isinstance(v, str | Path) else v for k, v in fields.items()}

@@ -20,6 +20,7 @@ from jaxcon.data.captions import PairSplit
 from jaxcon.data.pairs import CaptionTokens
 from jaxcon.diagnostics import chance_loss
 from jaxcon.encoders import Temperature, TextTransformer
+from jaxcon.encoders.dual import Embedded, Side
 from jaxcon.encoders.tokenizer import Tokenizer
 from jaxcon.losses import clip_loss, csd_loss, gaussian_clip_loss, npairs_loss, siglip_loss
 from jaxcon.similarity import cosine_similarity, squared_distance
@@ -28,13 +29,6 @@ from jaxcon.training.step import LossFn
 LossName = Literal["clip", "siglip", "npairs", "gaussian", "csd"]
 
 _WEIGHTS = {1: 1.0, 2: 3.0, 3: 4.0, 4: 3.0}
-
-
-class Embedded(NamedTuple):
-    """One side of a batch: embeddings `[batch, dim]` and, or None, log deviations `[batch]`."""
-
-    z: Any
-    log_std: Any = None
 
 
 class Outputs(NamedTuple):
@@ -141,25 +135,6 @@ def _chance_pairs(batch: int) -> float:
     1.3863
     """
     return batch * math.log(batch) - (batch - 1) * math.log(batch - 1)
-
-
-class Side(nn.Module):
-    """An encoder and a linear map to embeddings of norm about 1; perhaps a deviation beside."""
-
-    encoder: nn.Module
-    dim: int
-    log_std: float | None
-
-    @nn.compact
-    def __call__(self, inputs: jax.Array, *, train: bool) -> Embedded:
-        features = nn.LayerNorm()(self.encoder(inputs, train=train))
-        scaled = nn.initializers.variance_scaling(1 / self.dim, "fan_in", "normal")
-        z = nn.Dense(self.dim, kernel_init=scaled)(features)
-        if self.log_std is None:
-            return Embedded(z)
-        zeros, start = nn.initializers.zeros_init(), nn.initializers.constant(self.log_std)
-        log_std = nn.Dense(1, kernel_init=zeros, bias_init=start)(features)
-        return Embedded(z, log_std[:, 0])
 
 
 class DualEncoder(nn.Module):

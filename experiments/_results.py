@@ -28,10 +28,10 @@ def show_if_finished(
     workdir: Workdir, show: Callable[[Mapping[str, Any]], None] | None = None
 ) -> bool:
     """Print the results of a finished run by `show`; return whether there are any, and a page."""
-    if not (workdir.results.exists() and page_path(workdir).exists()):
+    if (results := workdir.read_results()) is None or not page_path(workdir).exists():
         return False
     say(f"this run is finished: {workdir.path}")
-    tell(json.loads(workdir.results.read_text()), show or _show)
+    tell(results, show or _show)
     say(f"\nreport: {page_path(workdir)}")
     return True
 

@@ -25,9 +25,10 @@ from experiments._study_losses import make_objective
 from jaxcon.data.captions import PairDataset, PairSplit
 from jaxcon.data.pairs import pair_batches
 from jaxcon.diagnostics import collapse_report
+from jaxcon.encoders import Temperature
 from jaxcon.encoders.tokenizer import Tokenizer
 from jaxcon.training.devices import batch_sharding, make_mesh, replicate
-from jaxcon.training.optimizers import adamw, warmup_cosine
+from jaxcon.training.optimizers import adamw, keep_between, warmup_cosine
 from jaxcon.training.state import create_state
 from jaxcon.training.step import Step, make_train_step, shard_step
 
@@ -117,6 +118,7 @@ class Laboratory:
         network = self._network(loss)
         schedule = warmup_cosine(1.0, warmup_steps=_warmup(steps), total_steps=steps)
         optimizer = optax.chain(adamw(schedule, weight_decay=WEIGHT_DECAY), times_state())
+        optimizer = keep_between(optimizer, Temperature().bounds)
         step = make_train_step(_pairs.make_loss(network.model, network.objective))
         return Trainer(optimizer, shard_step(step, self._mesh))
 

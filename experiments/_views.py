@@ -12,12 +12,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from experiments import _common, _facts, _images, _options, _results
+from experiments import _common, _ends, _facts, _images, _options, _results, _workdir
 from jaxcon.augment import Transform, two_views
 from jaxcon.data.batching import batches
 from jaxcon.data.sources import load
 from jaxcon.encoders import ProjectionHead
-from jaxcon.training.checkpoint import check_writable, open_workdir
 from jaxcon.training.step import LossFn
 
 
@@ -129,6 +128,7 @@ def fill_in(
 def run(
     config: Options,
     *,
+    experiment: str,
     name: str,
     title: str,
     check: Callable[[Options], None],
@@ -139,6 +139,7 @@ def run(
 
     Args:
         config: of the command line.
+        experiment: the command.
         name: of the folder in `runs`, before the dataset's.
         title: of the method, for the page.
         check: raises a ValueError for an option that cannot work.
@@ -147,29 +148,47 @@ def run(
     """
     with _options.usage_errors():
         check(config)
-        path = _common.workdir_path(config.machine, name, config.images.dataset)
-        check_writable(path)
+        start_from = config.training.start_from
+        path = _common.workdir_path(config.machine, name, config.images.dataset, start_from)
+        _workdir.check_place(path)
         devices = _common.select_devices(config.machine)
         dataset = load(
             config.images.dataset,
             data_dir=config.images.data_dir,
             image_size=config.images.image_size,
         )
-        config, recipe = resolve(config, len(dataset.train))
-        plan = _common.make_plan(config.training, examples=len(dataset.train), devices=len(devices))
+        examples = len(dataset.train)
+        config = _common.share_batch(
+            config, lambda options: resolve(options, examples)[0], devices=len(devices)
+        )
+        config, recipe = resolve(config, examples)
+        plan = _common.make_plan(config.training, examples=examples, devices=len(devices))
         side = max(dataset.train.image_shape[:2])
         model = make_model(config.images, config.training.precision, side=side)
-        init = functools.partial(model.init, train=False)
-        example = jnp.zeros((1, *dataset.train.image_shape))
-        jax.eval_shape(init, jax.random.key(0), example)  # are the images of a size it takes?
-        workdir = open_workdir(path, _options.flat(config.images, config.loss, config.training))
-    if _results.show_if_finished(workdir):
-        return
+        shape = dataset.train.image_shape
+        init = functools.partial(model.init, images=jnp.zeros((1, *shape)), train=False)
+        # Also: are the images of a size that the encoder takes?
+        state = _common.abstract_state(config.training, plan, init, model.apply)
+        network = _workdir.Network({"encoder": model.encoder, "head": model.head}, shape)
+        start = _workdir.load_start(start_from, path)
+        _workdir.check_fits(start, network, init)
+        workdir = _workdir.open_run(
+            path,
+            experiment=experiment,
+            options=_options.flat(config.images, config.loss, config.training),
+            network=network,
+            dataset=dataset,
+            start=start,
+            needed=_common.checkpoint_space(state, path),
+        )
+        if _results.show_if_finished(workdir):
+            return
+    _common.say(dataset.summary())
 
     setup = _facts.Setup(
         encoder=config.images.encoder or "",
         beside="a projection head",
-        parameters=_facts.count_parameters(lambda key: init(key, example)),
+        parameters=_facts.count_parameters(init),
         image_shape=dataset.train.image_shape,
         images=(len(dataset.train), len(dataset.validation), len(dataset.test)),
         with_what=_facts.with_classes(dataset.class_names),
@@ -179,25 +198,28 @@ def run(
     for line in _facts.announce(setup):
         _common.say(line)
     goal = objective(config)
-    trained = _common.pretrain(
-        workdir,
-        config.training,
-        config.machine,
-        plan,
-        devices=devices,
-        init=lambda key: init(key, example),
-        apply_fn=model.apply,
-        loss_fn=make_loss(model, recipe.transform, goal.loss),
-        batches=lambda start, sharding: batches(
-            dataset.train,
-            seed=config.training.seed,
-            batch_size=plan.batch_size,
-            start_step=start,
-            sharding=sharding,
-        ),
-        chance=goal.chance,
-    )
-    if trained.finished:
+    with _ends.run_errors(workdir, dataset):
+        trained = _common.pretrain(
+            workdir,
+            config.training,
+            config.machine,
+            plan,
+            devices=devices,
+            init=init,
+            apply_fn=model.apply,
+            loss_fn=make_loss(model, recipe.transform, goal.loss),
+            batches=lambda start, sharding: batches(
+                dataset.train,
+                seed=config.training.seed,
+                batch_size=plan.batch_size,
+                start_step=start,
+                sharding=sharding,
+            ),
+            chance=goal.chance,
+            start=start and start.variables,
+        )
+        if not trained.finished or jax.process_index() != 0:
+            return
         _results.conclude(
             workdir,
             trained,

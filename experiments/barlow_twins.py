@@ -195,6 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name = config.loss.loss
     _views.run(
         config,
+        experiment="barlow_twins",
         name=name,
         title=TITLES[name],
         check=check,

@@ -13,6 +13,7 @@ and 0.81 from image to text, 0.81 and 0.78 from text to image, recall@10 1.00 bo
 Reference: Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
 """
 
+import copy
 import dataclasses
 import functools
 import math
@@ -21,11 +22,21 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from experiments import _common, _facts, _images, _options, _pairs, _results, _retrieval_page
+from experiments import (
+    _common,
+    _ends,
+    _facts,
+    _images,
+    _options,
+    _pairs,
+    _results,
+    _retrieval_page,
+    _workdir,
+)
 from jaxcon.data.captions import PairDataset, load_pairs
 from jaxcon.data.pairs import pair_batches
-from jaxcon.encoders.tokenizer import Tokenizer
-from jaxcon.training.checkpoint import Workdir, check_writable, open_workdir
+from jaxcon.encoders.tokenizer import PADDING, Tokenizer
+from jaxcon.training.checkpoint import Workdir
 from jaxcon.training.loop import read_metrics
 
 # What the losses are called in a heading.
@@ -48,12 +59,14 @@ class Pairs:
     data_dir: _options.OptionalPath = None
     """Where datasets are prepared. Default: the user's cache folder."""
     image_size: _options.OptionalInt = None
-    """Side that images are resized to. Default: their own, at most 64."""
+    """Side that images are resized to. Default: that of most of them, at most 64."""
     encoder: _images.Encoder = "layout_convnet"
     """Of the images; texts get a small transformer. layout_convnet tells where things lie, as
     captions do; see --help of experiments.simclr for the others."""
     vocabulary: int = 4096
     """At most so many tokens, learned from the training captions."""
+    context_length: int = 64
+    """Tokens of a caption that are read; longer captions lose their end."""
     projection_dim: int = 128
     """Width of the embeddings that are compared."""
 
@@ -102,7 +115,7 @@ def check(config: CLIP) -> None:
     """Raise a ValueError for the first option outside of its range, or without a meaning."""
     _options.check_training(config.training, config.machine)
     _options.check_range(config.loss, "temperature", low=0)
-    _options.check_range(config.pairs, "image_size", "projection_dim", low=0)
+    _options.check_range(config.pairs, "image_size", "projection_dim", "context_length", low=0)
     _options.check_range(config.pairs, "vocabulary", low=257, open_low=False)
     if config.loss.temperature is not None:
         if config.loss.loss in ("gaussian", "csd"):
@@ -116,10 +129,25 @@ def check(config: CLIP) -> None:
             )
 
 
-def make_tokenizer(dataset: PairDataset, vocabulary: int) -> Tokenizer:
+def make_tokenizer(dataset: PairDataset, vocabulary: int, context_length: int = 64) -> Tokenizer:
     """Return the tokenizer of the training captions."""
     texts = [text for captions in dataset.train.captions for text in captions]
-    return Tokenizer.train(texts, vocabulary=vocabulary)
+    return Tokenizer.train(texts, vocabulary=vocabulary, max_length=context_length)
+
+
+def cut_note(dataset: PairDataset, tokenizer: Tokenizer, context_length: int) -> str | None:
+    """Return a line on captions that lose their end: cut, two may become one row of tokens."""
+    parts = (dataset.train, dataset.validation, dataset.test)
+    texts = [text for part in parts for captions in part.captions for text in captions]
+    longer = copy.copy(tokenizer)
+    longer.length += 1
+    count = int((longer.encode(texts)[:, -1] != PADDING).sum())
+    if not count:
+        return None
+    note = f"{count:,} of {len(texts):,} captions were cut at {tokenizer.length} tokens"
+    if tokenizer.length < context_length:
+        return f"{note}, the length of the longest to learn from"
+    return f"{note}; a larger --context-length reads more of them"
 
 
 def loss_notes(
@@ -155,8 +183,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = _options.parse(CLIP, program="clip", arguments=arguments)
     with _options.usage_errors():
         check(config)
-        path = _common.workdir_path(config.machine, "clip", config.pairs.dataset)
-        check_writable(path)
+        start_from = config.training.start_from
+        path = _common.workdir_path(config.machine, "clip", config.pairs.dataset, start_from)
+        _workdir.check_place(path)
         devices = _common.select_devices(config.machine)
         if config.pairs.dataset == "scenes":
             _common.say("loading scenes; the first time they are drawn, which takes half a minute")
@@ -165,9 +194,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             data_dir=config.pairs.data_dir,
             image_size=config.pairs.image_size,
         )
-        config = resolve(config, len(dataset.train))
-        plan = _common.make_plan(config.training, examples=len(dataset.train), devices=len(devices))
-        tokenizer = make_tokenizer(dataset, config.pairs.vocabulary)
+        examples = len(dataset.train)
+        config = _common.share_batch(
+            config, lambda options: resolve(options, examples), devices=len(devices)
+        )
+        plan = _common.make_plan(config.training, examples=examples, devices=len(devices))
+        start = _workdir.load_start(start_from, path)
+        tokenizer = _workdir.kept_tokenizer(path, start)
+        if tokenizer is None:
+            tokenizer = make_tokenizer(
+                dataset, config.pairs.vocabulary, config.pairs.context_length
+            )
         objective = _pairs.make_objective(config.loss.loss, config.loss.temperature)
         shape = dataset.train.images.image_shape
         model = _pairs.make_model(
@@ -184,13 +221,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
             tokens=jnp.zeros((1, tokenizer.length), jnp.int32),
             train=False,
         )
-        jax.eval_shape(init, jax.random.key(0))  # are the images of a size it takes?
+        # Also: are the images of a size that the encoder takes?
+        state = _common.abstract_state(config.training, plan, init, model.apply)
         settings = _options.flat(config.pairs, config.loss, config.training)
-        workdir = open_workdir(path, settings)
-    if _results.show_if_finished(workdir, _retrieval_page.show):
-        return
+        network = _workdir.Network({"image": model.image, "text": model.text}, shape, tokenizer)
+        _workdir.check_fits(start, network, init)
+        workdir = _workdir.open_run(
+            path,
+            experiment="clip",
+            options=settings,
+            network=network,
+            dataset=dataset,
+            start=start,
+            needed=_common.checkpoint_space(state, path),
+        )
+        if _results.show_if_finished(workdir, _retrieval_page.show):
+            return
+    _common.say(dataset.summary())
+    if note := cut_note(dataset, tokenizer, config.pairs.context_length):
+        _common.say(note)
 
-    tokenizer.save(workdir.path / "tokenizer.json")
     setup = _facts.Setup(
         encoder=config.pairs.encoder,
         beside="a text transformer",
@@ -205,26 +255,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _common.say(line)
     captions = _pairs.caption_tokens(dataset.train, tokenizer)
     chance = objective.chance(plan.batch_size)
-    run = _common.pretrain(
-        workdir,
-        config.training,
-        config.machine,
-        plan,
-        devices=devices,
-        init=init,
-        apply_fn=model.apply,
-        loss_fn=_pairs.make_loss(model, objective),
-        batches=lambda start, sharding: pair_batches(
-            dataset.train.images,
-            captions,
-            seed=config.training.seed,
-            batch_size=plan.batch_size,
-            start_step=start,
-            sharding=sharding,
-        ),
-        chance=chance,
-    )
-    if run.finished:
+    with _ends.run_errors(workdir, dataset):
+        run = _common.pretrain(
+            workdir,
+            config.training,
+            config.machine,
+            plan,
+            devices=devices,
+            init=init,
+            apply_fn=model.apply,
+            loss_fn=_pairs.make_loss(model, objective),
+            batches=lambda start, sharding: pair_batches(
+                dataset.train.images,
+                captions,
+                seed=config.training.seed,
+                batch_size=plan.batch_size,
+                start_step=start,
+                sharding=sharding,
+            ),
+            chance=chance,
+            start=start and start.variables,
+        )
+        if not run.finished or jax.process_index() != 0:
+            return
         constant = (config.loss.temperature or 1.0) if config.loss.loss == "npairs" else None
         note = loss_notes(workdir, config.loss.loss, chance, plan.batch_size, constant)
         _retrieval_page.conclude(

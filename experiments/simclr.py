@@ -85,7 +85,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _common.quiet_libraries()
     config = _options.parse(SimCLR, program="simclr", arguments=arguments)
     _views.run(
-        config, name="simclr", title="SimCLR", check=check, resolve=resolve, objective=objective
+        config,
+        experiment="simclr",
+        name="simclr",
+        title="SimCLR",
+        check=check,
+        resolve=resolve,
+        objective=objective,
     )
 
 

@@ -16,9 +16,23 @@ Every name below is a module to import by itself; importing ``jaxcon`` loads non
     jaxcon.training      state, optimizers, sharded step, loop, checkpoints
     jaxcon.evaluation    kNN, linear probe: arrays in, floats out
     jaxcon.report        a run's table, figures and self-contained page
+    jaxcon.runs          the encoder of a run for use: jaxcon.load_run(folder)
 
 Up to ``diagnostics`` only ``jax`` and ``chex`` are needed; from ``plots`` on, install
 ``jaxcon[experiments]``.
 """
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxcon.runs import load_run as load_run
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load_run":  # loaded when it is asked for: it needs all that stands above
+        from jaxcon.runs import load_run
+
+        return load_run
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -50,7 +50,10 @@ def ring(x: Any, axis_name: AxisName, hops: int = 1) -> Any:
 
 def sum(x: Any, axis_name: AxisName) -> Any:
     """Sums every array of ``x`` over all devices."""
-    return x if axis_name is None else lax.psum(x, axis_name)
+    if axis_name is None:
+        return x
+    # One by one: of several, jax 0.6 cannot transpose those that are constant.
+    return jax.tree.map(lambda a: lax.psum(a, axis_name), x)
 
 
 def mean(x: Any, axis_name: AxisName) -> Any:
@@ -108,4 +111,27 @@ def explicit_mesh(x: Any) -> Any:
 
 def replicate_on(mesh: Any, x: Any) -> Any:
     """The array, whole on every device of an Explicit mesh."""
-    return jax.sharding.reshard(x, NamedSharding(mesh, PartitionSpec()))
+    return _reshard(x, NamedSharding(mesh, PartitionSpec()))
+
+
+def varying_axes(x: Any) -> frozenset[str]:
+    """The mapped axes over whose devices an array varies, as far as shard_map keeps account of it."""
+    kind: Any = jax.typeof(x)
+    return kind.manual_axis_type.varying if hasattr(kind, "manual_axis_type") else kind.vma
+
+
+def to_varying(x: Array, axes: frozenset[str]) -> Array:
+    """The array, cast to vary over the devices of these axes too, over which it does not yet."""
+    return _to_varying(x, tuple(axes)) if axes else x
+
+
+# Names that changed since jax 0.6.2, the oldest version that the losses run on.
+if hasattr(lax, "pcast"):
+
+    def _to_varying(x: Array, axes: tuple[str, ...]) -> Array:
+        return lax.pcast(x, axes, to="varying")
+
+    _reshard = jax.sharding.reshard
+else:
+    _to_varying = lax.pvary  # pyright: ignore
+    from jax.experimental.shard import reshard as _reshard  # pyright: ignore

@@ -15,7 +15,9 @@ The keywords below mean the same wherever they appear; a loss's own docstring do
     for ``clip_loss`` of both directions. A row of weight 0 remains a candidate.
 ``ids``
     int ``[batch]``. Pairs that share an id leave the negatives; positives stay. For batches in which
-    one example may occur twice.
+    one example may occur twice. Of 64-bit NumPy integers, labels too, none is cut to JAX's 32 bits; but
+    arguments of ``jax.jit`` were cut by JAX before: renumber those, ``np.unique(ids,
+    return_inverse=True)[1]``.
 ``labels``
     int ``[batch]``. Rows that share a label are positives of each other (five captions of an image);
     an anchor's loss is the average over its positives.

@@ -69,6 +69,7 @@ def test_a_folder_of_images(tmp_path):
     command = FOLDER.replace("PATH", str(tmp_path / "images"))
     quick = ("--epochs=1", "--batch-size=8", "--encoder=mlp", "--num-devices=1")
     done = run(command, *quick, f"--workdir={tmp_path / 'run'}")
+    assert done.stdout.startswith("found 40 images of 2 classes (class0, class1): 28 train, ")
     assert "1 label" in done.stdout
     assert (tmp_path / "run" / "report.html").exists()
 

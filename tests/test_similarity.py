@@ -102,3 +102,13 @@ def test_gradients_in_float16_saturate():
 def test_as_float_refuses_other_dtypes(x):
     with pytest.raises(ValueError, match="z must be of a floating-point dtype, got"):
         as_float(x, "z")
+
+
+@pytest.mark.parametrize("dim", [768, 2048, 5000])
+def test_cosines_of_equal_rows_are_equal_and_one(dim):
+    """However a kernel adds up equal terms: in one order the sum of 768 of them is off by 5e-5."""
+    for row in (np.ones(dim), np.random.default_rng(3).normal(size=dim), np.eye(dim)[0]):
+        rows = np.float32(np.broadcast_to(row, (7, dim)))
+        got = np.float64(cosine_similarity(rows, rows))
+        np.testing.assert_allclose(got, 1, rtol=4 * np.finfo(np.float32).eps)
+        assert np.ptp(got) <= 4 * np.finfo(np.float32).eps

@@ -39,9 +39,11 @@ def problem(n, m, dim=5, seed=0):
     rng = np.random.default_rng(seed)
     row_valid, col_valid = rng.random(n) < 0.8, rng.random(m) < 0.8
     row_valid[0] = False
+    x, y = rng.normal(size=(n, dim)), rng.normal(size=(m, dim))
+    y[:2] = x[1:3] + 1e-3  # close pairs
     return {
-        "x": jnp.asarray(rng.normal(size=(n, dim)), jnp.float32),
-        "y": jnp.asarray(rng.normal(size=(m, dim)), jnp.float32),
+        "x": jnp.asarray(x, jnp.float32),
+        "y": jnp.asarray(y, jnp.float32),
         "row_ids": jnp.asarray(rng.integers(0, 4, n)),
         "col_ids": jnp.asarray(rng.integers(0, 4, m)),
         "row_valid": jnp.asarray(row_valid),
@@ -57,10 +59,12 @@ def one_set(n, seed=0):
     return p | {"y": p["x"], "col_ids": p["row_ids"], "col_valid": p["row_valid"]}
 
 
-def slow_reduce(p):
+def slow_reduce(p, distances=False):
     """The definition, pair by pair, in float64."""
     p = {k: np.asarray(v, np.float64) for k, v in p.items()}
     s = p["x"] @ p["y"].T
+    if distances:
+        s = np.sum((p["x"][:, None] - p["y"][None]) ** 2, axis=2)
     curved = s * p["row_aux"][:, None] - np.exp(-p["col_aux"]) * s**2
     valid = (p["row_valid"][:, None] * p["col_valid"]).astype(bool)
     same = p["row_ids"][:, None] == p["col_ids"]
@@ -102,20 +106,29 @@ def data(request):
     return problem(23, 37) if request.param == "two sets" else one_set(29)
 
 
+@pytest.mark.parametrize("distances", [False, True])
 @pytest.mark.parametrize("block_size", [None, 8, pytest.param(64, marks=pytest.mark.slow)])
-def test_values_are_those_of_the_definition(data, block_size):
-    outputs = reduce_pairs(channels=CHANNELS, **data, block_size=block_size)
-    for output, expected in zip(outputs, slow_reduce(data), strict=True):
+def test_values_are_those_of_the_definition(data, block_size, distances):
+    outputs = reduce_pairs(channels=CHANNELS, **data, block_size=block_size, distances=distances)
+    for output, expected in zip(outputs, slow_reduce(data, distances), strict=True):
         np.testing.assert_allclose(output, expected, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize(
-    ("block_size", "bound"), [(8, 40.0), pytest.param(64, None, marks=pytest.mark.slow)]
+    ("settings", "distances"),
+    [
+        ({"block_size": 8, "bound": 40.0}, False),
+        ({"block_size": 8}, True),
+        pytest.param({"block_size": 64}, False, marks=pytest.mark.slow),
+    ],
 )
-def test_gradients_are_those_of_plain_operations(data, block_size, bound):
+def test_gradients_are_those_of_plain_operations(data, settings, distances):
     diff = differentiable(data)
-    plain = jax.jit(jax.grad(lambda d: total(data, d)))(diff)
-    tiled = jax.jit(jax.grad(lambda d: total(data, d, block_size=block_size, bound=bound)))(diff)
+
+    def gradient(**settings):
+        return jax.jit(jax.grad(lambda d: total(data, d, distances=distances, **settings)))(diff)
+
+    plain, tiled = gradient(), gradient(**settings)
     for name, expected in plain.items():
         scale = np.linalg.norm(expected)
         assert np.linalg.norm(tiled[name] - expected) < 1e-5 * scale, name
@@ -136,11 +149,12 @@ def test_blocks_of_no_given_size_leave_little_to_fill_up(n):
     assert blocks * block - n < blocks * streaming._LANES
 
 
-def test_kept_tiles_give_the_same(data, monkeypatch):
+@pytest.mark.parametrize("distances", [False, True])
+def test_kept_tiles_give_the_same(data, distances, monkeypatch):
     diff = differentiable(data)
 
     def value_and_grad(diff):
-        return jax.jit(jax.value_and_grad(lambda d: total(data, d)))(diff)
+        return jax.jit(jax.value_and_grad(lambda d: total(data, d, distances=distances)))(diff)
 
     plain = value_and_grad(diff)
     tiles_of(8, monkeypatch)

@@ -10,16 +10,18 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from jaxcon.data.folder import FolderImages, read_image
+from jaxcon.data.image_files import FolderImages, check_images, size_note
+from jaxcon.data.messages import printable, shown
+from jaxcon.data.paths import user_path
 from jaxcon.data.pixels import default_side
-from jaxcon.data.sources import MEMORY_LIMIT
-from jaxcon.data.splits import DataError, Split, split_indices
+from jaxcon.data.sources import MEMORY_LIMIT, refuse_path
+from jaxcon.data.splits import DataError, Split, split_indices, summarize
 from jaxcon.data.table import find_table, read_table
 
+_WANTED = "a folder with images and a table of captions"
 _FEWEST = 10  # images that leave at least one for validation and two for the test
 
 
@@ -48,13 +50,30 @@ class PairSplit:
 
 @dataclasses.dataclass(frozen=True)
 class PairDataset:
-    """Three splits that share no image; `classes` names the values of each attribute."""
+    """Three splits that share no image.
+
+    Args:
+      name: as it was asked for.
+      train: images and captions to learn from.
+      validation: those to choose settings on.
+      test: those for the last table.
+      classes: names of the values of each attribute.
+      notes: phrases on what was found in a folder.
+    """
 
     name: str
     train: PairSplit
     validation: PairSplit
     test: PairSplit
     classes: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        """One line that says what was found: images, captions, splits, side."""
+        parts = (self.train, self.validation, self.test)
+        captions = sum(len(texts) for part in parts for texts in part.captions)
+        what = f"images with {captions:,} captions"
+        return summarize(what, parts, self.train.images, self.notes)
 
 
 def load_pairs(
@@ -76,6 +95,7 @@ def load_pairs(
     """
     if image_size is not None and image_size < 1:
         raise DataError(f"image_size must be at least 1, got {image_size}")
+    refuse_path(dataset)
     if dataset.startswith("folder:"):
         return _load_table(dataset, image_size, memory_limit)
     from jaxcon.data.captioned import load_captioned
@@ -86,25 +106,32 @@ def load_pairs(
 
 
 def _load_table(dataset: str, image_size: int | None, memory_limit: int) -> PairDataset:
-    table = find_table(Path(dataset.removeprefix("folder:")).expanduser())
+    table = find_table(user_path(dataset.removeprefix("folder:"), _WANTED))
     captions = read_table(table)
     paths = sorted(captions)
     if len(paths) < _FEWEST:
         raise DataError(
-            f"{table} names {len(paths)} images; expected at least {_FEWEST}, to be divided into "
-            "train, validation and test"
+            f"{shown(table)} names {len(paths)} images; expected at least {_FEWEST}, to be divided "
+            "into train, validation and test"
         )
-    if image_size is None:
-        image_size = default_side(*read_image(table.parent / paths[0], None).shape[:2])
+    files = [str(table.parent / path) for path in paths]
+    sizes = check_images(files)
+    image_size = image_size or default_side(sizes)
     shape = (image_size, image_size, 3)
     small = len(paths) * np.prod(shape) <= memory_limit
 
     def split(rows: Sequence[int]) -> PairSplit:
-        images = FolderImages([str(table.parent / paths[i]) for i in rows], shape)
+        images = FolderImages([files[i] for i in rows], shape)
         return PairSplit(
-            Split(images.read_all() if small else images),
+            Split(images.read_all() if small else images, names=tuple(paths[i] for i in rows)),
             tuple(tuple(captions[paths[i]]) for i in rows),
         )
 
     parts = {part: split(rows.tolist()) for part, rows in split_indices(paths).items()}
-    return PairDataset(dataset, parts["train"], parts["validation"], parts["test"])
+    return PairDataset(
+        name=printable(dataset),
+        train=parts["train"],
+        validation=parts["validation"],
+        test=parts["test"],
+        notes=(f"table {shown(table.name)}", size_note(sizes)),
+    )

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from jaxcon.data.messages import cut
 from jaxcon.data.pixels import Shape, default_side, fit_array
 from jaxcon.data.splits import (
     TEST_SHARE,
@@ -38,6 +39,7 @@ _TO_PREPARE = {
 
 _OURS = ("digits", "scenes")
 _AT_A_TIME = 512  # records
+_SAMPLE = 50  # images whose sizes are looked at
 
 # TFDS warns that OpenCV would decode faster, once in every worker; pillow is what we install.
 logging.getLogger("absl").addFilter(
@@ -46,8 +48,18 @@ logging.getLogger("absl").addFilter(
 
 
 def default_data_dir() -> Path:
-    """`$XDG_CACHE_HOME/jaxcon`, or `~/.cache/jaxcon`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxcon"
+    """`$XDG_CACHE_HOME/jaxcon`, or `~/.cache/jaxcon`.
+
+    Raises:
+      DataError: if the account has no home folder, as in many a container.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxcon"
+    except RuntimeError:
+        raise DataError(
+            "there is no home folder to prepare datasets in; set HOME or XDG_CACHE_HOME, or name a "
+            "folder (--data-dir)"
+        ) from None
 
 
 def load_tfds(
@@ -59,7 +71,13 @@ def load_tfds(
     label = _label_key(builder)
     splits = _read(builder, _parts(builder, label), image_size, memory_limit)
     names = builder.info.features[label].names if label else None
-    return Dataset(name=name, class_names=tuple(names) if names else None, **splits)
+    return Dataset(
+        name=name,
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits["test"],
+        class_names=tuple(names) if names else None,
+    )
 
 
 def _prepared_builder(name: str, root: Path) -> Any:
@@ -85,14 +103,15 @@ def _find_builder(name: str, root: Path) -> Any:
     except tfds.core.DatasetNotFoundError:
         known = [*_OURS, *tfds.list_builders(with_community_datasets=False)]
         near = difflib.get_close_matches(name.split("/")[0].split(":")[0], known, n=3, cutoff=0.5)
+        near = [f"folder:{name}"] if os.path.isdir(name) else near
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise DataError(
-            f"unknown dataset {name!r}{hint} (digits, scenes, folder:PATH or a name of TensorFlow "
+            f"unknown dataset {cut(name)!r}{hint} (digits, scenes, folder:PATH or a name of TensorFlow "
             "Datasets)"
         ) from None
     except ValueError as error:
         if "File format is already set" not in str(error):
-            raise DataError(f"{name} cannot be opened: {' '.join(str(error).split())}") from error
+            raise DataError(f"{cut(name)} cannot be opened: {cut(str(error), 200)}") from error
         raise DataError(
             f"{name} is prepared under {root} in a format that cannot be read by position; name "
             "another data_dir, where it will be prepared as array_record"
@@ -242,8 +261,10 @@ def _image_shape(builder: Any, image_size: int | None) -> Shape:
     image = _image_key(builder)
     height, width, channels = builder.info.features[image].shape
     if image_size is None and None in (height, width):
-        first = _source(builder, "train")[0][image]
-        image_size = default_side(*first.shape[:2])
+        count = builder.info.splits["train"].num_examples
+        some = np.unique(np.linspace(0, count - 1, _SAMPLE, dtype=np.int64))
+        records = _records(_source(builder, "train"), some)
+        image_size = default_side(record[image].shape[:2] for record in records)
     return (height, width, channels) if image_size is None else (image_size, image_size, channels)
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from jaxcon.data.splits import Unreadable
+from jaxcon.data.tones import BITS, array_to_uint8, eight_bits, is_deep, tag
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -12,30 +16,78 @@ if TYPE_CHECKING:
 DEFAULT_SIDE = 64
 Shape = tuple[int, int, int]
 
+# PNG names its transparent colour in the bits of the file, Pillow's pixels have eight.
+_CLEAR_TO_8_BITS = {
+    "L;2": lambda clear: clear * 85,
+    "L;4": lambda clear: clear * 17,
+    "RGB;16B": lambda clear: tuple(value >> 8 for value in clear),
+}
+# libtiff hands over the bytes in the machine's order, and Pillow 13 turns these once more.
+_IN_OUR_ORDER = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 
-def default_side(height: int, width: int) -> int:
-    """The side images get when none is asked for: the shorter side of the first, at most 64."""
-    return min(height, width, DEFAULT_SIDE)
+
+def default_side(sizes: Iterable[Sequence[int]]) -> int:
+    """The side images get when none is asked for: the median of their shorter sides, at most 64.
+
+    One icon or one banner among photographs does not decide it.
+
+    Example:
+      >>> default_side([(1, 1), (40, 30), (20, 500)])
+      20
+
+    Args:
+      sizes: (height, width) of one image or more.
+    """
+    shorter = sorted(int(min(size)) for size in sizes)
+    return min(shorter[(len(shorter) - 1) // 2], DEFAULT_SIDE)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Grey, palette, CMYK and 16-bit images as RGB; what is transparent becomes white.
+    """An image of any mode as RGB; what is transparent becomes white.
+
+    Grey is repeated, palettes, CMYK, YCbCr, HSV and LAB are converted, more than 8 bits are brought
+    to 8 by the range of the format (`tones.eight_bits`).
 
     Example:
       >>> from PIL import Image
       >>> to_rgb(Image.new("LA", (1, 1), (0, 0))).getpixel((0, 0))
       (255, 255, 255)
+
+    Raises:
+      Unreadable: for floats outside of 0 to 1, and the like.
     """
     from PIL import Image
 
-    if image.mode.startswith("I;16"):
-        # Pillow's own conversion clips at 255 and leaves a white picture.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if "A" in image.getbands() or "transparency" in image.info:
+    _mend(image)
+    image.load()
+    if is_deep(image):
+        image = eight_bits(image)
+    if image.mode == "La":  # premultiplied; Pillow knows one way out
+        image = image.convert("LA")
+    if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
+
+
+def _mend(image: Image.Image) -> None:
+    """Sets right, or refuses, what Pillow gets wrong of a file that is open and not loaded yet."""
+    tiles = getattr(image, "tile", [])
+    if not tiles:
+        return
+    codec, _, _, layout = tiles[0]
+    layout = layout[0] if isinstance(layout, tuple) else layout
+    if image.format == "PNG" and layout in _CLEAR_TO_8_BITS and "transparency" in image.info:
+        image.info["transparency"] = _CLEAR_TO_8_BITS[layout](image.info["transparency"])
+    if codec == "raw" and layout in ("R", "G", "B") and tag(image, BITS) == 16:
+        raise Unreadable(
+            "pillow misreads 16-bit colours in planes of their own", "save it with colours together"
+        )
+    if codec == "libtiff" and layout in _IN_OUR_ORDER:
+        image.tile = [  # pyright: ignore[reportAttributeAccessIssue]
+            tile._replace(args=(_IN_OUR_ORDER[layout], *tile.args[1:])) for tile in tiles
+        ]
 
 
 def fit(image: Image.Image, side: int) -> Image.Image:
@@ -56,16 +108,17 @@ def fit(image: Image.Image, side: int) -> Image.Image:
 
 
 def fit_array(pixels: np.ndarray, shape: Shape) -> np.ndarray:
-    """`fit` for an array.
+    """`fit` for an array; one of another dtype than uint8 is brought to it by the dtype's range.
 
     Example:
       >>> fit_array(np.zeros((30, 20, 1), np.uint8), (8, 8, 1)).shape
       (8, 8, 1)
 
     Args:
-      pixels: uint8 `[height, width, channels]` with 1, 3 or 4 channels.
-      shape: (side, side, channels) wanted; or the shape that `pixels` has, which changes nothing.
+      pixels: `[height, width, channels]` with 1, 3 or 4 channels; floats are from 0 to 1.
+      shape: (side, side, channels) wanted; or the shape that `pixels` has, which resizes nothing.
     """
+    pixels = array_to_uint8(pixels)
     if pixels.shape == shape:
         return pixels
     from PIL import Image

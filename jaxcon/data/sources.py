@@ -8,10 +8,12 @@
 from __future__ import annotations
 
 import os
+import re
 
+from jaxcon.data.messages import cut
 from jaxcon.data.splits import DataError, Dataset, ImageSource, Split
 
-__all__ = ["MEMORY_LIMIT", "DataError", "Dataset", "ImageSource", "Split", "load"]
+__all__ = ["MEMORY_LIMIT", "DataError", "Dataset", "ImageSource", "Split", "load", "refuse_path"]
 
 MEMORY_LIMIT = 2**30
 
@@ -39,18 +41,19 @@ def load(
         `"cifar10"`.
       data_dir: where TFDS prepares; by default `$XDG_CACHE_HOME/jaxcon` or `~/.cache/jaxcon`.
       image_size: side of the square that images are resized and cropped to. By default images
-        whose size TFDS fixes keep it; others get the shorter side of the first, at most 64.
+        whose size TFDS fixes keep it; others get the median of their shorter sides, at most 64.
       memory_limit: bytes; decoded splits that together need no more are uint8 arrays in memory,
         larger ones are read from disk image by image.
 
     Returns:
-      A `Dataset`.
+      A `Dataset`; its `summary()` says what was found, and what a folder has that was left out.
 
     Raises:
       DataError: with one line that says what is wrong and how to mend it.
     """
     if image_size is not None and image_size < 1:
         raise DataError(f"image_size must be at least 1, got {image_size}")
+    refuse_path(dataset)
     if dataset.startswith("folder:"):
         from jaxcon.data.folder import load_folder
 
@@ -60,3 +63,29 @@ def load(
     from jaxcon.data.catalogue import load_tfds
 
     return load_tfds(dataset, data_dir=data_dir, image_size=image_size, memory_limit=memory_limit)
+
+
+def refuse_path(dataset: str) -> None:
+    """Raises a DataError for a path without `folder:`, and for what no dataset can be called.
+
+    Example:
+      >>> refuse_path("/data/pets")
+      Traceback (most recent call last):
+      jaxcon.data.splits.DataError: /data/pets is a path; did you mean folder:/data/pets?
+    """
+    kind, colon, rest = dataset.partition(":")
+    if (
+        colon
+        and kind.lower() in ("folder", "dir", "directory", "file", "path")
+        and kind != "folder"
+    ):
+        raise DataError(f"unknown dataset {cut(dataset)!r}; did you mean {cut('folder:' + rest)}?")
+    if kind == "folder" and colon:
+        return
+    if dataset.startswith(("/", "./", "../", "~", "\\")) or re.match(r"[A-Za-z]:[\\/]", dataset):
+        raise DataError(f"{cut(dataset)} is a path; did you mean folder:{cut(dataset)}?")
+    if not re.fullmatch(r"\w[\w.:/=+,-]*", dataset):
+        raise DataError(
+            f"unknown dataset {cut(dataset)!r}; expected digits, scenes, folder:PATH or a name of "
+            "TensorFlow Datasets"
+        )

@@ -10,17 +10,47 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence, Sized
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+
+from jaxcon.data.messages import cut, listed, shown
 
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.1
 
 
 class DataError(ValueError):
-    """The data cannot be used as asked; the message is one line that says how to mend it."""
+    """The data cannot be used as asked; the message is one line that says how to mend it.
+
+    Attributes:
+      path: of the image file that is to blame, where it is one.
+    """
+
+    path: str | os.PathLike[str] | None = None
+
+
+class Unreadable(DataError):
+    """One image cannot be read.
+
+    >>> print(Unreadable("the file is empty", "remove it", "cat/1.png"))
+    cannot read the image cat/1.png (the file is empty); remove it
+
+    Args:
+      reason: why.
+      mend: what to do.
+      path: of its file; None where the image is in memory.
+    """
+
+    def __init__(self, reason: str, mend: str, path: str | os.PathLike[str] | None = None) -> None:
+        super().__init__(reason, mend, path)  # the arguments, so that it survives pickling
+        self.reason, self.mend, self.path = reason, mend, path
+
+    def __str__(self) -> str:
+        name = "" if self.path is None else f" {shown(self.path)}"
+        return f"cannot read the image{name} ({self.reason}); {self.mend}"
 
 
 @runtime_checkable
@@ -45,10 +75,12 @@ class Split:
       images: uint8 `[n, height, width, channels]`, or an `ImageSource` for what does not fit.
       labels_or_reader: int32 `[n]`; None for images without classes; or a function that reads them,
         called at most once and only when somebody asks (on disk the labels lie between the images).
+      names: what a user calls each image, such as its path in the folder; None where nobody does.
     """
 
     images: np.ndarray | ImageSource
     labels_or_reader: np.ndarray | Callable[[], np.ndarray] | None = None
+    names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -73,13 +105,70 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Three splits that share no image; `class_names` is None where there are no classes."""
+    """Three splits that share no image.
+
+    Args:
+      name: as it was asked for.
+      train: images to learn from.
+      validation: images to choose settings on.
+      test: images for the last table.
+      class_names: None where there are no classes.
+      notes: phrases on how a folder was understood, and what was left out and why.
+    """
 
     name: str
     train: Split
     validation: Split
     test: Split
     class_names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        """One line that says what was found: images, classes, splits, side, what was left out."""
+        names = self.class_names
+        classes = f" of {len(names)} classes ({listed(map(cut, names), 5)})" if names else ""
+        parts = (self.train, self.validation, self.test)
+        return summarize(f"images{classes}", parts, self.train, self.notes)
+
+
+def summarize(what: str, parts: Sequence[Sized], images: Split, notes: Sequence[str]) -> str:
+    """What was found, in one line, for `Dataset` and `PairDataset`.
+
+    Example:
+      >>> split = Split(np.zeros((4, 8, 8, 1), np.uint8))
+      >>> summarize("images", [split, split, split], split, ["files of 9 x 8"])
+      'found 12 images: 4 train, 4 validation, 4 test; read at 8 x 8 pixels; files of 9 x 8'
+
+    Args:
+      what: is counted by the sizes of `parts`.
+      parts: training, validation and test examples.
+      images: of one of them.
+      notes: further phrases.
+    """
+    counts = [len(part) for part in parts]
+    train, validation, test = (f"{count:,}" for count in counts)
+    height, width, _ = images.image_shape
+    return "; ".join(
+        [
+            f"found {sum(counts):,} {what}: {train} train, {validation} validation, {test} test",
+            f"read at {width} x {height} pixels",
+            *notes,
+        ]
+    )
+
+
+def require_images(parts: Mapping[str, Sized], place: str) -> None:
+    """Raises a DataError where a split has too few images to train, to choose or to test.
+
+    A test image is shown beside its nearest, and a training image is told from another one.
+    """
+    counts = {part: len(examples) for part, examples in parts.items()}
+    if counts["train"] < 2 or counts["validation"] < 1 or counts["test"] < 2:
+        divided = ", ".join(f"{count} {part}" for part, count in counts.items())
+        raise DataError(
+            f"{place}: {sum(counts.values())} images are too few ({divided}); expected at least 8 "
+            "of some class, or folders train, validation and test of at least 2, 1 and 2"
+        )
 
 
 def split_indices(
@@ -110,7 +199,8 @@ def split_indices(
     Returns:
       Increasing int64 indices for each of "train", "validation" and "test".
     """
-    digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+    # A file's name need not be UTF-8; Python then keeps its bytes as surrogates.
+    digests = [hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest() for key in keys]
     groups = np.zeros(len(keys), np.int64) if labels is None else np.asarray(labels)
     parts: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
     for group in np.unique(groups):

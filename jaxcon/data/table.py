@@ -5,23 +5,27 @@
     1.jpg,a small bird on a branch    an image may have several captions
     far/2.jpg,two swans
 
-All rows are checked before the first image is read; what is wrong is said with its row.
+All rows are checked before the first image is read; what is wrong is said with its row. In a CSV
+file that is the line where it begins.
 """
 
 from __future__ import annotations
 
-import csv
-import difflib
-import json
-import os
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
+from jaxcon.data.messages import listed, shown
 from jaxcon.data.splits import DataError
+from jaxcon.data.table_images import TableImages
+from jaxcon.data.table_rows import COLUMNS, KINDS, read_rows
 
-COLUMNS = ("image", "caption")
-_KINDS = (".csv", ".jsonl", ".parquet")
+__all__ = ["COLUMNS", "KINDS", "find_table", "read_table"]
+
+# What others call a table, and how it becomes one of ours.
+_ALMOST = {
+    **dict.fromkeys((".tsv", ".txt"), "save it as .csv, with commas between cells"),
+    **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "save it as CSV UTF-8"),
+    ".json": "write one object a line, as .jsonl",
+}
 
 
 def find_table(path: Path) -> Path:
@@ -31,31 +35,52 @@ def find_table(path: Path) -> Path:
       DataError: if there is none, or more than one.
     """
     if path.is_file():
-        if path.suffix.lower() not in _KINDS:
-            raise DataError(f"{path} is not a table of captions: expected {', '.join(_KINDS)}")
+        if path.suffix.lower() not in KINDS:
+            mend = _ALMOST.get(path.suffix.lower())
+            hint = f"; {mend}" if mend else ""
+            raise DataError(
+                f"{shown(path)} is not a table of captions: expected {', '.join(KINDS)}{hint}"
+            )
         return path
     if not path.is_dir():
         raise DataError(
-            f"there is no folder {path}; folder: takes a folder with images and a table"
+            f"there is no folder {shown(path)}; folder: takes a folder with images and a table"
         )
-    found = sorted(
-        file for file in path.iterdir() if file.suffix.lower() in _KINDS and file.is_file()
-    )
+    files = sorted(file for file in path.iterdir() if file.is_file() and not _is_system(file))
+    found = [file for file in files if file.suffix.lower() in KINDS]
     if not found:
         raise DataError(
-            f"there are no captions in {path}: put a table captions.csv, .jsonl or .parquet there, "
-            "with the columns image and caption"
+            f"there are no captions in {shown(path)}: put a table captions.csv, .jsonl or .parquet "
+            f"there, with the columns image and caption{_hint(path, files)}"
         )
     if len(found) > 1:
         raise DataError(
-            f"{path} has {len(found)} tables ({', '.join(file.name for file in found)}); "
-            f"name one of them: folder:{found[0]}"
+            f"{shown(path)} has {len(found)} tables ({listed(shown(file.name) for file in found)}); "
+            f"name one of them: folder:{shown(found[0])}"
         )
     return found[0]
 
 
+def _is_system(file: Path) -> bool:
+    """Hidden files, what macOS notes of a file ("._captions.csv"), what Office locks it with."""
+    return file.name.startswith((".", "~$"))
+
+
+def _hint(path: Path, files: list[Path]) -> str:
+    """What may be the table that was meant: another kind, or one in a folder below."""
+    almost = [file for file in files if file.suffix.lower() in _ALMOST]
+    if almost:
+        return f"; of {shown(almost[0].name)}: {_ALMOST[almost[0].suffix.lower()]}"
+    for file in sorted(path.glob("*/*")):
+        if file.suffix.lower() in KINDS and not _is_system(file):
+            return f"; or take {shown(file)}: folder:{shown(file.parent)}"
+    return ""
+
+
 def read_table(table: Path) -> dict[str, list[str]]:
     """Captions by image path, both in the order of the table.
+
+    A file has one path, from the table's folder, however its rows spell it.
 
     Args:
       table: of `find_table`; image paths in it are relative to its folder.
@@ -64,80 +89,14 @@ def read_table(table: Path) -> dict[str, list[str]]:
       DataError: naming the first row without an image, whose image is missing, or with an empty
         caption; or the columns, where the two are not among them.
     """
-    read = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}[table.suffix.lower()]
+    images = TableImages(table.parent)
+    rows = [
+        (images.find(place, row["image"], row["caption"]), row["caption"])
+        for place, row in read_rows(table)
+    ]
+    if not rows:
+        raise DataError(f"{shown(table)} has no rows")
     captions: dict[str, list[str]] = {}
-    for place, row in read(table):
-        image, caption = (_text(place, row, column) for column in COLUMNS)
-        image = os.path.normpath(image)  # ./a.png is a.png: all captions of an image in one split
-        if image not in captions and not (table.parent / image).is_file():
-            raise DataError(
-                f"{place}: there is no image {table.parent / image}; paths start at the table's "
-                "folder"
-            )
-        captions.setdefault(image, []).append(caption)
-    if not captions:
-        raise DataError(f"{table} has no rows")
+    for file, caption in rows:
+        captions.setdefault(images.path(file), []).append(caption)
     return captions
-
-
-def _text(place: str, row: Mapping[Any, Any], column: str) -> str:
-    _require_columns(place, row)
-    value = row[column]
-    if value is None or (isinstance(value, str) and not value.strip()):
-        raise DataError(f"{place}: the {column} is empty; fill it in or remove the row")
-    if not isinstance(value, str):
-        raise DataError(f"{place}: the {column} must be a text, got {value!r}")
-    return value.strip()
-
-
-def _require_columns(place: str, columns: Any) -> None:
-    names = [str(name) for name in columns if name is not None]
-    for column in COLUMNS:
-        if column not in names:
-            near = difflib.get_close_matches(column, names, n=1)
-            hint = f"; rename {near[0]!r}" if near else ""
-            raise DataError(f"{place}: no column {column!r} among {', '.join(names)}{hint}")
-
-
-def _csv(table: Path) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            _require_columns(f"{table} row 1", reader.fieldnames or ["nothing"])
-            for row in reader:
-                place = f"{table} row {reader.line_num}"
-                if None in row:
-                    raise DataError(
-                        f"{place}: more cells than columns; put a caption with commas in quotes"
-                    )
-                yield place, row
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read the table {table}: {error}; save it as UTF-8 CSV") from error
-
-
-def _jsonl(table: Path) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    for number, line in enumerate(table.read_bytes().splitlines(), start=1):
-        place = f"{table} row {number}"
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{place}: not JSON ({error}); expected one object a line") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{place}: expected an object with image and caption, got {row!r}")
-        yield place, row
-
-
-def _parquet(table: Path) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        file = pyarrow.parquet.ParquetFile(table)
-        _require_columns(f"{table} schema", file.schema_arrow.names)
-        rows = file.read(columns=list(COLUMNS)).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"cannot read the table {table}: {' '.join(str(error).split())}") from error
-    for number, row in enumerate(rows, start=1):
-        yield f"{table} row {number}", row

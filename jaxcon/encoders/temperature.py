@@ -12,14 +12,19 @@ from jax import Array
 class Temperature(nn.Module):
     """A positive scalar by which similarities are divided, kept in ``[minimum, maximum]``.
 
-    The parameter is its logarithm. At a bound the gradient that would push further outwards is
-    dropped and the one that leads back passes, so that the value can return.
+    The parameter is its logarithm. The value is clipped, its derivative is not: it is that of the
+    exponential at the bound, so that gradients of several losses, devices or micro-batches add up to
+    that of their sum. That the parameter itself does not run away is the optimizer's part, after the
+    update, as in CLIP's code: `jaxcon.training.optimizers.keep_between` with `bounds`.
 
     Example:
+        >>> import optax
+        >>> from jaxcon.training.optimizers import keep_between
         >>> module = Temperature(initial=0.07)
         >>> variables = module.init(jax.random.key(0))
         >>> round(float(module.apply(variables)), 4)
         0.07
+        >>> optimizer = keep_between(optax.adamw(1e-3), module.bounds)
 
     Attributes:
         initial: the first value, within the bounds.
@@ -49,23 +54,22 @@ class Temperature(nn.Module):
             )
         start = nn.initializers.constant(math.log(self.initial))
         log_temperature = self.param("log_temperature", start, (), jnp.float32)
-        low, high = math.log(self.minimum), math.log(self.maximum)
-        return jnp.exp(_keep_between(log_temperature, low, high))
+        return jnp.exp(_clipped(log_temperature, *self.bounds["log_temperature"]))
+
+    @property
+    def bounds(self) -> dict[str, tuple[float, float]]:
+        """Bounds of the parameter by its name."""
+        return {"log_temperature": (math.log(self.minimum), math.log(self.maximum))}
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _keep_between(x: Array, low: float, high: float) -> Array:
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _clipped(x: Array, low: float, high: float) -> Array:
     return jnp.clip(x, low, high)
 
 
-def _keep_between_forward(x: Array, low: float, high: float) -> tuple[Array, Array]:
-    return jnp.clip(x, low, high), x
-
-
-def _keep_between_backward(low: float, high: float, x: Array, gradient: Array) -> tuple[Array]:
-    # Descent moves against the gradient: at the lower bound a positive one leads outwards.
-    outwards = ((x <= low) & (gradient > 0)) | ((x >= high) & (gradient < 0))
-    return (jnp.where(outwards, 0.0, gradient),)
-
-
-_keep_between.defvjp(_keep_between_forward, _keep_between_backward)
+@_clipped.defjvp
+def _clipped_jvp(
+    low: float, high: float, primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[Array, Array]:
+    # A derivative that looked at its cotangent's sign would not be linear.
+    return _clipped(primals[0], low, high), tangents[0]

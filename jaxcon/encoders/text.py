@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcon.encoders.layers import to_features
+from jaxcon.encoders.layers import LayerNorm, to_features
 from jaxcon.encoders.vit import TransformerBlock
 
 
@@ -61,6 +61,6 @@ class TextTransformer(nn.Module):
         mask = where[:, None, None, :]  # no head of no token attends to padding
         for _ in range(self.depth):
             x = TransformerBlock(self.heads, dtype=self.dtype)(x, mask)
-        x = to_features(nn.LayerNorm(dtype=self.dtype)(x))
+        x = to_features(LayerNorm(dtype=self.dtype)(x))
         count = jnp.maximum(where.sum(1, keepdims=True), 1)
         return jnp.sum(x, axis=1, where=where[..., None]) / count

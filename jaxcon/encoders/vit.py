@@ -6,7 +6,7 @@ import flax.linen as nn
 import numpy as np
 from jax import Array
 
-from jaxcon.encoders.layers import to_features
+from jaxcon.encoders.layers import LayerNorm, to_features
 
 
 class ViT(nn.Module):
@@ -69,7 +69,7 @@ class ViT(nn.Module):
         x = x.reshape(x.shape[0], -1, self.dim)  # (batch, tokens, dim)
         for _ in range(self.depth):
             x = TransformerBlock(self.heads, dtype=self.dtype)(x)
-        x = nn.LayerNorm(dtype=self.dtype)(x)
+        x = LayerNorm(dtype=self.dtype)(x)
         return to_features(x.mean(-2))
 
 
@@ -102,9 +102,9 @@ class TransformerBlock(nn.Module):
             The shape of x.
         """
         dim = x.shape[-1]
-        y = nn.LayerNorm(dtype=self.dtype)(x)
+        y = LayerNorm(dtype=self.dtype)(x)
         x = x + nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype)(y, mask=mask)
-        y = nn.LayerNorm(dtype=self.dtype)(x)
+        y = LayerNorm(dtype=self.dtype)(x)
         y = nn.gelu(nn.Dense(4 * dim, dtype=self.dtype)(y))
         return x + nn.Dense(dim, dtype=self.dtype)(y)
 

@@ -17,6 +17,7 @@ from jaxcon.similarity import by_rows, l2_normalize, norms
 from jaxcon.streaming import (
     Channel,
     at_precision,
+    filled_like,
     reduce_cosines,
     reduce_pairs,
     reduce_ring,
@@ -59,7 +60,7 @@ def square(tile: Array, row_aux: Any, col_aux: Any) -> Array:
 
 def ones(tile: Array, row_aux: Any, col_aux: Any) -> Array:
     """Logits whose sum is the number of pairs."""
-    return jnp.ones_like(tile)
+    return filled_like(tile, 1)
 
 
 def candidate_channels(labelled: bool, smooth: bool, same: Any = same_class) -> list[Channel]:
@@ -107,12 +108,14 @@ def cross_channels(
     channels: list[Channel],
     row_aux: Any = (),
     col_aux: Any = (),
-    bound: float | None = None,
+    *,
+    distances: bool = False,
 ) -> tuple[Array, ...]:
     """Channels of own rows of x against all devices' rows of y, for this device's anchors.
 
     What a column collects from this device's rows alone is completed over the devices, so that both
-    directions of a symmetric loss come from one product. ``bound``: as in ``reduce_pairs``.
+    directions of a symmetric loss come from one product. ``distances``: of squared distances, not of
+    products.
     """
     same = y is x
     x, y, precision = at_precision(rows.evaluation.precision, x, y)
@@ -120,8 +123,8 @@ def cross_channels(
     y = x if same else y  # the very same array tells the engine that the matrix is symmetric
     y, known, ring = _exchanged(rows, y, axis_name, row_aux, col_aux)
     if ring is not None:
-        return reduce_ring(x, y, channels, axis_name=ring, bound=bound, **known)
-    outputs = reduce_pairs(x, y, channels, bound=bound, **known)
+        return reduce_ring(x, y, channels, axis_name=ring, distances=distances, **known)
+    outputs = reduce_pairs(x, y, channels, distances=distances, **known)
     return _completed(channels, outputs, axis_name)
 
 
@@ -246,7 +249,9 @@ def two_view_channels(
 
 def inverse_bound(temperature: ArrayLike) -> float | None:
     """The bound on logits that are cosines over a temperature; None if that is traced or refused."""
-    if isinstance(temperature, Tracer):
+    if isinstance(temperature, Tracer) or not np.issubdtype(
+        np.asarray(temperature).dtype, np.number
+    ):
         return None
     value = np.asarray(temperature, np.float64)
     return 1.0 / value.item() if value.size == 1 and value.item() > 0 else None

@@ -1,11 +1,12 @@
 """Negatives that are no rows of the batch: a queue for all anchors, or a few chosen for each."""
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
 
 from jaxcon.losses._candidates import every, other_ids
-from jaxcon.losses._shared import Rows, flatten, mask_rows, replicate
+from jaxcon.losses._shared import Rows, as_integers, flatten, mask_rows, replicate
 from jaxcon.similarity import as_float, l2_normalize
 from jaxcon.streaming import Channel, at_precision, masked_logsumexp, reduce_cosines
 from jaxcon.typing import Array, ArrayLike
@@ -26,10 +27,11 @@ def check_negatives(
             f"negatives must be [m, *features], shared by all anchors, or [batch, k, *features] for "
             f"each; z1 is {shape}, got {extra.shape}"
         )
-    ids = None if ids is None else jnp.asarray(replicate(ids))
-    if ids is not None and (ids.shape != lead or not jnp.issubdtype(ids.dtype, jnp.integer)):
-        raise ValueError(f"negative_ids must be integers {lead}, got {ids.dtype} {ids.shape}")
-    return (flatten(extra) if shared else extra.reshape(*lead, -1)), ids
+    if ids is not None:
+        ids = jnp.asarray(replicate(as_integers(ids, "negative_ids")))
+        if ids.shape != lead:
+            raise ValueError(f"negative_ids must have shape {lead}, got {ids.shape}")
+    return (flatten(extra) if shared else extra.reshape(*lead, math.prod(shape[1:]))), ids
 
 
 def extra_negatives(

@@ -65,6 +65,7 @@ def prepare(
     ids: ArrayLike | None = None,
     labels: ArrayLike | None = None,
     evaluation: Evaluation | None = None,
+    renumber: bool = True,
 ) -> Rows:
     """Checks the arguments that the losses share and brings them into one form.
 
@@ -72,6 +73,8 @@ def prepare(
       embeddings: the embeddings by argument name, each ``[batch, *features]``.
       axis_name, where, weights, ids, labels: as in :mod:`jaxcon.typing`.
       evaluation: for losses over pairs.
+      renumber: whether ids of more than 32 bits may become others; not where they outlive the call or
+        are compared with ids that come by another way.
 
     Raises:
       ValueError: naming the argument, what came and what was expected.
@@ -97,7 +100,7 @@ def prepare(
     weights = row_values(weights, "weights", batch, dtype)
     weights = jnp.ones(batch, dtype) if weights is None else weights
     position = collectives.row_index(batch, axis_name)
-    ids = row_values(ids, "ids", batch, int)
+    ids = row_values(ids, "ids", batch, int, renumber=renumber)
     labels = row_values(labels, "labels", batch, int)
     return Rows(
         z=tuple(mask_rows(flatten(value.astype(dtype)), valid) for value in z.values()),
@@ -134,22 +137,81 @@ def mask_rows(z: Array, valid: Array) -> Array:
     return jnp.where(valid.reshape(-1, *(1,) * (z.ndim - 1)), z, 0)
 
 
-def row_values(value: ArrayLike | None, name: str, batch: int, dtype: Any) -> Array | None:
-    """``value`` as an array ``[batch]`` of ``dtype``; bool and int arguments are not cast."""
+def row_values(
+    value: ArrayLike | None, name: str, batch: int, dtype: Any, *, renumber: bool = True
+) -> Array | None:
+    """``value`` as an array ``[batch]`` of ``dtype``; bool and int arguments are not cast.
+
+    ``renumber``: whether integers that do not fit may become others, equal where they are equal.
+    """
     if value is None:
         return None
+    if dtype is int:
+        value = as_integers(value, name, renumber=renumber)
     value = jnp.asarray(replicate(value))
     if value.shape != (batch,):
+        hint = "; for multi-hot labels see docs/coming_from_pytorch.md" if name == "labels" else ""
         raise ValueError(
             f"{name} must have shape ({batch},), one value a row of the embeddings, got {value.shape}"
+            + hint
         )
-    kinds = {bool: (jnp.bool_, "bool"), int: (jnp.integer, "integer")}
-    if dtype not in kinds:
-        return value.astype(dtype)
-    kind, word = kinds[dtype]
-    if not jnp.issubdtype(value.dtype, kind):
-        raise ValueError(f"{name} must be of {word} dtype, got {value.dtype}")
-    return value
+    if dtype is bool and value.dtype != jnp.bool_:
+        raise ValueError(f"{name} must be of bool dtype, got {value.dtype}")
+    return value if dtype in (bool, int) else value.astype(dtype)
+
+
+def as_integers(value: ArrayLike, name: str, *, renumber: bool = False, dtype: Any = None) -> Array:
+    """``value`` as an array of integers, equal where its own are equal.
+
+    JAX keeps 32 bits of an integer unless ``jax_enable_x64`` is set, and drops the others in silence:
+    5 and 5 + 2^32 become one label. NumPy's and Python's integers that do not fit are renumbered, or
+    refused where other calls must know them by the same number. ``dtype``: what they must fit into, if
+    not what JAX makes of them.
+    """
+    given = value if isinstance(value, jax.Array) else np.asarray(value)
+    of_python = given.dtype == object and all(isinstance(v, int) for v in np.ravel(given))  # 2**70
+    if not of_python and not jnp.issubdtype(given.dtype, jnp.integer):
+        raise ValueError(f"{name} must be of integer dtype, got {given.dtype}")
+    kept = dtype or jax.dtypes.canonicalize_dtype(np.int64 if of_python else given.dtype)
+    if isinstance(given, jax.Array):
+        if jnp.promote_types(given.dtype, kept) != kept:
+            raise ValueError(
+                f"{name} must be of {kept}, got {given.dtype}, whose numbers need not fit; cast them "
+                f"if they do, {name}.astype({str(kept)!r})"
+            )
+        return given.astype(kept)
+    if not given.size:
+        return jnp.asarray(given, kept)
+    limits = jnp.iinfo(kept)
+    wide = next((v for v in (given.min(), given.max()) if not limits.min <= v <= limits.max), None)
+    if wide is None:
+        return jnp.asarray(given, kept)
+    if renumber:
+        return jnp.asarray(np.unique(given, return_inverse=True)[1].reshape(given.shape))
+    raise ValueError(
+        f"{name} must fit into {kept}, got {wide}; renumber all ids together, "
+        "np.unique(ids, return_inverse=True)[1], or set jax_enable_x64"
+    )
+
+
+def required(labels: ArrayLike | None) -> ArrayLike:
+    """The labels of a loss that means nothing without."""
+    if labels is None:
+        raise ValueError("labels must be integers, one a row of z, got None")
+    return labels
+
+
+def flag(value: Any, name: str) -> bool:
+    """A setting that is True or False, and known when the loss is traced."""
+    if isinstance(value, Tracer):
+        raise ValueError(
+            f"{name} must be True or False when the loss is traced, got a traced value; under jax.jit "
+            f"make it static (static_argnames={name!r})"
+        )
+    concrete = np.asarray(value)
+    if concrete.ndim or concrete.dtype.kind not in "biu" or concrete not in (0, 1):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+    return bool(concrete)
 
 
 def positive(value: ArrayLike, name: str, dtype: Any) -> Array:
@@ -161,9 +223,19 @@ def setting(
     value: ArrayLike, name: str, dtype: Any, admissible: Any = np.isfinite, expected: str = "finite"
 ) -> Array:
     """A scalar setting in ``dtype``. A concrete one that is not admissible, or NaN, is refused."""
-    if not isinstance(value, Tracer):
+    if isinstance(value, Tracer):
+        if value.size != 1:
+            raise ValueError(f"{name} must be {expected} (a scalar), got shape {value.shape}")
+    else:
         concrete = np.asarray(value)
-        if concrete.size != 1 or not (np.isfinite(concrete) & admissible(concrete)).all():
+        number = np.issubdtype(concrete.dtype, np.number) or jnp.issubdtype(
+            concrete.dtype, jnp.floating
+        )
+        if (
+            concrete.size != 1
+            or not number
+            or not (np.isfinite(concrete) & admissible(concrete)).all()
+        ):
             raise ValueError(f"{name} must be {expected} (a finite scalar), got {value}")
     return jnp.asarray(value, dtype).reshape(())
 

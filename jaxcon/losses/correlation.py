@@ -213,14 +213,14 @@ def _any_row(rows: Rows, axis_name: AxisName) -> Array:
 def _center(z: Array, valid: Array, count: Array, axis_name: AxisName) -> Array:
     """Subtracts the features' means over the valid rows of all devices; masked rows stay 0."""
     mean = collectives.sum(jnp.sum(z, axis=0), axis_name) / count
-    return jnp.where(valid[:, None], z - mean, 0)
+    return jnp.where(valid[:, None], z - mean[None, :], 0)
 
 
 def _standardize(z: Array, valid: Array, count: Array, axis_name: AxisName) -> Array:
     """Batch normalization over the valid rows of all devices, without scale and offset."""
     z = _center(z, valid, count, axis_name)
     variance = collectives.sum(jnp.sum(z * z, axis=0), axis_name) / count
-    return z * lax.rsqrt(variance + 1e-5)
+    return z * lax.rsqrt(variance + 1e-5)[None, :]
 
 
 def _standardize_rows(z: Array) -> Array:

@@ -36,8 +36,9 @@ from jaxcon.losses._candidates import (
     reduce_rows,
     square,
 )
-from jaxcon.losses._shared import Evaluation, Rows, positive, prepare, setting
-from jaxcon.similarity import l2_normalize, squared_distance
+from jaxcon.losses._shared import Evaluation, Rows, positive, prepare, required, setting
+from jaxcon.similarity import l2_normalize
+from jaxcon.similarity.distances import squared_distances
 from jaxcon.streaming import PRECISION, Channel
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
@@ -154,9 +155,16 @@ def triplet_loss(
             f"mining must be a function: all_triplets, semi_hard, hardest or your own; got {mining!r}"
         )
     rows = prepare(
-        {"z": z}, axis_name=axis_name, where=where, weights=weights, ids=ids, labels=labels
+        {"z": z},
+        axis_name=axis_name,
+        where=where,
+        weights=weights,
+        ids=ids,
+        labels=required(labels),
     )
     margin = setting(margin, "margin", rows.dtype, lambda v: v >= 0, "a number >= 0")
+    if not len(rows.weights):
+        return reduce_rows(rows.weights, rows, reduce_fn, axis_name)
     distances, positives, negatives = _distances(rows, axis_name)
     counts = lax.stop_gradient(
         lax.map(
@@ -233,7 +241,7 @@ def multi_similarity_loss(
         where=where,
         weights=weights,
         ids=ids,
-        labels=labels,
+        labels=required(labels),
         evaluation=Evaluation(block_size, exchange, precision),
     )
     alpha = positive(alpha, "alpha", rows.dtype)
@@ -302,7 +310,7 @@ def circle_loss(
         where=where,
         weights=weights,
         ids=ids,
-        labels=labels,
+        labels=required(labels),
         evaluation=Evaluation(block_size, exchange, precision),
     )
     margin = setting(margin, "margin", rows.dtype, lambda v: (v >= 0) & (v <= 1), "in [0, 1]")
@@ -387,11 +395,11 @@ def _distances(rows: Rows, axis_name: AxisName) -> tuple[Array, Array, Array]:
     row = jax.tree.map(lambda a: a[:, None], names)
     col = jax.tree.map(lambda a: a[None, :], all_names)
     valid = rows.valid[:, None] & all_valid[None, :]
-    square = squared_distance(x, all_x)
-    # Below this the square is rounding, and the root's derivative would magnify it without bound.
-    zero = square <= 8 * jnp.finfo(square.dtype).eps
+    positives, negatives = peers(row, col) & valid, other_classes(row, col) & valid
+    square = squared_distances(x, all_x, positives | negatives)
+    zero = square <= 0  # equal rows, where the root has no derivative, and pairs of no kind
     distances = jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))
-    return distances, peers(row, col) & valid, other_classes(row, col) & valid
+    return distances, positives, negatives
 
 
 def _count_nearer(

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcon import collectives
-from jaxcon.losses._shared import prepare
+from jaxcon.losses._shared import as_integers, prepare
 from jaxcon.similarity import l2_normalize
 from jaxcon.typing import Array, ArrayLike, AxisName
 
@@ -34,7 +34,7 @@ class Queue(NamedTuple):
 
     Attributes:
       z: ``[size, dim]``, rows of norm 1.
-      ids: int32 ``[size]``, the ids they were pushed with, or -1.
+      ids: ``[size]``, the ids they were pushed with, or -1: int32, or int64 under ``jax_enable_x64``.
       cursor: int32, the entry that the next row replaces: the oldest.
     """
 
@@ -66,7 +66,7 @@ def init(key: Array, size: int, dim: int, *, dtype: Any = jnp.float32) -> Queue:
     if size < 1 or dim < 1:
         raise ValueError(f"size and dim must be positive, got size={size} and dim={dim}")
     z = l2_normalize(jax.random.normal(key, (size, dim)))
-    return Queue(z.astype(dtype), jnp.full(size, -1, jnp.int32), jnp.zeros((), jnp.int32))
+    return Queue(z.astype(dtype), jnp.full(size, -1), jnp.zeros((), jnp.int32))
 
 
 def push(
@@ -104,6 +104,8 @@ def push(
     Raises:
       ValueError: for arguments of another shape or dtype, or a batch that does not fit the queue.
     """
+    if ids is not None:
+        ids = as_integers(ids, "ids", dtype=queue.ids.dtype)  # never renumbered: they are kept
     rows = prepare({"z": z}, axis_name=axis_name, where=where, ids=ids)
     size, dim = queue.z.shape
     total = len(rows.position) * collectives.size(axis_name)
@@ -112,8 +114,8 @@ def push(
             f"the queue holds {size} rows of width {dim}, got {total} rows (over all devices) of width "
             f"{rows.z[0].shape[1]}; init a queue no smaller than the global batch, of that width"
         )
-    new_ids = jnp.full(len(rows.position), -1) if ids is None else rows.ids
-    new = (l2_normalize(rows.z[0]), new_ids.astype(jnp.int32), rows.valid.astype(jnp.int32))
+    new_ids = jnp.full_like(queue.ids, -1, shape=rows.ids.shape) if ids is None else rows.ids
+    new = (l2_normalize(rows.z[0]), new_ids, rows.valid.astype(jnp.int32))
     new_z, new_ids, valid = _gather_replicated(lax.stop_gradient(new), axis_name)
     # Row k of the valid ones goes k places after the cursor; a masked one past the end: dropped.
     count = jnp.cumsum(valid)

@@ -17,7 +17,8 @@ from jax import lax
 from jaxcon import collectives
 from jaxcon.losses._candidates import cross_channels, other_ids, reduce_rows
 from jaxcon.losses._shared import Evaluation, positive, prepare
-from jaxcon.similarity import dot_product, l2_normalize
+from jaxcon.similarity import l2_normalize
+from jaxcon.similarity.distances import squared_distances
 from jaxcon.streaming import PRECISION, Channel, masked_logsumexp
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
@@ -109,9 +110,11 @@ def uniformity_loss(
     )
     t = positive(t, "t", rows.dtype)
     u = l2_normalize(rows.z[0])
-    halves = t * jnp.sum(u * u, axis=1)  # -t |u_i - u_j|^2 = 2 t u_i . u_j - halves_i - halves_j
+    # -t |u_i - u_j|^2 = 2 t u_i . u_j - halves_i - halves_j. What the product rounds, 1e-7, is
+    # multiplied by t and goes no further.
+    halves, x = t * jnp.sum(u * u, axis=1), jnp.sqrt(2 * t) * u
     channels = [Channel(1, _less_aux, other_ids)]
-    (lse,) = cross_channels(rows, 2 * t * u, u, axis_name, channels, halves, halves)
+    (lse,) = cross_channels(rows, x, x, axis_name, channels, halves, halves)
     total = collectives.logsumexp(masked_logsumexp(lse, rows.valid, axis=0), axis_name)
     n = collectives.sum(jnp.sum(rows.valid.astype(rows.dtype)), axis_name)
     return jnp.where(n > 1, total - jnp.log(jnp.where(n > 1, n * (n - 1), 1)), 0)
@@ -152,14 +155,13 @@ def koleo_loss(
       https://arxiv.org/abs/1806.03198
     """
     rows = prepare({"z": z}, axis_name=axis_name, where=where, weights=weights)
+    if not len(rows.weights):
+        return reduce_rows(rows.weights, rows, reduce_fn, axis_name)
     u = l2_normalize(rows.z[0])
     all_u, position, valid = collectives.gather((u, rows.position, rows.valid), axis_name)
-    norms = jnp.sum(
-        all_u * all_u, axis=1
-    )  # 0 for a row of 0, whose cosine is 0 but not its distance
-    nearness = lax.stop_gradient(2 * dot_product(u, all_u) - norms)
-    others = valid & (rows.position[:, None] != position)
-    neighbour = jnp.argmax(jnp.where(others, nearness, -jnp.inf), axis=1)
+    others = valid[None, :] & (rows.position[:, None] != position[None, :])
+    squares = squared_distances(*lax.stop_gradient((u, all_u)), others)
+    neighbour = jnp.argmin(jnp.where(others, squares, jnp.inf), axis=1)
     square = jnp.sum((u - all_u[neighbour]) ** 2, axis=1)
     zero = square == 0
     distance = jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))
@@ -201,7 +203,8 @@ def variance_loss(
     rows = prepare({"z": z}, axis_name=axis_name, where=where)
     (z,) = rows.z
     n, total = collectives.sum((jnp.sum(rows.valid.astype(z.dtype)), jnp.sum(z, axis=0)), axis_name)
-    centred = jnp.where(rows.valid[:, None], z - total / jnp.maximum(n, 1), 0)
+    mean = (total / jnp.maximum(n, 1))[None, :]
+    centred = jnp.where(rows.valid[:, None], z - mean, 0)
     square = collectives.sum(jnp.sum(centred**2, axis=0), axis_name)
     std = jnp.sqrt(square / jnp.maximum(n - 1, 1) + 1e-4)
     return jnp.where(n > 1, jnp.mean(jnp.maximum(1 - std, 0)), 0)

@@ -34,10 +34,12 @@ from jaxcon.losses._candidates import (
 from jaxcon.losses._negatives import check_negatives, extra_negatives
 from jaxcon.losses._shared import (
     Evaluation,
+    flag,
     has_any,
     positive,
     positive_and_rest,
     prepare,
+    required,
     setting,
 )
 from jaxcon.streaming import PRECISION, Channel, nothing
@@ -157,7 +159,7 @@ def npairs_loss(
     x, y = rows.z
     scale = 1 / positive(temperature, "temperature", rows.dtype)
     channels = [Channel(1, pairs=other_ids)]
-    if normalize:
+    if flag(normalize, "normalize"):
         bound = inverse_bound(temperature)
         (neg,), u, v = cosine_channels(rows, x, y, scale, axis_name, channels, bound=bound)
         pair = paired_logits(u, v, scale)
@@ -304,7 +306,9 @@ def info_nce_loss(
         ids=ids,
         labels=labels,
         evaluation=Evaluation(block_size, exchange, precision),
+        renumber=negative_ids is None,
     )
+    in_batch = flag(in_batch, "in_batch")
     if negatives is None and not in_batch:
         raise ValueError("in_batch=False leaves no negatives: pass negatives, or in_batch=True")
     if labels is not None and not in_batch:
@@ -381,7 +385,7 @@ def supcon_loss(
         where=where,
         weights=weights,
         ids=ids,
-        labels=labels,
+        labels=required(labels),
         evaluation=Evaluation(block_size, exchange, precision),
     )
     scale = 1 / positive(temperature, "temperature", rows.dtype)

@@ -15,6 +15,7 @@ of an example as its id, this one rule leaves out the diagonal of CLIP, and self
 [11. 10.  9.]
 """
 
+import operator
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -31,12 +32,11 @@ from jaxcon.streaming.channels import (
     different_ids,
     masked_logsumexp,
     nothing,
-    product,
     reduce_dense,
     similarity_logits,
 )
 from jaxcon.streaming.ring import ring_sweep
-from jaxcon.streaming.sides import Known, Side, vary_together
+from jaxcon.streaming.sides import Known, Side, filled_like, vary_together
 from jaxcon.streaming.sums import sum_sweep, weighted_total
 from jaxcon.streaming.tiles import Plan, sweep
 from jaxcon.typing import Array, ArrayLike, AxisName
@@ -68,6 +68,7 @@ def reduce_pairs(
     block_size: int | None = None,
     bound: float | None = None,
     precision: Any = PRECISION,
+    distances: bool = False,
 ) -> tuple[Array, ...]:
     """Reduces ``s_ij = x_i . y_j`` over the pairs that each channel keeps.
 
@@ -90,6 +91,8 @@ def reduce_pairs(
       bound: a number that no logit exceeds in magnitude, if one is known before the data: the inverse
         of a constant temperature for cosines. Up to 50 it saves the search for the largest logit.
       precision: of the products.
+      distances: reduce the squared distances ``|x_i - y_j|^2`` instead, which
+        :mod:`jaxcon.similarity.distances` keeps right between rows that are close.
 
     Returns:
       For each channel ``[n]`` (axis 1) or ``[m]`` (axis 0), float32 at least. Where no pair is kept, a
@@ -98,13 +101,18 @@ def reduce_pairs(
     Raises:
       ValueError: for a block_size that is not a positive integer.
     """
-    _check_block_size(block_size)
+    block_size = _checked_block_size(block_size)
     row, col = Known(row_ids, row_aux, row_valid), Known(col_ids, col_aux, col_valid)
     if _is_dense(x, y, block_size):
-        tile = product(x, y, (1, 1), precision)  # (n, d) . (d, m) -> (n, m)
-        return reduce_dense(tile, channels, row, col, bounded=_needs_no_shift(bound))
+        return reduce_dense(
+            *(x, y, channels, row, col),
+            precision=precision,
+            bounded=_needs_no_shift(bound),
+            distances=distances,
+        )
     same = _same((x, row_ids, row_valid), (y, col_ids, col_valid))
-    plan = _plan(channels, same, bound, precision)._replace(keep=_keeps(x, y, block_size))
+    plan = _plan(channels, same, bound, precision)
+    plan = plan._replace(keep=_keeps(x, y, block_size), distances=distances)
     return _reduce(plan, None, x, y, row, col, block_size)[0]
 
 
@@ -123,6 +131,7 @@ def reduce_ring(
     block_size: int | None = None,
     bound: float | None = None,
     precision: Any = PRECISION,
+    distances: bool = False,
 ) -> tuple[Array, ...]:
     """:func:`reduce_pairs` of all devices' rows with all devices' columns, without gathering them.
 
@@ -145,10 +154,10 @@ def reduce_ring(
     Raises:
       ValueError: for a block_size that is not a positive integer.
     """
-    _check_block_size(block_size)
+    block_size = _checked_block_size(block_size)
     row, col = Known(row_ids, row_aux, row_valid), Known(col_ids, col_aux, col_valid)
     same = _same((x, row_ids, row_valid), (y, col_ids, col_valid))
-    plan = _plan(channels, same, bound, precision)
+    plan = _plan(channels, same, bound, precision)._replace(distances=distances)
     return _reduce(plan, axis_name, x, y, row, col, block_size)[0]
 
 
@@ -195,7 +204,7 @@ def reduce_cosines(
     Returns:
       The channels' values, x and y.
     """
-    _check_block_size(block_size)
+    block_size = _checked_block_size(block_size)
     same = _same((x, row_ids, row_valid), (y, col_ids, col_valid))
     scale = jnp.asarray(scale, x.dtype)
     scales = (scale, jnp.ones_like(scale))
@@ -261,7 +270,7 @@ def sum_cosines(
     Returns:
       A scalar.
     """
-    _check_block_size(block_size)
+    block_size = _checked_block_size(block_size)
     row, col = Known(row_ids, row_aux, row_valid), Known(col_ids, col_aux, col_valid)
     scale = jnp.asarray(scale, x.dtype)
     scales = (scale, jnp.ones_like(scale))
@@ -271,8 +280,8 @@ def sum_cosines(
         scales = (None, None)
     x, y, precision = at_precision(precision, x, y)
     if dense:
-        tile = product(x, y, (1, 1), precision)  # (n, d) . (d, m) -> (n, m)
-        return weighted_total(weights, reduce_dense(tile, channels, row, col))
+        values = reduce_dense(x, y, channels, row, col, precision=precision)
+        return weighted_total(weights, values)
     plan = _plan(channels, False, None, precision)
     rows, cols = (
         _side(x, row, None, scales[0], block_size),
@@ -287,9 +296,17 @@ _jit_sweep = jax.jit(sweep, static_argnums=0)  # eager calls compile once
 _jit_sum = jax.jit(sum_sweep, static_argnums=(0, 1))
 
 
-def _check_block_size(block_size: Any) -> None:
-    if block_size is not None and (not isinstance(block_size, int) or block_size < 1):
+def _checked_block_size(block_size: Any) -> int | None:
+    """A size as a Python number, whatever kind of integer it came as."""
+    if block_size is None:
+        return None
+    try:
+        size = operator.index(block_size)
+    except (TypeError, jax.errors.JAXTypeError):  # not a whole number, or a traced one
+        size = 0
+    if isinstance(block_size, bool) or size < 1:
         raise ValueError(f"block_size must be a positive integer or None, got {block_size!r}")
+    return size
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -407,6 +424,7 @@ __all__ = [
     "Channel",
     "at_precision",
     "different_ids",
+    "filled_like",
     "masked_logsumexp",
     "nothing",
     "reduce_cosines",

@@ -1,15 +1,22 @@
 """What to compute of a similarity matrix: channels, their dense form, and the empty log-sum-exp."""
 
+import functools
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcon.similarity import centred_product
+from jaxcon.similarity.distances import squared_distances
 from jaxcon.typing import Array, ArrayLike
 
 PRECISION = lax.Precision.HIGHEST  # the default is TF32 on NVIDIA GPUs and bfloat16 on TPUs
+
+# Of so few pairs the product is taken of centred rows, which costs a few microseconds there.
+_FEW_PAIRS = 2**12
 
 
 def accumulator(dtype: Any) -> Any:
@@ -47,6 +54,8 @@ def different_ids(row_ids: Any, col_ids: Any) -> Array:
 
 class Channel(NamedTuple):
     """One vector to compute: a reduction of logits over the pairs to keep.
+
+    A tile holds the products of the rows, or their squared distances where those are asked for.
 
     Both functions must be pointwise: they see a tile of the matrix, or its transpose, and values of its
     rows and columns that broadcast against it. Functions of a module, rather than closures made anew
@@ -96,30 +105,46 @@ def masked_logsumexp(logits: Array, keep: Array, axis: int, *, bounded: bool = F
     return jnp.where(some, lse, nothing(logits.dtype))
 
 
+def any_pair(keeps: Sequence[Array], shape: tuple[int, int]) -> Array:
+    """The pairs that any of the masks keeps, each of which broadcasts to ``shape``."""
+    return jnp.broadcast_to(functools.reduce(jnp.logical_or, keeps), shape)
+
+
 def reduce_dense(
-    tile: Array,
+    x: Array,
+    y: Array,
     channels: Sequence[Channel],
     row: tuple[Any, Any, Array | None],
     col: tuple[Any, Any, Array | None],
     *,
+    precision: Any,
     bounded: bool = False,
+    distances: bool = False,
 ) -> tuple[Array, ...]:
     """The channels of a whole matrix by plain operations, for any kind of differentiation.
 
     ``row`` and ``col`` are (ids, aux, valid), as in :func:`jaxcon.streaming.reduce_pairs`; ``bounded``
-    is as in :func:`masked_logsumexp`.
+    is as in :func:`masked_logsumexp`; ``distances``: of squared distances, not of products.
     """
     row_ids, row_aux, row_valid = jax.tree.map(lambda a: a[:, None], row)
     col_ids, col_aux, col_valid = jax.tree.map(lambda a: a[None, :], col)
-    valid = jnp.ones((), bool)
+    valid = jnp.ones((1, 1), bool)
     for given in (row_valid, col_valid):
         valid = valid if given is None else valid & given
+    shape = (x.shape[0], y.shape[0])
+    keeps = [channel.pairs(row_ids, col_ids) & valid for channel in channels]
+    if distances:
+        tile = squared_distances(x, y, any_pair(keeps, shape), precision=precision)
+    elif shape[0] * shape[1] <= _FEW_PAIRS:
+        tile = centred_product(x, y, partial(product, contract=(1, 1), precision=precision))
+    else:
+        tile = product(x, y, (1, 1), precision)  # (n, d) . (d, m) -> (n, m)
 
-    def reduce(channel: Channel) -> Array:
+    def reduce(channel: Channel, keep: Array) -> Array:
         logits = channel.logits(tile, row_aux, col_aux)
-        keep = jnp.broadcast_to(channel.pairs(row_ids, col_ids) & valid, logits.shape)
+        keep = jnp.broadcast_to(keep, logits.shape)
         if channel.log:
             return masked_logsumexp(logits, keep, channel.axis, bounded=bounded)
         return jnp.sum(jnp.where(keep, logits, 0), axis=channel.axis)
 
-    return tuple(reduce(channel) for channel in channels)
+    return tuple(map(reduce, channels, keeps))

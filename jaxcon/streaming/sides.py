@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcon.collectives import explicit_mesh, replicate_on
+from jaxcon.collectives import explicit_mesh, replicate_on, to_varying, varying_axes
 from jaxcon.similarity import norms
 from jaxcon.streaming.channels import accumulator
 from jaxcon.typing import Array
@@ -88,17 +88,20 @@ def aux_of(side: Side) -> tuple[Any, Any]:
     return tuple(() if known is None else known.aux for known in (side.as_row, side.as_col))
 
 
-def _varying(a: Any) -> frozenset[str]:
-    """The mapped axes over whose devices an array varies, as far as shard_map keeps account of it."""
-    return jax.typeof(a).manual_axis_type.varying
-
-
 def varying_like(value: Array, like: Array) -> Array:
     """``value``, cast to vary over the devices over which ``like`` does inside shard_map.
 
     Outside of it, put on the Explicit mesh on which ``like`` is.
     """
     return vary_together((value, like))[0]
+
+
+def filled_like(a: Array, value: float = 0) -> Array:
+    """An array like ``a`` filled with a value; it varies over devices where ``a`` does.
+
+    ``jnp.full_like`` alone does not before jax 0.8.
+    """
+    return varying_like(jnp.full_like(a, value), a)
 
 
 def vary_together(tree: Any) -> Any:
@@ -108,14 +111,13 @@ def vary_together(tree: Any) -> Any:
     includes the Explicit mesh on which one of them is (the losses have replicated it).
     """
     leaves = jax.tree.leaves(tree)
-    axes = frozenset().union(*map(_varying, leaves))
+    axes = frozenset().union(*map(varying_axes, leaves))
     mesh = next((m for m in map(explicit_mesh, leaves) if m is not None), None)
 
     def cast(a: Array) -> Array:
         if mesh is not None and explicit_mesh(a) is None:
             a = replicate_on(mesh, a)
-        missing = axes - _varying(a)
-        return lax.pcast(a, tuple(missing), to="varying") if missing else a
+        return to_varying(a, axes - varying_axes(a))
 
     return jax.tree.map(cast, tree)
 
@@ -160,7 +162,7 @@ def gradient_of(side: Side, store: Any, along: Array | None) -> Side:
     z, (row_aux, col_aux) = store
     scale = None
     if side.scale is not None:
-        along = jnp.zeros_like(side.scale) if along is None else along
+        along = filled_like(side.scale) if along is None else along
         z, scale = _through_norms(side, z, along)
     z, row_aux, col_aux = jax.tree.map(
         lambda a, g: g.astype(a.dtype), (side.z, *aux_of(side)), (z, row_aux, col_aux)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcon.streaming.ring import all_round, ring_sweep
-from jaxcon.streaming.sides import Side, empty_gradients, gradient_of, measured
+from jaxcon.streaming.sides import Side, empty_gradients, filled_like, gradient_of, measured
 from jaxcon.streaming.tiles import Plan, both_sweeps, empty_state, on_axis, results, sweep
 from jaxcon.typing import Array, AxisName
 
@@ -34,7 +34,7 @@ def sum_sweep(plan: Plan, ring: AxisName, weights: Weights, rows: Side, cols: Si
 
 def _sum_fwd(plan: Plan, ring: AxisName, weights: Weights, rows: Side, cols: Side) -> Any:
     rows, cols = measured(rows), measured(cols)
-    saved = tuple((w, jnp.zeros_like(w)) for w in weights)  # the residuals of a backward sweep
+    saved = tuple((w, filled_like(w)) for w in weights)  # the residuals of a backward sweep
     saved = on_axis(plan, saved, 1), on_axis(plan, saved, 0)
     no_values = empty_state(plan, cols, 0)
 

@@ -24,10 +24,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcon.streaming.channels import Channel, accumulator, log_total, nothing, product
+from jaxcon.similarity.distances import pulled_back, squares_and_near
+from jaxcon.streaming.channels import Channel, accumulator, any_pair, log_total, nothing, product
 from jaxcon.streaming.sides import (
     Side,
     aux_of,
+    filled_like,
     first_gradients,
     gradient_of,
     measured,
@@ -49,6 +51,7 @@ class Plan(NamedTuple):
       bounded: whether all logits are so small that their exponentials need no shift.
       keep: whether the forward sweep keeps its tiles for the backward sweep.
       precision: of the products.
+      distances: whether the matrix is that of the squared distances of the rows, not of their products.
     """
 
     channels: tuple[Channel, ...]
@@ -56,10 +59,16 @@ class Plan(NamedTuple):
     bounded: bool
     keep: bool
     precision: Any
+    distances: bool = False
 
 
 class Tile(NamedTuple):
-    """A tile ``s = x y^T`` of block i of the rows and block j of the columns."""
+    """A tile of block i of the rows and block j of the columns.
+
+    Attributes:
+      s: ``[b, c]``, the products of rows and columns, or their squared distances.
+      near: of distances, the rows that have close pairs; see :mod:`jaxcon.similarity.distances`.
+    """
 
     i: Array
     j: Array
@@ -68,6 +77,12 @@ class Tile(NamedTuple):
     x: Array
     y: Array
     s: Array
+    near: Any
+
+    @property
+    def matrix(self) -> tuple[Array, Any]:
+        """What a sweep keeps of a tile."""
+        return self.s, self.near
 
 
 class Part(NamedTuple):
@@ -99,13 +114,20 @@ def tile_index(k: Any, rows: Side, cols: Side | None) -> tuple[Any, Any]:
     return jnp.where(first, r, n - 1 - r + n % 2), jnp.where(first, r + c, c - 1 + n % 2)
 
 
-def tile_at(plan: Plan, rows: Side, cols: Side | None, k: Array, kept: Array | None = None) -> Tile:
-    """The k-th tile; ``kept``: its products, if a sweep before kept them."""
+def tile_at(plan: Plan, rows: Side, cols: Side | None, k: Array, kept: Any = None) -> Tile:
+    """The k-th tile; ``kept``: its matrix, if a sweep before kept it."""
     i, j = tile_index(k, rows, cols)
     row, col = take(rows, i), take(rows if cols is None else cols, j)
     x, y = operand(row), operand(col)
-    s = product(x, y, (1, 1), plan.precision) if kept is None else kept  # (b, d) . (d, c) -> (b, c)
-    return Tile(i, j, row, col, x, y, s)
+    matrix: tuple[Array, Any]
+    if kept is not None:
+        matrix = kept
+    elif plan.distances:
+        keep = any_pair([p.keep for p in all_parts(plan, row, col)], (len(x), len(y)))
+        matrix = squares_and_near(x, y, keep, precision=plan.precision)
+    else:
+        matrix = product(x, y, (1, 1), plan.precision), None  # (b, d) . (d, c) -> (b, c)
+    return Tile(i, j, row, col, x, y, *matrix)
 
 
 def all_parts(plan: Plan, row: Side, col: Side) -> list[Part]:
@@ -156,7 +178,7 @@ def on_axis(plan: Plan, entries: Any, axis: int) -> tuple[Any, ...]:
 def empty_state(plan: Plan, side: Side, axis: int) -> tuple[Any, ...]:
     """The store of a forward sweep before the first tile, of rows (axis 1) or columns (0)."""
     zeros = varying_like(jnp.zeros(side.z.shape[:2], accumulator(side.z.dtype)), side.z)
-    lowest = jnp.full_like(zeros, nothing(zeros.dtype))
+    lowest = filled_like(zeros, nothing(zeros.dtype))
     states = [(lowest, zeros) if c.log and not plan.bounded else (zeros,) for c in plan.channels]
     return on_axis(plan, states, axis)
 
@@ -201,15 +223,15 @@ def results(plan: Plan, state: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def forward_sweep(
     plan: Plan, rows: Side, cols: Side | None, stores: tuple[Any, ...]
-) -> tuple[tuple[Any, ...], Array | None]:
+) -> tuple[tuple[Any, ...], Any]:
     """Adds all tiles to the stores, ``(of rows, of columns)``, or ``(of both,)`` where cols is None.
 
-    Returns the stores and, if the plan keeps them, the tiles ``[tiles, block, block]``.
+    Returns the stores and, if the plan keeps them, the matrices of all tiles, stacked.
     """
 
-    def visit(stores: tuple[Any, ...], k: Array) -> tuple[tuple[Any, ...], Array | None]:
+    def visit(stores: tuple[Any, ...], k: Array) -> tuple[tuple[Any, ...], Any]:
         tile = tile_at(plan, rows, cols, k)
-        return _add_values(plan, tile, cols is None, stores), tile.s if plan.keep else None
+        return _add_values(plan, tile, cols is None, stores), tile.matrix if plan.keep else None
 
     return scan_blocks(visit, stores, jnp.arange(tile_count(rows, cols)))
 
@@ -241,11 +263,11 @@ def residuals(plan: Plan, values: tuple[Array, ...], cotangents: tuple[Array, ..
 
     def residual(channel: Channel, value: Array, g: Array) -> tuple[Array, Array]:
         if not channel.log:
-            return g, jnp.zeros_like(g)
+            return g, filled_like(g)
         some = value != nothing(value.dtype)
         value, g = jnp.where(some, value, 0), jnp.where(some, g, 0)
         if plan.bounded:
-            return g * jnp.exp(-value), jnp.zeros_like(value)
+            return g * jnp.exp(-value), filled_like(value)
         return g, value
 
     return tuple(map(residual, plan.channels, values, cotangents))
@@ -266,7 +288,7 @@ def backward_sweep(
     cols: Side | None,
     saved: tuple[Any, ...],
     stores: tuple[Any, ...],
-    tiles: Array | None = None,
+    tiles: Any = None,
 ) -> tuple[Any, ...]:
     """Adds the gradients of all tiles to the stores. ``saved``: residuals, per side like the stores."""
 
@@ -292,9 +314,7 @@ def _add_gradients(
         for part, l in zip(all_parts(plan, tile.row, tile.col), logits, strict=True)
     ]
     ds, row_aux, col_aux = pull(cotangents)
-    ds = ds.astype(tile.x.dtype)
-    dx = product(ds, tile.y, (1, 0), plan.precision)  # (b, c) . (c, d) -> (b, d)
-    dy = product(ds, tile.x, (0, 0), plan.precision)  # (c, b) . (b, d) -> (c, d)
+    dx, dy = _pulled_back(plan, tile, ds)
 
     def add(store: Any, x: Any) -> tuple[Any, None]:
         block, gradient = x
@@ -306,6 +326,16 @@ def _add_gradients(
     # Two steps of a loop: of two updates of one store side by side XLA makes copies of the whole.
     both = jax.tree.map(lambda *a: jnp.stack(a), to_row, to_col)
     return (lax.scan(add, stores[0], both)[0],)
+
+
+def _pulled_back(plan: Plan, tile: Tile, ds: Array) -> tuple[Array, Array]:
+    """Cotangents of a tile's rows for one of its entries."""
+    if plan.distances:
+        return pulled_back(tile.x, tile.y, tile.near, ds, precision=plan.precision)
+    ds = ds.astype(tile.x.dtype)
+    dx = product(ds, tile.y, (1, 0), plan.precision)  # (b, c) . (c, d) -> (b, d)
+    dy = product(ds, tile.x, (0, 0), plan.precision)  # (c, b) . (b, d) -> (c, d)
+    return dx, dy
 
 
 def both_sweeps(
@@ -349,7 +379,7 @@ def sweep(plan: Plan, rows: Side, cols: Side | None) -> Any:
     return _forward(plan._replace(keep=False), rows, cols)[0], rows_through(rows, cols)
 
 
-def _forward(plan: Plan, rows: Side, cols: Side | None) -> tuple[tuple[Array, ...], Array | None]:
+def _forward(plan: Plan, rows: Side, cols: Side | None) -> tuple[tuple[Array, ...], Any]:
     sides = tuple(measured(side) for side in (rows, cols) if side is not None)
     stores = tuple(empty_state(plan, side, 1 - k) for k, side in enumerate(sides))
     stores, tiles = forward_sweep(plan, sides[0], None if cols is None else sides[1], stores)

@@ -22,12 +22,15 @@ Reference: Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory
 https://arxiv.org/abs/2101.06983
 """
 
-from collections.abc import Callable
+import numbers
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from jaxcon.collectives import explicit_mesh
 
 # encode(params, chunk, key) -> embeddings, or with statistics
 # encode(params, batch_stats, chunk, key) -> (embeddings, batch_stats)
@@ -36,9 +39,10 @@ Encode = Callable[..., Any]
 
 def cached_value_and_grad(
     encode: Encode,
-    loss_fn: Callable[[Any, Any], jax.Array],
+    loss_fn: Callable[..., Any],
     *,
     chunk_size: int,
+    has_aux: bool = False,
     per_chunk_statistics: bool = False,
 ) -> Callable[..., Any]:
     """``jax.value_and_grad`` of ``loss_fn(params, encode(params, batch))`` in chunks of the batch.
@@ -48,27 +52,40 @@ def cached_value_and_grad(
         ...]`` and embeddings any pytree of arrays whose leading axis is the chunk's (two towers, a
         log standard deviation beside). Rows must not influence each other. With batch statistics:
         ``(params, batch_stats, chunk, key) -> (embeddings, batch_stats)``.
-      loss_fn: ``(params, embeddings) -> scalar`` over the whole batch; params for a learned
-        temperature. Under a mapped axis it may gather: the rule for gradients is that of any loss.
+      loss_fn: ``(params, embeddings, **rows) -> scalar`` over the whole batch; params for a learned
+        temperature, rows for what else belongs to each row: labels, ids, where, weights. Under a mapped
+        axis it may gather: the rule for gradients is that of any loss.
       chunk_size: rows per chunk; must divide the (device's) batch.
+      has_aux: whether ``loss_fn`` returns ``(scalar, aux)``, as for ``jax.value_and_grad``.
       per_chunk_statistics: consent to batch statistics, see below.
 
     Returns:
-      A function ``f(params, batch, key=None, *, batch_stats=None)`` that returns ``(value,
-      gradient)``, or with batch_stats ``(value, gradient, batch_stats)``. Chunk c sees
+      A function ``f(params, batch, key=None, *, batch_stats=None, rows=None)`` that returns ``(value,
+      gradient)``, or with batch_stats ``(value, gradient, batch_stats)``; with ``has_aux`` the value is
+      ``(value, aux)``. ``rows`` is a mapping of keywords for ``loss_fn`` to arrays ``[batch, ...]`` of
+      the whole batch, which are not differentiated. The gradient has the parameters' dtypes; the
+      chunks' shares are summed in float32 at least. Chunk c sees
       ``fold_in(key, c)`` in both passes, so that dropout draws the same masks in both. Under a mapped
       axis hand each device a key of its own, ``fold_in(key, axis_index)``, or chunk c draws the same
       masks on all of them.
 
     Raises:
-      ValueError: if chunk_size does not divide the batch; or for batch_stats that are not empty
+      ValueError: if chunk_size does not divide the batch; for a batch that is sharded over Explicit
+        mesh axes, which chunks would cut across; or for batch_stats that are not empty
         without ``per_chunk_statistics=True``. Batch normalization lets rows influence each other: in
         chunks it normalizes by the statistics of a chunk, which is another model than the one of the
         whole batch, although its gradients are exact for what it computes. Running averages then
         move once per chunk. Group or layer normalization has no such limit.
     """
 
-    def run(params: Any, batch: Any, key: Any = None, *, batch_stats: Any = None) -> Any:
+    def run(
+        params: Any,
+        batch: Any,
+        key: Any = None,
+        *,
+        batch_stats: Any = None,
+        rows: Mapping[str, Any] | None = None,
+    ) -> Any:
         _check_statistics(batch_stats, per_chunk_statistics)
         chunks = _split(batch, chunk_size)
         count = jax.tree.leaves(chunks)[0].shape[0]
@@ -87,18 +104,26 @@ def cached_value_and_grad(
         numbered = (jnp.arange(count), chunks)
         updated, (embeddings, stats) = _scan(first_pass, batch_stats, numbered)
         value, (own, cotangents) = jax.value_and_grad(
-            lambda params, chunked: loss_fn(params, _join(chunked)), argnums=(0, 1)
+            lambda params, chunked: loss_fn(params, _join(chunked), **(rows or {})),
+            argnums=(0, 1),
+            has_aux=has_aux,
         )(params, embeddings)
 
         def second_pass(gradient: Any, entry: tuple[Any, Any, Any]) -> tuple[Any, None]:
             (number, chunk), stats, cotangent = entry
             _, pullback = jax.vjp(lambda p: embed(p, stats, chunk, number)[0], params)
-            return jax.tree.map(jnp.add, gradient, pullback(cotangent)[0]), None
+            return jax.tree.map(_add, gradient, pullback(cotangent)[0]), None
 
         gradient, _ = _scan(second_pass, own, (numbered, stats, cotangents))
+        gradient = jax.tree.map(lambda g, p: g.astype(p.dtype), gradient, params)
         return (value, gradient) if batch_stats is None else (value, gradient, updated)
 
     return run
+
+
+def _add(total: jax.Array, share: jax.Array) -> jax.Array:
+    """A sum in float32 at least: in bfloat16 one of 256 ones does not grow any more."""
+    return total.astype(jnp.promote_types(total.dtype, jnp.float32)) + share
 
 
 def _scan(step: Callable[..., Any], carry: Any, xs: Any) -> tuple[Any, Any]:
@@ -113,15 +138,22 @@ def _scan(step: Callable[..., Any], carry: Any, xs: Any) -> tuple[Any, Any]:
 
 
 def _split(batch: Any, chunk_size: int) -> Any:
-    sizes = {x.shape[0] for x in jax.tree.leaves(batch)}
+    leaves = jax.tree.leaves(batch)
+    if any(explicit_mesh(x) is not None for x in leaves):
+        raise ValueError(
+            "the batch is sharded over Explicit mesh axes, which chunks of rows would cut across: call "
+            "this inside jax.shard_map over that mesh, with axis_name in the loss (docs/devices.md)"
+        )
+    sizes = {x.shape[0] for x in leaves}
     if len(sizes) != 1:
         raise ValueError(f"all arrays of the batch need one leading size, got {sorted(sizes)}")
     (rows,) = sizes
-    if chunk_size < 1 or rows % chunk_size:
+    if not isinstance(chunk_size, numbers.Integral) or chunk_size < 1 or rows % chunk_size:
         raise ValueError(
             f"chunk_size must divide the batch of {rows} rows on this device, got {chunk_size}"
         )
-    return jax.tree.map(lambda x: x.reshape(rows // chunk_size, chunk_size, *x.shape[1:]), batch)
+    count = rows // int(chunk_size)
+    return jax.tree.map(lambda x: x.reshape(count, int(chunk_size), *x.shape[1:]), batch)
 
 
 def _join(chunks: Any) -> Any:

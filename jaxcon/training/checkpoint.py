@@ -1,21 +1,15 @@
-"""Checkpoints that are restored only when every byte proves intact, and the folder they live in.
+"""Checkpoints that are restored only when every byte proves intact.
 
-A working directory belongs to one configuration. It is new, resumable or finished; anything else
-is refused with a sentence, for the worst that a training run can do is to start over in silence.
-
-    workdir/
-      config.json           what is trained; the same command resumes, another is refused
-      checkpoints/STEP/     the state, and a SHA-256 of each of its arrays
-      metrics.jsonl         one line a step, cut back to the restored step
+They lie in the folder of a run, `jaxcon.training.workdir`, whose names are at hand here, too.
 """
 
 import contextlib
-import dataclasses
-import hashlib
-import json
+import errno
+import logging
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -25,62 +19,38 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import serialization, traverse_util
-from jax.tree_util import keystr, tree_flatten_with_path, tree_unflatten
+from jax.tree_util import tree_flatten_with_path, tree_unflatten
 
-_FREE_BYTES = 64 * 2**20
+from jaxcon.training.digests import digest, leaf_name, state_bytes, state_hash, state_leaves
+from jaxcon.training.files import absolute, write_text
+from jaxcon.training.workdir import Workdir, check_writable, open_workdir, saved_steps
+
+__all__ = [
+    "KEPT",
+    "Checkpoints",
+    "CorruptCheckpointError",
+    "DiskFullError",
+    "Workdir",
+    "check_writable",
+    "digest",
+    "load_newest",
+    "load_variables",
+    "open_workdir",
+    "state_bytes",
+    "state_hash",
+    "state_leaves",
+    "write_text",
+]
+
+KEPT = 3  # checkpoints; while one more is written there are four
 
 
 class CorruptCheckpointError(ValueError):
     """No checkpoint of the directory is intact; the message names the damaged arrays."""
 
 
-def state_leaves(state: Any) -> dict[str, Any]:
-    """Return the arrays of a state by name.
-
-    >>> state_leaves({"params": {"kernel": 1, "bias": 2}})
-    {'params.bias': 2, 'params.kernel': 1}
-
-    Args:
-        state: a flax dataclass or a tree.
-
-    Returns:
-        Leaves by dotted path.
-    """
-    tree = serialization.to_state_dict(state)
-    return {_name(path): leaf for path, leaf in tree_flatten_with_path(tree)[0]}
-
-
-def digest(array: Any) -> str:
-    """Return the SHA-256 of an array's dtype, shape and bytes.
-
-    >>> digest(np.zeros(2, np.float32))[:12]
-    '24e76ceeb262'
-
-    Args:
-        array: whole on this host.
-
-    Returns:
-        Hexadecimal digits.
-    """
-    array = np.asarray(array)
-    header = f"{array.dtype}{array.shape}".encode()
-    return hashlib.sha256(header + np.ascontiguousarray(array).tobytes()).hexdigest()
-
-
-def state_hash(state: Any) -> str:
-    """Return one SHA-256 of all arrays of a state: equal hashes, equal states.
-
-    >>> state_hash({"w": np.ones(2)}) == state_hash({"w": np.ones(2)})
-    True
-
-    Args:
-        state: a flax dataclass or a tree.
-
-    Returns:
-        Hexadecimal digits.
-    """
-    leaves = {name: digest(leaf) for name, leaf in state_leaves(state).items()}
-    return hashlib.sha256(json.dumps(leaves, sort_keys=True).encode()).hexdigest()
+class DiskFullError(OSError):
+    """A checkpoint could not be written; those before it are whole."""
 
 
 class Checkpoints:
@@ -95,11 +65,27 @@ class Checkpoints:
     (3, [1.0, 1.0])
     """
 
-    def __init__(self, directory: Path, *, keep: int = 3, say: Callable[[str], None] = print):
-        """Open the directory; damaged checkpoints are told to `say`."""
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep: int = KEPT,
+        say: Callable[[str], None] = print,
+        read_only: bool = False,
+    ):
+        """Open the directory; damaged checkpoints are told to `say`.
+
+        With `read_only` nothing in it changes: what looks left over may be a save of another process.
+        """
         self._directory = Path(directory).absolute()
         self._say = say
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=None if read_only else keep,
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
+            create=not read_only,
+            save_interval_steps=0 if read_only else 1,
+        )
         self._manager = ocp.CheckpointManager(
             self._directory, options=options, item_names=("state", "digests")
         )
@@ -107,14 +93,29 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._manager.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            self._manager.close()
+        except Exception:
+            if kind is None:  # else an error is on its way that tells more
+                raise
 
     def save(self, step: int, state: Any) -> None:
         """Write the state in the background; an earlier write's failure is raised here.
 
         What is hashed is what is written: a copy, for the step is about to reuse the buffers.
+
+        Raises:
+            DiskFullError: there is no room for this one, or was none for the one before.
         """
+        self.wait()
+        free, size = shutil.disk_usage(self._directory).free, state_bytes(state)
+        if free < size:
+            raise DiskFullError(
+                errno.ENOSPC,
+                f"{free / 2**20:,.0f} MiB free, checkpoint {step} needs {size / 2**20:,.0f}",
+                str(self._directory),
+            )
         leaves = {name: np.array(leaf) for name, leaf in state_leaves(state).items()}
         digests = {name: digest(leaf) for name, leaf in leaves.items()}
         self._manager.save(
@@ -125,8 +126,22 @@ class Checkpoints:
         )
 
     def wait(self) -> None:
-        """Return once all is on disk; raise where it could not be written."""
-        self._manager.wait_until_finished()
+        """Return once all is on disk.
+
+        Raises:
+            DiskFullError: it could not be written for want of room.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            if not _means_full(error):
+                raise
+            reason = "the disk, or its quota, became full while a checkpoint was written"
+            raise DiskFullError(errno.ENOSPC, reason, str(self._directory)) from error
+
+    def steps(self) -> list[int]:
+        """Return the steps that are saved, or are being saved."""
+        return sorted(self._manager.all_steps())
 
     def restore(self, template: Any) -> tuple[int, Any] | None:
         """Return `(step, state)` of the newest intact checkpoint, or None where none was made.
@@ -165,7 +180,8 @@ class Checkpoints:
         damage: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                return (step, read(step)), damage
+                with _quiet():
+                    return (step, read(step)), damage
             # Whatever a damaged file makes Orbax raise, the answer is an older step or a refusal.
             except Exception as error:
                 damage[step] = _one_line(error)
@@ -183,7 +199,7 @@ class Checkpoints:
         leaves = self._leaves(step, state_leaves(template))
         tree = serialization.to_state_dict(template)
         paths, treedef = tree_flatten_with_path(tree)
-        restored = tree_unflatten(treedef, [leaves[_name(path)] for path, _ in paths])
+        restored = tree_unflatten(treedef, [leaves[leaf_name(path)] for path, _ in paths])
         return serialization.from_state_dict(template, restored)
 
     def _leaves(self, step: int, wanted: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -229,164 +245,74 @@ def load_variables(workdir: str | Path) -> dict[str, Any]:
         ValueError: no run has written a checkpoint there.
         CorruptCheckpointError: none of its checkpoints is intact.
     """
-    folder = Path(workdir).expanduser() / "checkpoints"
-    if not list(_steps(folder)):
+    return load_newest(workdir)[1]
+
+
+def load_newest(workdir: str | Path) -> tuple[int, dict[str, Any]]:
+    """Return the step of the newest checkpoint that is intact, and `load_variables` of it.
+
+    Args:
+        workdir: the folder of a run, finished, interrupted or still going on.
+
+    Raises:
+        ValueError: no run has written a checkpoint there.
+        CorruptCheckpointError: none of its checkpoints is intact.
+    """
+    folder = absolute(workdir) / "checkpoints"
+    if not saved_steps(folder):
         raise ValueError(
             f"{workdir}: expected the folder of a run (its --workdir), found no checkpoint there"
         )
-    with Checkpoints(folder) as checkpoints:
-        found = checkpoints.load()
+    found = _load_moving(folder)
     assert found is not None
-    tree = traverse_util.unflatten_dict(found[1], sep=".")
+    step, leaves = found
+    tree = traverse_util.unflatten_dict(leaves, sep=".")
     tree = tree.get("ema", tree)
-    return {kind: tree.get(kind, {}) for kind in ("params", "batch_stats")}
+    return step, {kind: tree.get(kind, {}) for kind in ("params", "batch_stats")}
 
 
-@dataclasses.dataclass(frozen=True)
-class Workdir:
-    """A checked working directory: where things go, and whether a run is resumed in it."""
-
-    path: Path
-    resumed: bool
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def figures(self) -> Path:
-        return self.path / "figures"
-
-    @property
-    def results(self) -> Path:
-        """Written last: a run that has it is finished."""
-        return self.path / "results.json"
+def _load_moving(folder: Path) -> tuple[int, dict[str, np.ndarray]] | None:
+    """Load the newest step; again where a run that is going on swept it away meanwhile."""
+    while True:
+        steps = saved_steps(folder)
+        try:
+            with _quiet(), Checkpoints(folder, read_only=True) as checkpoints:
+                return checkpoints.load()
+        except CorruptCheckpointError:
+            if saved_steps(folder) == steps:
+                raise
 
 
-def open_workdir(path: str | Path, config: Mapping[str, Any]) -> Workdir:
-    """Return the directory, made where it is missing, with `config` written or compared.
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave it to us to tell of damage: not to orbax's logger, nor to tensorstore's futures."""
+    loggers = {name: logging.getLogger(name) for name in ("absl", "asyncio")}
+    levels, hook = {name: logger.level for name, logger in loggers.items()}, sys.unraisablehook
 
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> open_workdir(folder.name, {"seed": 0}).resumed
-    False
-    >>> open_workdir(folder.name, {"seed": 1})
-    Traceback (most recent call last):
-    ValueError: ...: made with another configuration: seed was 0, is 1; ...
+    def tell(told: "sys.UnraisableHookArgs") -> None:
+        if str(told.exc_value) != "Event loop is closed":
+            hook(told)
 
-    Args:
-        path: a directory that may be new.
-        config: what decides the result, as JSON values; not where or how fast it runs.
-
-    Returns:
-        The directory.
-
-    Raises:
-        ValueError: a file, not writable, full, holding something else, another configuration, or
-            a run that was begun and has no checkpoint left.
-    """
-    path = Path(path).expanduser().absolute()
-    check_writable(path)
-    path.mkdir(parents=True, exist_ok=True)
-    config = json.loads(json.dumps(config))
-    config_file = path / "config.json"
-    workdir = Workdir(path, resumed=config_file.exists())
-    if not workdir.resumed:
-        if others := sorted(entry.name for entry in path.iterdir()):
-            raise ValueError(
-                f"{path}: holds {others[0]!r} and no config.json, so it is not the folder of a "
-                "run; choose a new or empty --workdir"
-            )
-        if jax.process_index() == 0:
-            write_text(config_file, json.dumps(config, indent=2) + "\n")
-        return workdir
-    _check_same(path, config, _read_config(config_file))
-    trained = workdir.metrics.exists() or workdir.results.exists()
-    if trained and not list(_steps(workdir.checkpoints)):
-        raise ValueError(
-            f"{path}: training began here, but there is no checkpoint; restore the folder from a "
-            "copy, or choose another --workdir to start anew"
-        )
-    return workdir
-
-
-def check_writable(path: str | Path) -> None:
-    """Raise a ValueError where no run can be written; nothing is made, only tried.
-
-    >>> with tempfile.NamedTemporaryFile() as file:
-    ...     check_writable(file.name)
-    Traceback (most recent call last):
-    ValueError: --workdir=...: expected a folder, found a file; ...
-
-    Args:
-        path: of the working directory.
-
-    Raises:
-        ValueError: a file, not writable, or a full disk.
-    """
-    path = Path(path).expanduser().absolute()
-    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    sys.unraisablehook = tell
+    for logger in loggers.values():
+        logger.setLevel(logging.CRITICAL)
     try:
-        with tempfile.TemporaryFile(dir=there) as probe:
-            probe.write(b"0")
-        free = shutil.disk_usage(there).free
-    except NotADirectoryError:
-        raise ValueError(
-            f"--workdir={path}: expected a folder, found a file; choose another"
-        ) from None
-    except OSError as error:
-        raise ValueError(
-            f"--workdir={path}: cannot be written to ({error.strerror}); choose another"
-        ) from None
-    if free < _FREE_BYTES:
-        raise ValueError(
-            f"--workdir={path}: {free / 2**20:.0f} MiB free, a run needs at least "
-            f"{_FREE_BYTES / 2**20:.0f}; free some, or choose another disk"
-        )
+        yield
+    finally:
+        sys.unraisablehook = hook
+        for name, logger in loggers.items():
+            logger.setLevel(levels[name])
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a kill leaves the old one or the new one, never half of one.
-
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_text(Path(folder) / "results.json", "{}")
-    ...     print(os.listdir(folder))
-    ['results.json']
-
-    Args:
-        path: in an existing folder.
-        text: all of it.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path}: not readable as JSON ({error}); restore it, or choose another --workdir"
-        ) from None
-
-
-def _check_same(path: Path, config: Mapping[str, Any], before: Mapping[str, Any]) -> None:
-    names = sorted(n for n in config.keys() | before.keys() if config.get(n) != before.get(n))
-    if names:
-        differences = ", ".join(f"{n} was {before.get(n)!r}, is {config.get(n)!r}" for n in names)
-        raise ValueError(
-            f"{path}: made with another configuration: {differences}; go on with the former "
-            "values, or choose another --workdir"
-        )
-
-
-def _steps(directory: Path) -> Iterator[int]:
-    with contextlib.suppress(FileNotFoundError):
-        yield from (int(entry.name) for entry in directory.iterdir() if entry.name.isdigit())
+def _means_full(error: BaseException | None) -> bool:
+    """Whether a full disk or quota is among the causes; tensorstore tells it in words alone."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if re.search(r"os_error_code='(28|122)'|No space left on device", str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _abstract(leaf: Any) -> Any:
@@ -395,9 +321,5 @@ def _abstract(leaf: Any) -> Any:
     return np.zeros_like(leaf)
 
 
-def _name(path: tuple[Any, ...]) -> str:
-    return keystr(path, simple=True, separator=".")
-
-
 def _one_line(error: Exception) -> str:
-    return re.sub(r"\s+", " ", str(error) or type(error).__name__)[:300]
+    return re.sub(r"\s+", " ", str(error) or type(error).__name__)[:200]

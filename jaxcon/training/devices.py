@@ -6,12 +6,15 @@
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxcon.training import ranks
 
 BATCH_AXIS = "batch"
 
@@ -20,6 +23,7 @@ Accelerator = Literal["auto", "cpu", "gpu", "tpu"]
 
 # "gpu" is cuda alone: jax's own alias also tries rocm and oneapi, and fails on those first.
 _PLATFORMS = {"auto": None, "cpu": "cpu", "gpu": "cuda,cpu", "tpu": "tpu,cpu"}
+_MOST = 512  # virtual devices; thousands take jax minutes to make
 _INSTALL = {"gpu": "pip install 'jax[cuda13]'", "tpu": "pip install 'jax[tpu]'"}
 
 
@@ -41,7 +45,8 @@ def cluster_arguments(environ: Mapping[str, str] = os.environ) -> dict[str, Any]
         Keyword arguments, or None for a single process.
 
     Raises:
-        ValueError: a coordinator without the two numbers beside it.
+        ValueError: a coordinator without its port or the two numbers beside it, or tasks that are no
+            number.
     """
     if address := environ.get("JAX_COORDINATOR_ADDRESS"):
         numbers = {
@@ -53,6 +58,8 @@ def cluster_arguments(environ: Mapping[str, str] = os.environ) -> dict[str, Any]
                 f"JAX_COORDINATOR_ADDRESS={address} is set: expected whole numbers in "
                 f"JAX_NUM_PROCESSES and JAX_PROCESS_ID beside it, got {list(numbers.values())}"
             )
+        if not re.fullmatch(r".+:\d+", address):
+            raise ValueError(f"JAX_COORDINATOR_ADDRESS={address}: expected HOST:PORT of process 0")
         return {"coordinator_address": address} | {k: int(v) for k, v in numbers.items()}
     several_hosts = "," in environ.get("TPU_WORKER_HOSTNAMES", "")
     return {} if several_hosts or _tasks(environ) > 1 else None
@@ -157,21 +164,29 @@ def _configure(name: Accelerator, num_devices: int | None) -> None:
     if jax.distributed.is_initialized():
         return
     cluster = cluster_arguments()
+    wanted = 1 if num_devices is None else max(1, num_devices // _processes(cluster))
     try:
         if name != "auto":
             jax.config.update("jax_platforms", _PLATFORMS[name])
         if num_devices is not None:
-            jax.config.update("jax_num_cpu_devices", max(1, num_devices // _processes(cluster)))
+            jax.config.update("jax_num_cpu_devices", min(wanted, _MOST))
     except RuntimeError:
         return  # jax is in use already: what it has is checked by the caller
+    if wanted > _MOST:
+        raise ValueError(
+            f"num_devices: {wanted} asked for in one process; a CPU is divided into at most {_MOST}"
+        )
     if cluster is not None:
-        # A dead process is noticed after ten seconds instead of a hundred.
-        jax.distributed.initialize(**cluster, heartbeat_timeout_seconds=10)
+        ranks.join(cluster)
 
 
 def _tasks(environ: Mapping[str, str]) -> int:
     names = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
-    return max(int(environ.get(name, "1")) for name in names)
+    values = {name: environ.get(name, "1") for name in names}
+    for name, value in values.items():
+        if not value.isdigit():
+            raise ValueError(f"{name}={value} is set: expected a whole number; unset it")
+    return max(int(value) for value in values.values())
 
 
 def _processes(cluster: dict[str, Any] | None) -> int:
@@ -182,15 +197,24 @@ def _devices(name: Accelerator) -> list[Device]:
     try:
         devices = jax.devices()
     except (RuntimeError, AssertionError) as error:  # jax asserts where the plugin is missing
-        raise ValueError(_missing(name)) from error
+        raise ValueError(_missing(name, error)) from error
     if name != "auto" and devices[0].platform != name:
         raise ValueError(_missing(name))
     return devices
 
 
-def _missing(name: Accelerator) -> str:
-    hint = f"; with the hardware at hand: {_INSTALL[name]}" if name in _INSTALL else ""
-    return (
-        f"accelerator: {name} asked for, but jax finds none here{hint} "
-        "(--accelerator=auto takes the best there is)"
-    )
+def _missing(name: Accelerator, error: Exception | None = None) -> str:
+    if name != "auto":
+        hint = f"; with the hardware at hand: {_INSTALL[name]}" if name in _INSTALL else ""
+        return (
+            f"accelerator: {name} asked for, but jax finds none here{hint} "
+            "(--accelerator=auto takes the best there is)"
+        )
+    if platforms := os.environ.get("JAX_PLATFORMS"):
+        return (
+            f"JAX_PLATFORMS={platforms} is set, and jax finds that nowhere here; unset it, or set it "
+            "to a platform that is there, such as cpu"
+        )
+    variables = [name for name in os.environ if name.startswith(("JAX_", "XLA_"))]
+    hint = f"; look at the environment: {', '.join(variables)} is set" if variables else ""
+    return f"jax finds no device here ({' '.join(str(error).split())[:200]}){hint}"

@@ -7,6 +7,7 @@ exactly what an uninterrupted one does.
 import contextlib
 import json
 import math
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from jaxcon.training.state import TrainState
 
 
 class Fit(NamedTuple):
-    """What `fit` returns: the state, and whether its last step is the run's last step."""
+    """What `fit` returns: the state, and whether it is done: the last step, and no wish to stop."""
 
     state: TrainState
     finished: bool
@@ -66,7 +67,7 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a `metrics.jsonl`; a last line cut off by a kill is left out.
+    """Return the lines of a `metrics.jsonl`; what is damaged, cut off by a kill say, is left out.
 
     >>> read_metrics(Path("no-such-file"))
     []
@@ -78,33 +79,50 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         One dictionary a step.
     """
     rows = []
-    if Path(path).exists():
-        for line in Path(path).read_text().splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
+    with contextlib.suppress(FileNotFoundError):
+        for line in Path(path).read_bytes().splitlines():
+            with contextlib.suppress(ValueError):
                 rows.append(json.loads(line))
-    return rows
+    return [row for row in rows if isinstance(row, dict) and _is_sound(row)]
+
+
+def _is_sound(row: dict[str, Any]) -> bool:
+    step, loss = row.get("step"), row.get("loss", "missing")
+    return isinstance(step, int) and isinstance(loss, int | float | None)
 
 
 @contextlib.contextmanager
 def stop_requested() -> Iterator[Callable[[int], bool]]:
-    """Yield a function of the step: has SIGTERM (or Ctrl-C) asked this run to stop?
+    """Yield a function of the step: has SIGTERM or Ctrl-C asked this run to stop?
 
-    In several processes a SIGTERM to one stops all after the same step.
+    In several processes a signal to one stops all after the same step. Before the first step is done
+    Ctrl-C ends the process at once, as does a second Ctrl-C: compilation may take minutes.
     """
+    several = jax.process_count() > 1
     event = threading.Event()
+    before: dict[int, Any] = {}
+
+    def set_handler(number: int, handler: Callable[..., Any]) -> None:
+        if threading.current_thread() is threading.main_thread() and number not in before:
+            before[number] = signal.signal(number, handler)
+
+    def interrupted(*_: Any) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+        if several:  # jax waits for this signal in each process, and tells the others
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def asked(step: int) -> bool:
-        if jax.process_count() > 1:
+        set_handler(signal.SIGINT, interrupted)
+        if several:
             from jax.experimental import multihost_utils
 
             return multihost_utils.reached_preemption_sync_point(step)
         return event.is_set()
 
-    if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    signals = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, lambda *_: event.set()) for number in signals}
+    if not several:
+        set_handler(signal.SIGTERM, lambda *_: event.set())
     try:
         yield asked
     finally:
@@ -145,6 +163,8 @@ def fit(
 
     Raises:
         FloatingPointError: not one of the last 50 updates was finite.
+        DiskFullError: a checkpoint could not be written.
+        Exception: what `batches` raises; in a single process the state reached is saved first.
     """
     start = done = int(state.step)
     if start >= steps:
@@ -170,7 +190,13 @@ def fit(
         reader = _Reader(log, bar, batch_size=batch_size, chance=chance)
         source = batches(start)
         for number in range(start, steps):
-            state, metrics = step(state, next(source))
+            try:
+                batch = next(source)
+            except Exception:
+                if done > start and jax.process_count() == 1:
+                    _save_reached(done, state, reader, checkpoints)
+                raise
+            state, metrics = step(state, batch)
             done = number + 1
             stop = asked(done)
             reader.add(number, metrics)
@@ -183,8 +209,21 @@ def fit(
                     clock.save()
             if stop:
                 break
+        checkpoints.wait()
+        # A signal after the last step stops what would follow it.
+        stop = jax.process_count() == 1 and asked(done)
+    return Fit(state, done == steps and not stop)
+
+
+def _save_reached(
+    done: int, state: TrainState, reader: "_Reader", checkpoints: Checkpoints
+) -> None:
+    """Before an error of the data ends the run. Of several processes the others know nothing of it."""
+    with contextlib.suppress(FloatingPointError):
+        reader.flush()
+    if done not in checkpoints.steps():
+        checkpoints.save(done, state)
     checkpoints.wait()
-    return Fit(state, done == steps)
 
 
 class _Reader:
@@ -203,6 +242,8 @@ class _Reader:
         self._pending.append((step, metrics))
 
     def flush(self) -> None:
+        if not self._pending:
+            return
         rows, self._pending = jax.device_get(self._pending), []
         values: dict[str, float] = {}
         for step, metrics in rows:

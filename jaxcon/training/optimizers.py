@@ -6,9 +6,11 @@
 >>> state = optimizer.init({"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)})
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 
@@ -56,6 +58,62 @@ def decay_mask(params: Any) -> Any:
         Tree of bool: True where the leaf has two axes or more.
     """
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def keep_between(
+    optimizer: optax.GradientTransformation, bounds: Mapping[str, tuple[float, float]]
+) -> optax.GradientTransformationExtraArgs:
+    """Return the optimizer with parameters of some names projected into bounds after each update.
+
+    An update that would lead out of the bounds ends on one, exactly; the optimizer's state keeps its
+    form.
+
+    >>> import jax.numpy as jnp
+    >>> optimizer = keep_between(optax.sgd(1.0), {"scale": (0.0, 2.0)})
+    >>> params, gradient = {"scale": jnp.array(1.0)}, {"scale": jnp.array(-7.0)}
+    >>> updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    >>> float(optax.apply_updates(params, updates)["scale"])
+    2.0
+
+    Args:
+        optimizer: any.
+        bounds: (lowest, highest) by the name of the parameter, or by the end of its path, such as
+            "Temperature_0/log_temperature".
+
+    Returns:
+        The optimizer; its `update` needs the parameters.
+
+    Raises:
+        ValueError: a lowest value above the highest.
+    """
+    for name, (low, high) in bounds.items():
+        if not low <= high:
+            raise ValueError(f"bounds of {name}: expected lowest <= highest, got {low} and {high}")
+    inner = optax.with_extra_args_support(optimizer)
+
+    def bounded(path: Any, update: jax.Array, param: jax.Array) -> jax.Array:
+        names = "/" + "/".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path)
+        for name, (low, high) in bounds.items():
+            if names.endswith(f"/{name}"):
+                return _within(update, param, low, high)
+        return update
+
+    def update_fn(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        if params is None:
+            raise ValueError("keep_between: update needs the parameters, got none")
+        updates, state = inner.update(updates, state, params, **extra)
+        return jax.tree_util.tree_map_with_path(bounded, updates, params), state
+
+    return optax.GradientTransformationExtraArgs(inner.init, update_fn)
+
+
+def _within(update: jax.Array, param: jax.Array, low: float, high: float) -> jax.Array:
+    """The update whose sum with the parameter, as floats add, lies within the bounds."""
+    update = update.astype(param.dtype)
+    lowest, highest = jnp.asarray(low, param.dtype), jnp.asarray(high, param.dtype)
+    update = jnp.clip(param + update, lowest, highest) - param
+    update = jnp.where(param + update > highest, jnp.nextafter(update, -jnp.inf), update)
+    return jnp.where(param + update < lowest, jnp.nextafter(update, jnp.inf), update)
 
 
 def adamw(

@@ -11,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxcon.data import captioned, scenes
+from jaxcon.data import captioned, catalogue, scenes
 from jaxcon.data.captions import load_pairs
 from jaxcon.data.grammar import Thing
 from jaxcon.data.scenes import make_example
@@ -231,6 +231,26 @@ def test_a_text_of_another_name_is_no_caption():
     builder = types.SimpleNamespace(info=types.SimpleNamespace(name="photographs", features=texts))
     with pytest.raises(DataError, match=r"photographs has no captions: of its features file_name"):
         captioned._caption_key(builder)
+
+
+class Photographs(list):
+    """Records as a data source of TFDS hands them out."""
+
+    def __getitems__(self, positions):
+        return [self[i] for i in positions]
+
+
+def test_one_odd_photograph_of_tfds_does_not_decide_the_size(monkeypatch):
+    sizes = [(1, 1), *[(40, 30)] * 999]
+    records = Photographs({"image": np.zeros((*size, 3), np.uint8)} for size in sizes)
+    monkeypatch.setattr(catalogue, "_source", lambda *_: records)
+    features = tfds.features.FeaturesDict({"image": tfds.features.Image(shape=(None, None, 3))})
+    info = types.SimpleNamespace(
+        features=features, splits={"train": types.SimpleNamespace(num_examples=1000)}
+    )
+    builder = types.SimpleNamespace(info=info)
+    assert catalogue._image_shape(builder, None) == (30, 30, 3)
+    assert catalogue._image_shape(builder, 7) == (7, 7, 3)
 
 
 def test_a_dataset_without_captions_is_refused(tmp_path):

@@ -1,7 +1,9 @@
+import re
 import shutil
 
 import pytest
 
+from jaxcon.data.captions import load_pairs
 from jaxcon.data.sources import DataError, load
 
 
@@ -16,6 +18,37 @@ def test_names_like_no_other_get_no_hint(data_dir):
         DataError, match=r"unknown dataset 'zzzzqqqq' \(digits, scenes, folder:PATH or"
     ):
         load("zzzzqqqq", data_dir=data_dir)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("/data/pets", "folder:/data/pets"),
+        ("./pets", "folder:./pets"),
+        ("../pets", "folder:../pets"),
+        ("~/pets", "folder:~/pets"),
+        ("C:\\pets", "folder:C:\\pets"),
+        ("pets", "folder:pets"),
+        ("Folder:pets", "folder:pets"),
+        ("file:///data/pets", "folder:///data/pets"),
+        ("dir:pets", "folder:pets"),
+    ],
+)
+def test_a_path_without_folder_in_front(name, meant, data_dir, tmp_path, monkeypatch):
+    (tmp_path / "pets").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for loader in (load, load_pairs):
+        with pytest.raises(DataError, match=re.escape(f"did you mean {meant}?")) as caught:
+            loader(name, data_dir=data_dir)
+        assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["", " ", "cats and dogs", "a\nb", "x" * 1000, "é;è"])
+def test_names_that_no_dataset_has_are_refused_in_a_short_line(name, data_dir):
+    with pytest.raises(DataError, match="unknown dataset") as caught:
+        load(name, data_dir=data_dir)
+    assert len(str(caught.value)) < 250
+    assert str(caught.value).isprintable()
 
 
 def test_datasets_without_images_are_refused_before_any_download(data_dir):

@@ -28,15 +28,41 @@ def test_stays_within_its_bounds(value, expected):
     np.testing.assert_allclose(module.apply(variables), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("value", [1e-4, 0.3, 50.0])
-@pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_the_gradient_passes_unless_descent_would_lead_further_out(value, sign):
+@pytest.mark.parametrize("value", [1e-4, 0.01, 0.3, 2.0, 50.0])
+@pytest.mark.parametrize("slope", [1.0, -2.5])
+def test_its_derivative_is_that_of_the_exponential_at_the_bound(value, slope):
     module, variables = at(value, minimum=0.01, maximum=2.0)
-    gradient = jax.grad(lambda v: sign * jnp.asarray(module.apply(v)))(variables)
-    inside = min(max(value, 0.01), 2.0)
-    outwards = (value < 0.01 and sign > 0) or (value > 2.0 and sign < 0)
-    expected = 0.0 if outwards else sign * inside  # d exp(x) = exp(x) dx
+
+    def scaled(v):
+        return slope * jnp.asarray(module.apply(v))
+
+    expected = slope * min(max(value, 0.01), 2.0)  # d exp(x) = exp(x) dx
+    gradient = jax.grad(scaled)(variables)
+    ones = jax.tree.map(jnp.ones_like, variables)
     np.testing.assert_allclose(jax.tree.leaves(gradient)[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(jax.jvp(scaled, (variables,), (ones,))[1], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [0.01, 2.0])
+def test_gradients_add_up_at_a_bound(value):
+    """Of two losses that pull in opposite directions, and of devices that each see one of them."""
+    module, variables = at(value, minimum=0.01, maximum=2.0)
+    slopes = jnp.array([3.0, -3.5, 1.0, -0.5, 2.0, -2.0, 0.25, 0.0])
+
+    def loss(v, slope):
+        return slope * jnp.asarray(module.apply(v)) ** 2
+
+    whole = jax.grad(lambda v: jnp.mean(jax.vmap(lambda s: loss(v, s))(slopes)))(variables)
+    parts = [jax.grad(loss)(variables, s) for s in slopes]
+    together = jax.tree.map(lambda *g: sum(g) / len(g), *parts)
+
+    def local(v, slope):
+        return jax.lax.pmean(jax.grad(loss)(v, slope), "batch")
+
+    mapped = jax.pmap(local, axis_name="batch", in_axes=(None, 0))(variables, slopes)
+    expected = np.mean(slopes) * 2 * value**2  # d (s e^{2 x}) = 2 s e^{2 x}
+    for got in (whole, together, jax.tree.map(lambda g: g[0], mapped)):
+        np.testing.assert_allclose(jax.tree.leaves(got)[0], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,18 @@ def refused(main: Callable[..., Any], flags: Sequence[str], capsys: Any) -> str:
     return error
 
 
+def ended(main: Callable[..., Any], flags: Sequence[str], capsys: Any) -> str:
+    """The last line of a command that trains first: an error, exit code 2, and no traceback."""
+    with pytest.raises(SystemExit) as ended:
+        main(list(flags))
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    last = error.splitlines()[-1]
+    assert last.startswith("error: ")
+    return last
+
+
 def end_alike(command: Callable[[Path], list[str]], folder: Path) -> tuple[int, str]:
     """Holds a run that is killed and started again to the state and scores of one that is not.
 

@@ -198,7 +198,10 @@ def test_digits_give_the_same_losses_on_1_2_4_and_8_devices(name, tmp_path, monk
         (["--temperature=1"], "Unrecognized options: --temperature=1"),
         (["--projection-dim=0"], "--projection-dim=0: expected a number above 0"),
         (["--epochs=0"], "--epochs=0: expected a number above 0"),
-        (["--num-devices=3"], "--batch-size=256: expected a multiple of the 3 devices"),
+        (
+            ["--num-devices=3", "--batch-size=256"],
+            "--batch-size=256: expected a multiple of the 3 devices",
+        ),
     ],
 )
 def test_one_line_and_exit_code_2(flags, said, capsys, tmp_path, monkeypatch):

@@ -30,7 +30,6 @@ from tests.experiments.commands import refused
         ("--dataset=digitz", "did you mean digits"),
         ("--batch-size=5000", "--batch-size=5000: larger than the 1259 training images"),
         ("--batch-size=1", "--batch-size=1: expected a multiple"),
-        ("--num-devices=3", "--batch-size=256: expected a multiple of the 3 devices"),
         ("--workdir=/proc/jaxcon", "--workdir=/proc/jaxcon: cannot be written to"),
     ],
 )
@@ -97,7 +96,7 @@ def test_a_recipe_fills_what_was_left_open():
     assert resolved.training.epochs == 3
     assert resolved.training.learning_rate == 0.3
     assert resolved.training.warmup_epochs == pytest.approx(0.3)  # a tenth, as in the long run
-    open_fields = {"clip_norm", "ema", "data_dir", "image_size"}
+    open_fields = {"clip_norm", "ema", "start_from", "data_dir", "image_size"}
     fields = _options.flat(resolved.images, resolved.loss, resolved.training)
     assert {name for name, value in fields.items() if value is None} == open_fields
 
@@ -109,6 +108,37 @@ def test_cifar10_gets_the_published_recipe():
     assert (training.optimizer, training.learning_rate) == ("lars", 1.0)
     assert resolved.loss.temperature == 0.5
     assert recipe.transform is _images.simclr_transform
+
+
+@pytest.mark.parametrize(("devices", "batch_size"), [(1, 256), (3, 255), (7, 252), (300, 300)])
+def test_a_default_batch_is_one_that_the_devices_share(devices, batch_size):
+    def resolve(config):
+        return simclr.resolve(config, 1259)[0]
+
+    config = simclr.SimCLR(images=_images.Images("digits"))
+    resolved = _common.share_batch(config, resolve, devices=devices)
+    assert resolved.training.batch_size == batch_size
+    assert _common.make_plan(resolved.training, examples=1259, devices=devices)
+
+
+def test_the_default_rate_is_that_of_the_shared_batch():
+    def resolve(config):
+        return simclr.resolve(config, 5000)[0]
+
+    config = simclr.SimCLR(images=_images.Images("cifar10"))
+    resolved = _common.share_batch(config, resolve, devices=3)
+    assert resolved.training.batch_size == 510  # of 512
+    assert resolved.training.learning_rate == pytest.approx(510 / 512)
+
+
+def test_a_given_batch_is_kept_and_its_neighbours_are_told():
+    training = Training(batch_size=256, epochs=1, warmup_epochs=0)
+    config = simclr.SimCLR(training=training)
+    assert _common.share_batch(config, lambda c: c, devices=3) is config
+    with pytest.raises(ValueError, match="of the 3 devices, at least 2; choose 255 or 258"):
+        _common.make_plan(training, examples=1259, devices=3)
+    with pytest.raises(ValueError, match=r"at least 2; choose 255$"):
+        _common.make_plan(training, examples=257, devices=3)
 
 
 def test_the_plan_counts_in_steps():

@@ -20,6 +20,15 @@ def _few_rows_are_treated_as_many():
         yield
 
 
+@pytest.fixture(autouse=True, scope="package")
+def _ranks_are_never_promoted():
+    """What broadcasts says so, as people who set this option ask of what they import."""
+    before = jax.config.jax_numpy_rank_promotion
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    yield
+    jax.config.update("jax_numpy_rank_promotion", before)
+
+
 @pytest.fixture(autouse=True)
 def _few_programs(request):
     """Drops compiled programs before a process has more of them than the kernel lets it map.

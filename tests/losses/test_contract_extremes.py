@@ -14,7 +14,7 @@ import pytest
 
 from jaxcon import losses
 from tests.losses.calls import arguments, cast, evaluate, gap, objective
-from tests.losses.cases import TILED, Case, N, each
+from tests.losses.cases import DIM, TILED, Case, N, each
 from tests.marks import slow_unless
 
 TEMPERATURES = [1.0, 0.1, 0.01, 0.005]
@@ -195,3 +195,14 @@ def test_half_precision_is_that_of_the_rounded_rows(case, dtype):
     exact, exact_grads = evaluate(case, rounded)
     np.testing.assert_allclose(value, exact, rtol=1e-4, atol=1e-5)
     assert gap(grads, exact_grads) < (0.01 if dtype == "bfloat16" else 0.002)
+
+
+@each(lambda case: case.chance is not None and case.normalized)
+def test_equal_rows_of_ones_score_chance(case):
+    """The first post's batch: 7 pairs of 768 ones. Adding up 768 equal terms must not show."""
+    n, dim = 7, 768
+    row = np.ones(dim) if "negatives" not in case.settings else np.ones(DIM)
+    shapes = {k: v.shape for k, v in case.inputs(n=n, dim=len(row)).items()}
+    equal = {k: np.broadcast_to(row, shape) for k, shape in shapes.items()}
+    value, _ = evaluate(case, equal, case.neutral(n), dtype=np.float32)
+    np.testing.assert_allclose(value, case.chance(n), rtol=1e-5, atol=1e-5)

@@ -1,12 +1,17 @@
 """Wrong arguments of every public loss: an error that names the argument, what came, what is meant."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.losses.calls import apply
-from tests.losses.cases import CASES, N, each
+from jaxcon import losses
+from jaxcon.losses import queue
+from tests.losses.calls import apply, join
+from tests.losses.cases import CASES, TILED, N, each
+from tests.marks import slow_unless
 
 
 def call(case, inputs=None, rows=None, **keywords):
@@ -123,3 +128,113 @@ def test_a_setting_out_of_range(name, setting, value):
     case = next(case for case in CASES if case.id == name)
     with pytest.raises(ValueError, match=f"{setting} must be .*{value}"):
         call(case, **{setting: value})
+
+
+def test_a_setting_that_is_no_number_or_no_scalar():
+    case = next(case for case in CASES if case.id == "ntxent_loss")
+    for value in ("0.5", [0.1, 0.2], np.array(True)):
+        with pytest.raises(ValueError, match=r"temperature must be a positive number"):
+            call(case, temperature=value)
+    with pytest.raises(ValueError, match=r"temperature must be a positive number .* shape \(2,\)"):
+        jax.eval_shape(lambda t: call(case, temperature=t), jnp.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [("npairs_loss", "normalize"), ("info_nce_loss", "in_batch"), ("gaussian_clip_loss", "exact")],
+)
+def test_settings_that_are_true_or_false(name, setting):
+    case = next(case for case in CASES if case.id == name)
+    for value in (np.bool_(True), jnp.array(True), 1):
+        assert call(case, **{setting: value}).shape == ()
+    with pytest.raises(ValueError, match=f"{setting} must be True or False, got 'no'"):
+        call(case, **{setting: "no"})
+    with pytest.raises(
+        ValueError, match=f"{setting} must be True or False when the loss is traced"
+    ):
+        jax.eval_shape(lambda on: call(case, **{setting: on}), jnp.array(True))
+
+
+@pytest.mark.parametrize("case", [c for c in TILED if c.plain], ids=lambda case: case.id)
+def test_block_size_is_any_positive_integer(case):
+    for size in (np.int64(8), np.uint8(8), jnp.int32(8)):
+        assert call(case, block_size=size).shape == ()
+    for size in (0, -1, 2.0, "8", True, np.float32(8)):
+        with pytest.raises(ValueError, match="block_size must be a positive integer or None, got"):
+            call(case, block_size=size)
+
+
+@pytest.mark.parametrize(
+    "name", ["supcon_loss", "triplet_loss", "circle_loss", "multi_similarity_loss"]
+)
+def test_labels_may_not_be_none(name):
+    with pytest.raises(ValueError, match=r"labels must be integers, one a row of z, got None"):
+        getattr(losses, name)(np.ones((4, 3), np.float32), None)
+
+
+def test_multi_hot_labels_are_told_where_to_look():
+    with pytest.raises(ValueError, match=r"labels must have shape \(4,\).*multi-hot.*\.md"):
+        losses.supcon_loss(np.ones((4, 3), np.float32), np.ones((4, 2), int))
+
+
+# 64 bits: JAX keeps 32 of a NumPy integer and says nothing.
+
+FAR = 2**32
+WIDE = [
+    np.array([5, 5 + FAR, -FAR]),
+    np.array([7, 7 + FAR, 2**64 - 1], np.uint64),
+    [3, 3 + 2**70, 3 - 2**70],
+]
+
+
+@pytest.mark.parametrize(
+    "case",
+    slow_unless(
+        lambda case: case.id in ("ntxent_loss", "supcon_loss", "siglip_loss[labels]"),
+        [c for c in CASES if {"labels", "ids"} & {*c.args, *c.row_names()}],
+    ),
+    ids=lambda case: case.id,
+)
+def test_integers_of_more_than_32_bits_are_renumbered(case):
+    """Equal where they are equal, different where they differ: the value of small integers."""
+    settings = dict(case.settings)
+    settings.pop("negative_ids", None)  # compared with ids: refused, see below
+    form = dataclasses.replace(case, settings=settings)
+    index = np.arange(N) // 2 % 3
+
+    def value(numbers):
+        inputs, rows = form.inputs(seed=61), form.neutral()
+        wide = [numbers[i] for i in index]
+        for given in (inputs, rows):
+            given.update({k: wide for k in given if k in ("ids", "labels")})
+        fixed = {k: np.float32(v) for k, v in inputs.items() if k != "labels"}
+        return jax.jit(lambda z: apply(form, join(form, z, inputs), rows))(fixed)
+
+    expected = value(np.arange(3, dtype=np.int32))
+    for numbers in WIDE:
+        np.testing.assert_allclose(value(numbers), expected, rtol=1e-6)
+
+
+def test_ids_that_other_calls_know_are_refused_instead():
+    z, ids = np.ones((2, 3), np.float32), np.array([1, 1 + FAR])
+    state = queue.init(jax.random.key(0), size=4, dim=3)
+    with pytest.raises(ValueError, match=rf"ids must fit into int32, got {1 + FAR}; renumber"):
+        queue.push(state, z, ids=ids)
+    for keywords in (
+        {"ids": ids, "negative_ids": np.zeros(4, int)},
+        {"ids": [0, 1], "negative_ids": [1, 1, 0, FAR]},
+    ):
+        with pytest.raises(ValueError, match="ids must fit into int32, got"):
+            losses.info_nce_loss(z, z, np.ones((4, 3), np.float32), **keywords)
+
+
+def test_a_queue_keeps_64_bits_where_jax_does():
+    ids = np.array([1, 1 + FAR])
+    z = np.ones((2, 3), np.float32)
+    narrow = queue.init(jax.random.key(0), size=4, dim=3)
+    with jax.enable_x64(True):
+        state = queue.push(queue.init(jax.random.key(0), size=4, dim=3), z, ids=ids)
+        np.testing.assert_array_equal(state.ids, [1, 1 + FAR, -1, -1])
+        with pytest.raises(ValueError, match="ids must be of int32, got int64"):
+            queue.push(narrow, z, ids=jnp.asarray(ids))
+        np.testing.assert_array_equal(queue.push(narrow, z, ids=np.arange(2)).ids, [0, 1, -1, -1])

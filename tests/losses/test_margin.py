@@ -38,7 +38,7 @@ def test_equally_hard_candidates_share_the_gradient():
         return losses.triplet_loss(z, labels, mining=losses.hardest, weights=weights)
 
     grad = jax.jit(jax.grad(loss))(z)
-    mirrored = grad[jnp.array([0, 2, 1, 4, 3])] * jnp.array([1.0, -1.0])
+    mirrored = grad[jnp.array([0, 2, 1, 4, 3])] * jnp.array([[1.0, -1.0]])
     np.testing.assert_allclose(grad, mirrored, atol=1e-6)
     assert jnp.abs(grad[1:]).sum(axis=1).min() > 0.01
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxcon import losses
@@ -168,7 +168,58 @@ def test_batch_statistics_are_refused_unless_accepted():
     assert_close((value, gradient, updated), (expected, expected_gradient, moved), 1e-5)
 
 
-@pytest.mark.parametrize("chunk_size", [0, 5, 24])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_shares_of_chunks_are_summed_in_float32(dtype):
+    """A gradient of 4,096 ones, a chunk each: in bfloat16 their sum would stop at 256."""
+    ones = jnp.ones((4096, 1), dtype)
+    run = cached_value_and_grad(lambda p, x, k: p * x, lambda p, z: jnp.sum(z), chunk_size=1)
+    _, gradient = jax.jit(run)(jnp.ones((), dtype), ones)
+    assert gradient.dtype == dtype
+    assert float(gradient) == 4096
+
+
+def test_sums_in_float64_where_the_parameters_are():
+    with jax.enable_x64(True):
+        tiny = jnp.full((8, 1), 1e-12)
+        run = cached_value_and_grad(
+            lambda p, x, k: p * x, lambda p, z: jnp.sum(z) + p, chunk_size=1
+        )
+        _, gradient = run(jnp.ones(()), tiny)
+        assert gradient.dtype == np.float64
+        np.testing.assert_allclose(gradient - 1, 8e-12, rtol=1e-3)
+
+
+@pytest.mark.parametrize("has_aux", [False, True])
+def test_labels_where_and_ids_reach_the_loss_and_aux_comes_back(has_aux):
+    params, _ = init(Tower())
+    rows = {
+        "labels": np.arange(12) // 3,
+        "where": np.arange(12) % 5 != 0,
+        "ids": np.arange(12) // 2,
+    }
+
+    def of_rows(params, z, *, labels, where, ids):
+        loss = losses.supcon_loss(z, labels, where=where, ids=ids)
+        return (loss, {"mean": jnp.mean(z)}) if has_aux else loss
+
+    run = cached_value_and_grad(partial(encode, Tower()), of_rows, chunk_size=4, has_aux=has_aux)
+    got = jax.jit(run)(params, IMAGES, rows=rows)
+    expected = jax.value_and_grad(
+        lambda p: of_rows(p, encode(Tower(), p, IMAGES, None), **rows), has_aux=has_aux
+    )(params)
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    assert_close(got, expected)
+
+
+def test_a_batch_on_explicit_axes_is_told_where_to_go():
+    mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType.Explicit,))
+    batch = jax.device_put(IMAGES, NamedSharding(mesh, P("x")))
+    run = cached_value_and_grad(lambda p, x, k: x * p, lambda p, z: jnp.sum(z), chunk_size=3)
+    with pytest.raises(ValueError, match=r"Explicit mesh axes.*jax\.shard_map"):
+        run(jnp.ones(()), batch)
+
+
+@pytest.mark.parametrize("chunk_size", [0, 5, 24, 2.0])
 def test_a_chunk_that_does_not_divide_the_batch(chunk_size):
     with pytest.raises(
         ValueError, match=f"divide the batch of 12 rows on this device, got {chunk_size}"

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcon.training.optimizers import adamw, lars, sgd, warmup_cosine
+from jaxcon.training.optimizers import adamw, keep_between, lars, sgd, warmup_cosine
 
 PARAMS = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2), "temperature": jnp.ones(())}
 
@@ -77,3 +77,51 @@ def test_every_optimizer_finds_a_minimum(build, rate):
     for _ in range(200):
         params, state = step(params, state)
     assert float(loss(params)) < 0.05 * first
+
+
+@pytest.mark.parametrize("build", [adamw, lars, sgd])
+def test_parameters_are_kept_between_their_bounds_to_the_float(build):
+    """Steps of every size, from anywhere: the sum of floats never leaves, and a bound can be left."""
+    bounds = {"log_temperature": (math.log(0.01), math.log(10.0)), "a/b": (-0.1, 0.3)}
+    optimizer = keep_between(build(optax.constant_schedule(0.7)), bounds)
+    rng = np.random.default_rng(0)
+    params = {
+        "tower": {"log_temperature": jnp.zeros(()), "kernel": jnp.ones((2, 2))},
+        "a": {"b": jnp.zeros(3)},
+        "b": jnp.zeros(3),
+    }
+
+    @jax.jit
+    def step(params, state, gradient):
+        updates, state = optimizer.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    state, seen = optimizer.init(params), []
+    for _ in range(60):
+        gradient = jax.tree.map(lambda p: jnp.float32(5 * rng.normal(size=p.shape)), params)
+        params, state = step(params, state, gradient)
+        seen.append(jax.device_get((params["tower"]["log_temperature"], params["a"]["b"])))
+    values, others = (np.array(v) for v in zip(*seen, strict=True))
+    low, high = np.float32(bounds["log_temperature"])
+    assert (values >= low).all()
+    assert (values <= high).all()
+    assert ((values > low) & (values < high)).any()
+    assert (others >= np.float32(-0.1)).all()
+    assert (others <= np.float32(0.3)).all()
+    assert np.abs(params["b"]).max() > 0.3  # another parameter, though its name ends alike
+
+
+def test_keep_between_leaves_the_form_of_the_state_and_sees_nan():
+    plain = adamw(optax.constant_schedule(0.1))
+    kept = keep_between(plain, {"bias": (-1.0, 1.0)})
+    assert jax.tree.structure(kept.init(PARAMS)) == jax.tree.structure(plain.init(PARAMS))
+    bad = jax.tree.map(lambda p: jnp.full_like(p, jnp.nan), PARAMS)
+    updates, _ = kept.update(bad, kept.init(PARAMS), PARAMS)
+    assert np.isnan(updates["bias"]).all()
+
+
+def test_bounds_in_the_wrong_order_are_refused():
+    with pytest.raises(
+        ValueError, match=r"bounds of scale: expected lowest <= highest, got 2 and 1"
+    ):
+        keep_between(optax.sgd(0.1), {"scale": (2, 1)})

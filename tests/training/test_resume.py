@@ -1,7 +1,6 @@
 """A run that is killed and started again ends in the same state, bit for bit."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import time
 import pytest
 
 from jaxcon.training.loop import read_metrics
+from tests.stress import kill_one
 
 
 def start(folder, *, devices: int = 1) -> subprocess.Popen:
@@ -66,19 +66,9 @@ def test_sigterm_saves_and_sigkill_loses_nothing(tmp_path, uninterrupted):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2))
-def test_six_kills_at_random_moments(tmp_path, uninterrupted, seed):
-    """Kills hit the start, compilation, steps and saves alike; every start makes some headway."""
-    moments = random.Random(seed)
-    for _ in range(6):
-        process = start(tmp_path)
-        try:
-            process.wait(timeout=moments.uniform(0.5, 8.0))
-        except subprocess.TimeoutExpired:
-            process.kill()
-        process.communicate()
-        assert process.returncode in (0, -signal.SIGKILL)
-    assert finish(start(tmp_path))[-2:] == ["finished", uninterrupted[0]]
+def test_kills_at_random_moments_and_in_saves(tmp_path):
+    """Of a run of digits; `python -m tests.stress` does it a hundred times."""
+    assert "the same parameters" in kill_one(tmp_path, kills=4, in_save=2)
 
 
 @pytest.mark.slow

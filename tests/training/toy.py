@@ -7,6 +7,7 @@ import numpy as np
 import optax
 
 from jaxcon import collectives
+from jaxcon.training.checkpoint import Checkpoints, state_hash
 from jaxcon.training.state import TrainState, create_state
 
 BATCH = 16
@@ -53,3 +54,15 @@ def make_batch(step: int) -> dict[str, np.ndarray]:
     rows = np.random.default_rng(step).permutation(len(DATA))[:BATCH]
     index = np.arange(step * BATCH, (step + 1) * BATCH, dtype=np.int32)
     return {"x": DATA[rows], "index": index}
+
+
+def save_toys(folder, steps=(1, 2, 3)):
+    """Checkpoints whose states differ; returns a template and the hash of the state at each step."""
+    hashes = {}
+    with Checkpoints(folder) as checkpoints:
+        for step in steps:
+            state = make_state(average=True).replace(step=jnp.int32(step))
+            state = state.replace(params=jax.tree.map(lambda x, s=step: x + s, state.params))
+            checkpoints.save(step, state)
+            hashes[step] = state_hash(state)
+    return make_state(average=True), hashes

@@ -18,13 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcon import losses
+from jaxcon.collectives import explicit_mesh, replicate_on
+from jaxcon.diagnostics.verdict import found_alone, graded, not_finite
 from jaxcon.similarity import cosine_similarity, l2_normalize
 from jaxcon.typing import Array, ArrayLike
-
-# Rows whose mean cosine with each other exceeds this have collapsed for every practical purpose.
-_SAME_DIRECTION = 0.99
-# Healthy encoders were seen to use a fifth of their directions and more; a line or a plane uses 1 or 2.
-_FEW_DIRECTIONS = 0.1
 
 
 class CollapseReport(NamedTuple):
@@ -41,8 +38,8 @@ class CollapseReport(NamedTuple):
       relative_rank: the same divided by min(n - 1, dim).
       feature_std: ``[dim]``, standard deviation of each feature of the normalized rows, the mean of
         both views; about 1 / sqrt(dim) when the directions are evenly used.
-      verdict: the same in words; it begins with "complete collapse", "dimensional collapse",
-        "unaligned" or "healthy".
+      verdict: the same in words; it begins with "not finite", "complete collapse", "dimensional
+        collapse", "narrow cone", "unaligned", "undecided" or "healthy".
     """
 
     loss: float
@@ -88,7 +85,7 @@ def contrastive_accuracy(z1: ArrayLike, z2: ArrayLike) -> Array:
     """Share of rows of z1 whose pair is the nearest, by cosine, among all rows of z2.
 
     A row that shares the highest similarity with k - 1 others counts as 1 / k, so that collapsed
-    embeddings score chance.
+    embeddings score chance. NaN if any value is not finite: that is no matter of finding pairs.
 
     Args:
       z1, z2: ``[n, *features]``, paired embeddings, any scale.
@@ -97,7 +94,7 @@ def contrastive_accuracy(z1: ArrayLike, z2: ArrayLike) -> Array:
       A scalar in [0, 1]; chance is 1 / n.
 
     Raises:
-      ValueError: if the shapes differ, or for a dtype that is not float.
+      ValueError: if the shapes differ, without rows, or for a dtype that is not float.
 
     >>> print(contrastive_accuracy(jnp.eye(4), jnp.eye(4)), contrastive_accuracy(*jnp.ones((2, 4, 3))))
     1.0 0.25
@@ -105,7 +102,8 @@ def contrastive_accuracy(z1: ArrayLike, z2: ArrayLike) -> Array:
     z1, z2 = _pairs(z1, z2)
     similarities = cosine_similarity(z1, z2)
     best = similarities == jnp.max(similarities, axis=1, keepdims=True)
-    return jnp.mean(jnp.diagonal(best) / jnp.maximum(jnp.sum(best, axis=1), 1))
+    accuracy = jnp.mean(jnp.diagonal(best) / jnp.maximum(jnp.sum(best, axis=1), 1))
+    return jnp.where(jnp.all(jnp.isfinite(z1) & jnp.isfinite(z2)), accuracy, jnp.nan)
 
 
 def effective_rank(z: ArrayLike) -> float:
@@ -118,7 +116,10 @@ def effective_rank(z: ArrayLike) -> float:
       z: ``[n, *features]``. Rows are taken as they are; normalize them to count directions alone.
 
     Returns:
-      A number in {0} or [1, min(n - 1, dim)].
+      A number in {0} or [1, min(n - 1, dim)]; NaN where a value is not finite.
+
+    Raises:
+      ValueError: without rows.
 
     References:
       Roy & Vetterli, The effective rank, 2007; Garrido et al., RankMe, 2022,
@@ -128,7 +129,11 @@ def effective_rank(z: ArrayLike) -> float:
     3.0
     """
     rows = np.asarray(z, np.float64)
+    if not rows.size:
+        raise ValueError(f"expected rows [n, *features], got shape {rows.shape}")
     rows = rows.reshape(len(rows), -1)
+    if not np.isfinite(rows).all():
+        return math.nan
     centred = rows - rows.mean(axis=0)
     if not (centred**2).sum() >= 1e-6 * (rows**2).sum() > 0:
         return 0.0
@@ -149,12 +154,17 @@ def mean_cosine(z: ArrayLike) -> Array:
     Returns:
       A scalar in [-1 / (n - 1), 1].
 
+    Raises:
+      ValueError: if there are fewer than two rows.
+
     >>> print(mean_cosine(jnp.array([[1.0, 0.0], [2.0, 0.0], [-1.0, 0.0]])).round(3))
     -0.333
     """
-    z = jnp.asarray(z)
+    z = _whole(z)
     n = len(z)
-    u = l2_normalize(z.reshape(n, -1))
+    if n < 2:
+        raise ValueError(f"cosines are those of different rows: expected at least 2, got {n}")
+    u = l2_normalize(z.reshape(n, math.prod(z.shape[1:])))
     own = jnp.mean(jnp.sum(u * u, axis=1))  # 1, unless there are rows of zeros
     return (n * jnp.sum(jnp.mean(u, axis=0) ** 2) - own) / (n - 1)
 
@@ -162,13 +172,16 @@ def mean_cosine(z: ArrayLike) -> Array:
 def collapse_report(z1: ArrayLike, z2: ArrayLike, *, temperature: float) -> CollapseReport:
     """Sets the loss against chance and says whether, and how, the embeddings have collapsed.
 
-    Complete collapse: all rows point the same way. Dimensional collapse: they differ, but along fewer
-    than a tenth of the directions they could use, or along a single one. Unaligned: they spread, but
-    pairs are found no more often than by chance.
+    Not finite: values are NaN or infinite; nothing else is said. Complete collapse: all rows point the
+    same way. Dimensional collapse: they differ, but along fewer than a tenth of the directions they
+    could use, or along a single one. Narrow cone: they differ, but so little that at this temperature
+    the loss can move over less than a tenth of its range, even if every pair is found. Unaligned: they
+    spread, but fewer pairs are found than would rule out luck at 1 in 1,000. Undecided: they spread,
+    but of fewer than 7 pairs even a perfect match may be luck. docs/collapse.md derives the bounds.
 
     Args:
       z1, z2: ``[n, *features]``, paired embeddings of a batch, n >= 2, any scale; normalized here.
-      temperature: that of the training loss; only ``loss`` depends on it.
+      temperature: that of the training loss; ``loss`` and what counts as narrow depend on it.
 
     Returns:
       A :class:`CollapseReport`; printing it shows a table.
@@ -206,9 +219,13 @@ def collapse_report(z1: ArrayLike, z2: ArrayLike, *, temperature: float) -> Coll
         "relative_rank": rank / min(n - 1, dim),
         "feature_std": measured.feature_std,
     }
-    names = zip(("z1", "z2"), measured.concentrations, strict=True)
-    collapsed = [name for name, cosine in names if cosine > _SAME_DIRECTION]
-    return CollapseReport(**numbers, verdict=_verdict(numbers, collapsed, n, dim))
+    if bad := not_finite(z1, z2):
+        return CollapseReport(**numbers, verdict=bad)
+    cosines = {
+        name: float(c) for name, c in zip(("z1", "z2"), measured.concentrations, strict=True)
+    }
+    found = int(np.sum(found_alone(similarities)))
+    return CollapseReport(**numbers, verdict=graded(numbers, cosines, found, n, dim, temperature))
 
 
 class _Measured(NamedTuple):
@@ -239,30 +256,19 @@ def _measure(z1: Array, z2: Array, temperature: float) -> _Measured:
     )
 
 
-def _verdict(numbers: dict, collapsed: list[str], n: int, dim: int) -> str:
-    relative = numbers["relative_loss"]
-    loss = f"the loss is {relative:.2f} of chance"
-    if abs(relative - 1) < 5e-4:
-        loss = "the loss is that of chance"
-    rank, possible = numbers["effective_rank"], min(n - 1, dim)
-    spread = f"over {rank:.1f} of {possible} directions"
-    if collapsed:
-        which = " and of ".join(collapsed)
-        return f"complete collapse: all rows of {which} point the same way; {loss}"
-    if numbers["relative_rank"] < _FEW_DIRECTIONS or rank < 1.5 < possible:
-        return f"dimensional collapse: rows spread only {spread}; {loss}"
-    found = f"{100 * numbers['accuracy']:.0f} % find their pair"
-    # Three standard deviations of the number of rows that find their pair by luck.
-    if numbers["accuracy"] * n <= 1 + 3 * math.sqrt(1 - 1 / n):
-        return f"unaligned: rows spread {spread}, but only {found}; {loss}"
-    return f"healthy: rows spread {spread}; {found}; {loss}"
+def _whole(z: ArrayLike) -> Array:
+    """An array that is sharded over Explicit mesh axes, on every device; any other as it is."""
+    z = jnp.asarray(z)
+    mesh = explicit_mesh(z)
+    return z if mesh is None else replicate_on(mesh, z)
 
 
 def _pairs(z1: ArrayLike, z2: ArrayLike) -> tuple[Array, Array]:
-    z1, z2 = jnp.asarray(z1), jnp.asarray(z2)
-    if z1.shape != z2.shape or z1.ndim < 2:
+    z1, z2 = _whole(z1), _whole(z2)
+    if z1.shape != z2.shape or z1.ndim < 2 or not z1.size:
         raise ValueError(
             f"z1 and z2 must be [n, *features] of one shape, row i of both a pair; "
             f"got {z1.shape} and {z2.shape}"
         )
-    return z1.reshape(len(z1), -1), z2.reshape(len(z2), -1)
+    width = math.prod(z1.shape[1:])
+    return z1.reshape(len(z1), width), z2.reshape(len(z2), width)

@@ -1,0 +1,115 @@
+"""How an experiment ends: in one line where the user can mend it, in a traceback where we must."""
+
+import contextlib
+import errno
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import jax
+
+from experiments import _hook
+from jaxcon.data.captions import PairDataset
+from jaxcon.data.fingerprint import name_of
+from jaxcon.data.splits import DataError, Dataset
+from jaxcon.training import ranks
+from jaxcon.training.checkpoint import CorruptCheckpointError, Workdir
+from jaxcon.training.files import write_text
+from jaxcon.training.workdir import saved_steps
+
+_UNREADABLE = "unreadable.json"
+# Of the disk and of the account, not of the program.
+_OF_THE_MACHINE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
+    *(errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EPIPE),
+)
+
+
+def fail(text: str, *, at_once: bool = False) -> NoReturn:
+    """Print one line on stderr and end with exit code 2, the other processes of the run too.
+
+    Args:
+        text: what came, what was expected, how to mend it.
+        at_once: without the farewell of libraries, which would have more to say of a full disk.
+    """
+    line = " ".join(text.split())
+    print(f"error: {line}", file=sys.stderr)
+    ranks.end_with_others(line, 2)
+    if at_once:
+        _hook.leave(2)
+    raise SystemExit(2)
+
+
+@contextlib.contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn a ValueError into one line on stderr and exit code 2: the user can mend it."""
+    try:
+        yield
+        return
+    except ValueError as error:
+        said = str(error)
+    except RuntimeError as error:
+        if "home directory" not in str(error):  # of pathlib, for ~
+            raise
+        said = "there is no home folder for ~; write the path in full, or set HOME"
+    fail(said)
+
+
+@contextlib.contextmanager
+def run_errors(workdir: Workdir, dataset: Dataset | PairDataset) -> Iterator[None]:
+    """The same for what a run may meet once it trains or evaluates; a bug keeps its traceback.
+
+    An image that cannot be read is noted in the folder, for it will have changed when it is repaired.
+    """
+    try:
+        yield
+        return
+    except Exception as error:
+        said = _mendable(error, workdir, dataset)
+        if said is None:
+            ranks.end_if_another_is_gone()
+            raise
+        at_once = isinstance(error, OSError)
+    fail(said, at_once=at_once)
+
+
+def _mendable(error: Exception, workdir: Workdir, dataset: Dataset | PairDataset) -> str | None:
+    """The line for what the user can mend; None for a bug."""
+    if not workdir.path.exists():
+        return f"{workdir.path}: the folder was removed while the run was going on"
+    if isinstance(error, DataError):
+        if (name := name_of(dataset, error)) is not None:
+            _note(workdir, name)
+        return f"{error}; {_kept(workdir)} with a readable image in its place"
+    if isinstance(error, CorruptCheckpointError | FloatingPointError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        place = error.filename or workdir.path
+        return f"{place}: {error.strerror}; {_kept(workdir)} once that is mended"
+    if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+        return (
+            "the device is out of memory; choose a smaller --batch-size, --image-size or --encoder, "
+            f"and another --workdir ({' '.join(str(error).split())[:160]})"
+        )
+    return None
+
+
+def unreadable(workdir: Any) -> list[str]:
+    """Return the images of the run that could not be read: they may have changed since."""
+    with contextlib.suppress(OSError, ValueError):
+        names = json.loads((workdir / _UNREADABLE).read_bytes())
+        return [name for name in names if isinstance(name, str)]
+    return []
+
+
+def _note(workdir: Workdir, name: str) -> None:
+    names = sorted({*unreadable(workdir.path), name})
+    with contextlib.suppress(OSError):
+        write_text(workdir.path / _UNREADABLE, json.dumps(names) + "\n")
+
+
+def _kept(workdir: Workdir) -> str:
+    steps = saved_steps(workdir.checkpoints)
+    saved = f"the state after step {steps[-1]} is saved, and " if steps else ""
+    return f"{saved}the same command goes on"

@@ -1,0 +1,202 @@
+"""What the folders above images mean: splits, classes, or a folder around all of it.
+
+    cat/1.jpg  dog/1.jpg                    classes
+    train/cat/1.jpg  Test/cat/9.jpg         splits, in any usual spelling, and classes below them
+    pets/cat/1.jpg  pets/dog/1.jpg          the outer folder says nothing
+    1.jpg  2.png                            no classes
+
+What could be meant in two ways is refused: a split that is taken for a class trains on test images.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from jaxcon.data.messages import listed, shown
+from jaxcon.data.splits import DataError
+
+_SPLIT_WORDS = {
+    "train": ("train", "training", "trn"),
+    "validation": ("validation", "validate", "valid", "val", "dev"),
+    "test": ("test", "tests", "testing", "tst", "eval", "evaluation"),
+}
+_SPLIT_OF = {word: split for split, words in _SPLIT_WORDS.items() for word in words}
+_SAY_NOTHING = {"data", "dataset", "images", "image", "img", "imgs", "seg", "set", "split"}
+
+
+class Layout(NamedTuple):
+    """What the folders say of each image.
+
+    Attributes:
+      keys: paths from the innermost folder around all: what decides the split of an image. They
+        are the same where a copy of the folder lies in another one, or on a disk that spells
+        accents in another way.
+      splits: "train", "validation" or "test" of each image; None where the folder has no splits.
+      classes: name of each image's class; None where there are fewer than two.
+      notes: phrases that say how the folders were understood.
+    """
+
+    keys: list[str]
+    splits: list[str] | None
+    classes: list[str] | None
+    notes: list[str]
+
+
+def split_of(name: str) -> str | None:
+    """The split that a folder's name means, or None.
+
+    Example:
+      >>> [split_of(name) for name in ("Train", "seg_test", "val2017", "TestSet", "training shoes")]
+      ['train', 'test', 'validation', 'test', None]
+    """
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    words = [re.sub(r"(?<=.)(set|data|images)$", "", w) for w in re.findall(r"[^\W\d_]+", apart)]
+    telling = [word for word in words if word not in _SAY_NOTHING]
+    return _SPLIT_OF.get(telling[0]) if len(telling) == 1 else None
+
+
+def read_layout(root: str, images: Sequence[str]) -> Layout:
+    """What the folders of images mean.
+
+    Args:
+      root: the folder that was asked for, for messages.
+      images: paths from there, at least one, with "/" between folders.
+
+    Raises:
+      DataError: where splits and other folders stand side by side, a split has two folders or lies
+        inside of a class, or an image lies beside the classes.
+    """
+    outer = _outer_folder(images)
+    inner = [path[len(outer) + 1 :] if outer else path for path in images]
+    place = shown(f"{root}/{outer}" if outer else root)
+    keys = [unicodedata.normalize("NFC", path) for path in inner]
+    notes: list[str] = []
+    own = _own_splits(place, inner, notes)
+    splits = [own[path.split("/")[0]] for path in inner] if own else None
+    below = _below_splits(inner) if own else inner
+    if own:
+        folders = (f"{outer}/{name}" if outer else name for name in sorted(own))
+        notes.append(f"splits by the folders {listed(map(shown, folders))}")
+    else:
+        _refuse_splits_in_classes(place, inner)
+    names = [
+        unicodedata.normalize("NFC", path.split("/")[0]) if "/" in path else None for path in below
+    ]
+    if len({name for name in names if name}) < 2:
+        only = next((name for name in names if name), PurePosixPath(outer).name)
+        notes.append(
+            f"one folder of images ({shown(only)}), so no classes" if only else "no classes"
+        )
+        return Layout(keys, splits, None, notes)
+    if outer and not own:
+        notes.append(f"classes by the folders in {shown(outer)}")
+    classes = _all_named(place, names, inner)
+    notes += _compare(place, splits or ["train"] * len(classes), classes)
+    return Layout(keys, splits, classes, notes)
+
+
+def _outer_folder(images: Sequence[str]) -> str:
+    """The innermost folder that holds all images, in it or below it."""
+    common = PurePosixPath(images[0]).parts[:-1]
+    for path in images:
+        parts = PurePosixPath(path).parts[:-1]
+        while common != parts[: len(common)]:
+            common = common[:-1]
+    return "/".join(common)
+
+
+def _own_splits(place: str, inner: Sequence[str], notes: list[str]) -> dict[str, str]:
+    """The split that each folder is, empty where they are none."""
+    tops = sorted({path.split("/")[0] for path in inner if "/" in path})
+    meant = {top: split for top in tops if (split := split_of(top))}
+    others = [top for top in tops if top not in meant]
+    others += [path for path in inner if "/" not in path]
+    if not meant:
+        return {}
+    names, splits = listed(map(shown, meant)), set(meant.values())
+    flat = all(path.count("/") == 1 for path in inner if path.split("/")[0] in meant)
+    if splits == {"train"} and others and flat:
+        notes.append(f"the folder {names} is taken for a class")  # among other vehicles
+        return {}
+    if others:
+        raise DataError(
+            f"{place}: {names} is the name of a split, and {listed(map(shown, others))} beside it "
+            "is not; move that away, or rename what is a class"
+        )
+    if "train" not in splits:
+        raise DataError(f"{place}: it has {names} and no folder train; expected one")
+    for split in sorted(splits):
+        if len(twice := [shown(top) for top in tops if meant[top] == split]) > 1:
+            raise DataError(
+                f"{place}: {' and '.join(twice)} are both names of the {split} split; expected one "
+                "folder for it"
+            )
+    return meant
+
+
+def _refuse_splits_in_classes(place: str, inner: Sequence[str]) -> None:
+    below = defaultdict(set)
+    for parts in (path.split("/") for path in inner):
+        if len(parts) > 2:
+            below[parts[0]].add(split_of(parts[1]))
+    for name, splits in sorted(below.items()):
+        if "train" in splits and splits & {"validation", "test"}:
+            raise DataError(
+                f"{place}: {shown(name)} has folders for train and other splits in it; expected "
+                f"the splits outside, as in train/{shown(name)}"
+            )
+
+
+def _below_splits(inner: Sequence[str]) -> list[str]:
+    """Paths from the folder of classes of each split: train/cat/1.jpg or train/train/cat/1.jpg."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for path in inner:
+        top, _, rest = path.partition("/")
+        groups[top].append(rest)
+    doubled = {}
+    for top, paths in groups.items():
+        again = _outer_folder(paths).split("/")[0]
+        says_nothing = split_of(again) == split_of(top) or again.lower() in _SAY_NOTHING
+        doubled[top] = len(again) + 1 if again and says_nothing else 0
+    return [rest[doubled[top] :] for top, _, rest in (path.partition("/") for path in inner)]
+
+
+def _all_named(place: str, names: Sequence[str | None], inner: Sequence[str]) -> list[str]:
+    if None in names:
+        stray = shown(inner[names.index(None)])
+        raise DataError(
+            f"the folders in {place} are classes, but {stray} lies in none of them; move it"
+        )
+    return [name for name in names if name is not None]
+
+
+def _compare(place: str, splits: Sequence[str], classes: Sequence[str]) -> Iterator[str]:
+    """Phrases on classes that a split lacks, or that differ in case only.
+
+    Raises:
+      DataError: where no split has both of two such classes, for then they are one.
+    """
+    members: dict[str, set[str]] = defaultdict(set)
+    for split, name in zip(splits, classes, strict=True):
+        members[split].add(name)
+    alike: dict[str, set[str]] = defaultdict(set)
+    for name in classes:
+        alike[name.casefold()].add(name)
+    for spellings in (sorted(group) for group in alike.values() if len(group) > 1):
+        names = " and ".join(map(shown, spellings))
+        if all(len(names_of.intersection(spellings)) < 2 for names_of in members.values()):
+            raise DataError(f"{place}: {names} differ in case only; give this class one name")
+        yield f"the classes {names} differ in case only"
+    if len(members["train"]) < 2:
+        raise DataError(
+            f"{place}: the training images are all of one class ({shown(min(members['train']))}); "
+            "expected at least two where other splits have them"
+        )
+    for split, names_of in sorted(members.items()):
+        if missing := sorted(set(classes) - names_of):
+            yield f"{split} lacks {listed(map(shown, missing))}"

@@ -1,0 +1,113 @@
+"""What happens to an image before an encoder sees it: written down by a run, done again in its use.
+
+>>> settings = preprocessing((8, 8, 1))
+>>> settings["size"], settings["channels"]
+([8, 8], 1)
+>>> pixels = np.full((30, 20, 3), 255, np.uint8)  # of another size, and in colour
+>>> prepare([pixels], settings)[0, 0, 0].tolist()
+[1.0]
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxcon.data.folder import read_image
+from jaxcon.data.pixels import Shape, to_rgb
+from jaxcon.data.splits import DataError
+
+_FIT = "shorter side to size, bicubic; centre crop"
+
+
+def preprocessing(shape: Shape) -> dict[str, Any]:
+    """The settings, as JSON values, for images that a dataset hands out in this shape.
+
+    Args:
+      shape: (height, width, channels); one channel is grey, three are RGB.
+    """
+    height, width, channels = shape
+    return {
+        "size": [height, width],
+        "fit": _FIT,
+        "channels": channels,
+        "transparent": "white",
+        # Of values in [0, 1]: (x - mean) / std.
+        "mean": [0.0] * channels,
+        "std": [1.0] * channels,
+    }
+
+
+def image_shape(settings: Mapping[str, Any]) -> Shape:
+    """(height, width, channels) of the images that come out."""
+    height, width = settings["size"]
+    return height, width, settings["channels"]
+
+
+def prepare(images: Sequence[Any], settings: Mapping[str, Any], *, first: int = 0) -> np.ndarray:
+    """float32 `[n, height, width, channels]`: what an encoder takes.
+
+    Args:
+      images: files (paths), Pillow images, or arrays `[height, width]` or `[height, width, channels]`
+        with 1, 3 or 4 channels, uint8 or floating in [0, 1]; of any size. Floating values that have
+        to be resized are rounded to 256 levels.
+      settings: of `preprocessing`.
+      first: number of the first image, for messages.
+
+    Raises:
+      DataError: an image that cannot be read, or an array of another kind; with its position.
+    """
+    shape = image_shape(settings)
+    rows = np.empty((len(images), *shape), np.float32)
+    for number, image in enumerate(images):
+        rows[number] = _prepare(image, shape, f"images[{first + number}]")
+    mean, std = (np.array(settings[name], np.float32) for name in ("mean", "std"))
+    return (rows - mean) / std
+
+
+def _prepare(image: Any, shape: Shape, place: str) -> np.ndarray:
+    """One image in [0, 1]."""
+    from PIL import Image, ImageOps
+
+    if isinstance(image, str | os.PathLike):
+        square = shape[0] == shape[1]
+        image = Image.fromarray(read_image(image, shape[0] if square else None))
+    elif isinstance(image, Image.Image):
+        image = to_rgb(ImageOps.exif_transpose(image))
+    else:
+        pixels = _checked(np.asarray(image), place)
+        if pixels.shape == shape:
+            return pixels / np.float32(255) if pixels.dtype == np.uint8 else pixels
+        if pixels.dtype != np.uint8:
+            pixels = np.round(255 * pixels.astype(np.float64)).astype(np.uint8)
+        image = to_rgb(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
+    if image.size != (shape[1], shape[0]):
+        image = ImageOps.fit(image, (shape[1], shape[0]), method=Image.Resampling.BICUBIC)
+    pixels = np.asarray(image.convert("L" if shape[2] == 1 else "RGB"))
+    return pixels.reshape(shape) / np.float32(255)
+
+
+def _checked(pixels: np.ndarray, place: str) -> np.ndarray:
+    """`[height, width, channels]`, uint8 or floating in [0, 1]."""
+    floating = np.issubdtype(pixels.dtype, np.floating) or pixels.dtype.name == "bfloat16"
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3, 4) or 0 in pixels.shape:
+        raise DataError(
+            f"{place}: expected [height, width] or [height, width, channels] with 1, 3 or 4 "
+            f"channels, got an array of shape {pixels.shape}"
+        )
+    if pixels.dtype != np.uint8 and not floating:
+        raise DataError(
+            f"{place}: expected uint8 in 0..255 or floats in [0, 1], got {pixels.dtype}; if its "
+            "values lie in 0..255: .astype(np.uint8)"
+        )
+    if floating and not (pixels.min() >= 0 and pixels.max() <= 1):
+        raise DataError(
+            f"{place}: floats must lie in [0, 1], got {float(pixels.min()):.4g} to "
+            f"{float(pixels.max()):.4g}; divide by the largest that a pixel can be"
+        )
+    return pixels

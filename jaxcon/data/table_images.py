@@ -1,0 +1,93 @@
+"""The files that a table of captions names: found however they are spelled, each of them once."""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+from jaxcon.data.messages import VALUE, cut, shown
+from jaxcon.data.paths import near
+from jaxcon.data.splits import DataError
+
+Identity = tuple[int, int]
+
+
+class TableImages:
+    """Image files by the paths of a table.
+
+    `images/1.jpg`, `./images/1.jpg`, an absolute path and a link to it are one image. So are
+    Windows' backslashes, and accents as another file system spells them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[str, Identity] = {}  # by what stands in the table
+        self._spellings: dict[Identity, set[str]] = {}
+
+    def find(self, place: str, image: str, caption: str) -> Identity:
+        """The file of one row.
+
+        Raises:
+          DataError: naming the row of an image that is not there, and what may have been meant.
+        """
+        if image not in self._files:
+            self._files[image] = self._look_up(place, image, caption)
+        return self._files[image]
+
+    def path(self, file: Identity) -> str:
+        """One of the spellings of a file, whatever the order of the rows: from the folder if any is."""
+        return min(self._spellings[file], key=lambda path: (os.path.isabs(path), path))
+
+    def _look_up(self, place: str, image: str, caption: str) -> Identity:
+        for spelling in _spellings(image):
+            path = os.path.normpath(self._folder / spelling)
+            try:
+                state = os.stat(path)
+            except (OSError, ValueError):
+                continue
+            if stat.S_ISREG(state.st_mode):
+                file = state.st_dev, state.st_ino
+                self._spellings.setdefault(file, set()).add(self._from_folder(path))
+                return file
+        raise DataError(f"{place}: {self._missing(image, caption)}")
+
+    def _from_folder(self, path: str) -> str:
+        relative = os.path.relpath(path, self._folder)
+        return os.path.abspath(path) if relative.startswith(os.pardir) else relative
+
+    def _missing(self, image: str, caption: str) -> str:
+        if "://" in image[:10]:
+            return (
+                f"the image is a web address, {cut(image)}; download the images, and write the "
+                "paths of their files"
+            )
+        if len(image) > VALUE:
+            said = f"there is no image {cut(image)} ({len(image):,} characters)"
+        else:
+            said = f"there is no image {shown(self._folder / image)}"
+        return f"{said}{self._hint(image, caption)}; paths start at the table's folder"
+
+    def _hint(self, image: str, caption: str) -> str:
+        if _is_file(self._folder / caption):
+            return "; the caption is one: are the columns image and caption exchanged?"
+        path = self._folder / image.replace("\\", "/")
+        if _is_file(self._folder / path.name):
+            return f"; did you mean {shown(path.name)}?"
+        return near(path)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _spellings(image: str) -> Iterator[str]:
+    for spelling in dict.fromkeys((image, image.replace("\\", "/"))):
+        yield spelling
+        yield unicodedata.normalize("NFC", spelling)
+        yield unicodedata.normalize("NFD", spelling)

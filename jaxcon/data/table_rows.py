@@ -1,0 +1,198 @@
+"""Rows of a table of captions, each with its place for messages, from CSV, JSON lines or Parquet."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxcon.data.messages import cut, listed, shown
+from jaxcon.data.splits import DataError
+
+COLUMNS = ("image", "caption")
+Row = tuple[str, Mapping[Any, Any]]
+
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+# What others call the columns.
+_FILE = {"file", "file_name", "file_path", "filename", "filepath", "path", "url"}
+_ALSO = {
+    "image": {"image_file", "image_id", "image_name", "image_path", "img", "photo", *_FILE},
+    "caption": {"comment", "description", "label", "prompt", "sentence", "text", "title"},
+}
+
+
+def read_rows(table: Path) -> Iterator[Row]:
+    """Places and rows; every row has both columns as texts that are not empty.
+
+    Raises:
+      DataError: naming the first row that is damaged, or where a text is missing or none; or the
+        columns, where the two are not among them.
+    """
+    for place, row in READERS[table.suffix.lower()](table):
+        require_columns(place, list(row))
+        yield place, {column: _text(place, row, column) for column in COLUMNS}
+
+
+def _text(place: str, row: Mapping[Any, Any], column: str) -> str:
+    value = row[column]
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise DataError(f"{place}: the {column} is empty; fill it in or remove the row")
+    if not isinstance(value, str):
+        several = "; write a row for each" if isinstance(value, list) else ""
+        raise DataError(f"{place}: the {column} must be a text, got {cut(value)}{several}")
+    if column == "caption" and not _is_utf_8(value):
+        raise DataError(
+            f"{place}: the {column} has a character that is none, {cut(value)}; mend it"
+        )
+    return value.strip()
+
+
+def _is_utf_8(text: str) -> bool:
+    """False for halves of surrogate pairs, which JSON may spell and no tokenizer takes."""
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def require_columns(place: str, names: Sequence[Any]) -> None:
+    """Raises a DataError where a column is missing, with the one that may have been meant."""
+    names = [str(name) for name in names if name is not None]
+    for column in COLUMNS:
+        if column not in names:
+            meant = _meant(column, [name for name in names if name not in COLUMNS])
+            hint = (
+                f"rename {cut(meant)!r} to {column!r}" if meant else "they are named image, caption"
+            )
+            raise DataError(
+                f"{place}: no column {column!r} among {listed(map(cut, names), 8)}; {hint}"
+            )
+        if names.count(column) > 1:
+            raise DataError(f"{place}: two columns {column!r}; remove or rename one")
+
+
+def _meant(column: str, names: Sequence[str]) -> str | None:
+    plain = {name.strip(" \"'").lower(): name for name in reversed(names)}
+    for spelled, name in plain.items():
+        if spelled == column or spelled in _ALSO[column]:
+            return name
+    near = difflib.get_close_matches(column, plain, n=1)
+    return plain[near[0]] if near else None
+
+
+def _csv(table: Path) -> Iterator[Row]:
+    text = _decoded(table)
+    heading_line = text.partition("\n")[0].strip()
+    if other := _other_separator(heading_line):
+        raise DataError(
+            f"{shown(table)} row 1: cells seem to be separated by {other}, got {cut(heading_line)}; "
+            "save it with commas (docs/own_data.md shows how)"
+        )
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    heading: list[str] | None = None
+    while True:
+        place = f"{shown(table)} row {reader.line_num + 1}"
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise DataError(
+                f"{place}: the quotes that begin here do not match ({error}); put a cell in quotes "
+                "whole, and write a quote within it twice"
+            ) from error
+        if cells is None:
+            break
+        if heading is None:
+            heading = cells
+            require_columns(place, heading)
+        elif any(cell.strip() for cell in cells):  # spreadsheets end in rows of empty cells
+            if len(cells) > len(heading):
+                raise DataError(
+                    f"{place}: more cells than columns; put a caption with commas in quotes"
+                )
+            missing = [None] * (len(heading) - len(cells))
+            yield place, dict(zip(heading, [*cells, *missing], strict=True))
+    if heading is None:
+        require_columns(f"{shown(table)} row 1", ["nothing"])
+
+
+def _other_separator(heading: str) -> str | None:
+    """What stands between the columns in place of commas, as some languages' spreadsheets do."""
+    found = [name for mark, name in _SEPARATORS.items() if mark in heading]
+    return found[0] if found and "," not in heading else None
+
+
+def _decoded(table: Path) -> str:
+    data = _bytes(table)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        row = data.count(b"\n", 0, error.start) + 1
+        kind = (
+            "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else f"byte {data[error.start]:#x}"
+        )
+        other = _other_separator(data.partition(b"\n")[0].decode("latin-1"))
+        also = f", and its cells are separated by {other}" if other else ""
+        raise DataError(
+            f"cannot read the table {shown(table)}: row {row} is not UTF-8 ({kind}){also}; save it as "
+            "UTF-8 CSV with commas (docs/own_data.md shows how)"
+        ) from error
+
+
+def _jsonl(table: Path) -> Iterator[Row]:
+    for number, line in enumerate(_bytes(table).splitlines(), start=1):
+        place = f"{shown(table)} row {number}"
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(
+                f"{place}: not JSON ({cut(str(error))}); expected one object a line"
+            ) from error
+        if not isinstance(row, dict):
+            raise DataError(f"{place}: expected an object with image and caption, got {cut(row)}")
+        yield place, row
+
+
+def _bytes(table: Path) -> bytes:
+    try:
+        return table.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read the table {shown(table)}: {error.strerror}") from error
+
+
+def _parquet(table: Path) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(table)
+        schema = file.schema_arrow
+        require_columns(f"{shown(table)} schema", schema.names)
+        for column in COLUMNS:
+            _require_text(f"{shown(table)} schema", column, schema.field(column).type)
+        rows = file.read(columns=list(COLUMNS)).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"cannot read the table {shown(table)}: {cut(str(error), 200)}") from error
+    for number, row in enumerate(rows, start=1):
+        yield f"{shown(table)} row {number}", row
+
+
+def _require_text(place: str, column: str, kind: Any) -> None:
+    """Refuses a column of pictures, as datasets of Hugging Face have it, before reading it."""
+    from pyarrow import types
+
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    if types.is_struct(kind) or types.is_binary(kind) or types.is_large_binary(kind):
+        raise DataError(
+            f"{place}: the {column} must be a text, got {cut(str(kind))}; save the pictures as "
+            "files, and write their paths into the column"
+        )
+
+
+READERS = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
+KINDS = tuple(READERS)

@@ -1,0 +1,58 @@
+"""One side of a dual encoder: what images and texts each pass through to become comparable."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+from jax import Array
+
+from jaxcon.encoders.layers import LayerNorm
+
+
+class Embedded(NamedTuple):
+    """One side of a batch: embeddings `[batch, dim]` and, or None, log deviations `[batch]`."""
+
+    z: Any
+    log_std: Any = None
+
+
+class Side(nn.Module):
+    """An encoder and a linear map to embeddings of norm about 1; perhaps a deviation beside.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jaxcon.encoders import TextTransformer
+        >>> side = Side(TextTransformer(vocabulary=300, dim=8, depth=1, heads=2), dim=4)
+        >>> tokens = jnp.ones((2, 3), jnp.int32)
+        >>> variables = side.init(jax.random.key(0), tokens, train=False)
+        >>> side.apply(variables, tokens, train=False).z.shape
+        (2, 4)
+
+    Attributes:
+        encoder: from inputs to features ``[batch, features]``.
+        dim: width of the embeddings.
+        log_std: first value of the log deviations; None for embeddings without.
+    """
+
+    encoder: nn.Module
+    dim: int
+    log_std: float | None = None
+
+    @nn.compact
+    def __call__(self, inputs: Array, *, train: bool) -> Embedded:
+        """Embeddings of inputs.
+
+        Args:
+            inputs: what the encoder takes.
+            train: use and update the batch's statistics.
+
+        Returns:
+            float32 ``[batch, dim]``, and with deviations ``[batch]``.
+        """
+        features = LayerNorm()(self.encoder(inputs, train=train))
+        scaled = nn.initializers.variance_scaling(1 / self.dim, "fan_in", "normal")
+        z = nn.Dense(self.dim, kernel_init=scaled)(features)
+        if self.log_std is None:
+            return Embedded(z)
+        zeros, start = nn.initializers.zeros_init(), nn.initializers.constant(self.log_std)
+        log_std = nn.Dense(1, kernel_init=zeros, bias_init=start)(features)
+        return Embedded(z, log_std[:, 0])

@@ -1,0 +1,205 @@
+"""The encoder of a run, for use: rebuilt from what the run's folder says, in one call.
+
+import jaxcon
+
+run = jaxcon.load_run("runs/simclr-digits")
+features = run.embed_images(["a.png", "b.png"])     # float32 [2, dim], rows of norm 1
+
+run = jaxcon.load_run("runs/clip-scenes")
+scores = run.embed_images(images) @ run.embed_texts(["a red circle", "a blue star"]).T
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from jaxcon.data.preprocessing import image_shape, prepare
+from jaxcon.encoders.describe import build
+from jaxcon.encoders.dual import Embedded
+from jaxcon.encoders.tokenizer import Tokenizer
+from jaxcon.similarity import l2_normalize
+from jaxcon.training.checkpoint import load_newest, state_leaves
+from jaxcon.training.files import absolute
+from jaxcon.training.workdir import read_config
+
+_BATCH = 64
+_RECORDED = ("model", "preprocessing")
+
+
+class TrainedRun:
+    """What a run has learned, ready for use; of `load_run`.
+
+    Attributes:
+      folder: of the run.
+      step: of the checkpoint that was loaded; the newest one that is intact.
+      config: all of config.json.
+      image_shape: (height, width, channels) that images are brought to.
+    """
+
+    def __init__(self, folder: Path, config: dict[str, Any], step: int, variables: dict[str, Any]):
+        self.folder, self.config, self.step = folder, config, step
+        self.image_shape = image_shape(config["preprocessing"])
+        shapes = jax.ShapeDtypeStruct((1, *self.image_shape), np.float32)
+        # A dual encoder has two sides; of views of images the encoder is kept, without its head.
+        name = "image" if "image" in config["model"] else "encoder"
+        self._images = _Network(folder, config, name, variables, shapes)
+        self._tokenizer, self._texts = None, None
+        if "text" in config["model"]:
+            self._tokenizer = load_tokenizer(folder, config)
+            tokens = jax.ShapeDtypeStruct((1, self._tokenizer.length), np.int32)
+            self._texts = _Network(folder, config, "text", variables, tokens)
+
+    def __repr__(self) -> str:
+        what = f"{self.config.get('experiment')} on {self.config.get('dataset')}"
+        return f"TrainedRun({str(self.folder)!r}: {what}, step {self.step})"
+
+    def embed_images(self, images: Any, *, normalize: bool = True) -> np.ndarray:
+        """Embed images, in batches, after the preprocessing that the run was trained with.
+
+        Of a run of `experiments.simclr` or `barlow_twins` these are the encoder's features, before
+        the projection head; of one of `experiments.clip` the embeddings that texts are compared to.
+
+        Args:
+          images: an array `[n, height, width, channels]`, or a sequence of files, Pillow images and
+            arrays; see `jaxcon.data.preprocessing.prepare`.
+          normalize: scale rows to norm 1.
+
+        Returns:
+          float32 `[n, dim]`.
+
+        Raises:
+          DataError: an image that cannot be read or understood, with its position or its file.
+        """
+        if isinstance(images, str | os.PathLike):
+            raise ValueError(f"expected several images, got one path: write [{str(images)!r}]")
+        if getattr(images, "ndim", 4) != 4:  # of three axes: one in colour, or many in grey?
+            raise ValueError(
+                f"expected an array [n, height, width, channels], got one of shape {images.shape}: "
+                "one image is image[None], grey images are images[..., None]"
+            )
+        settings = self.config["preprocessing"]
+        return self._images.embed(
+            images, lambda rows, first: prepare(rows, settings, first=first), normalize
+        )
+
+    def embed_texts(self, texts: Sequence[str], *, normalize: bool = True) -> np.ndarray:
+        """Embed texts, in batches, with the tokenizer of the run.
+
+        Args:
+          texts: any; what is longer than a caption of the training could be loses its end.
+          normalize: scale rows to norm 1.
+
+        Returns:
+          float32 `[n, dim]`, the dim of `embed_images`.
+
+        Raises:
+          ValueError: the run was trained on images alone, or these are no texts.
+        """
+        if self._texts is None or self._tokenizer is None:
+            raise ValueError(
+                f"{self.folder}: trained by {self.config.get('experiment')} on images alone, so it "
+                "has no text encoder; experiments.clip trains one"
+            )
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"expected a list of texts, got {type(texts).__name__}: write [text]")
+        encode = self._tokenizer.encode
+        return self._texts.embed(texts, lambda rows, _: encode(rows), normalize)
+
+
+def load_run(folder: str | os.PathLike[str]) -> TrainedRun:
+    """Rebuild what the run in a folder has learned: encoder, preprocessing, tokenizer, weights.
+
+    Args:
+      folder: the `--workdir` of a run of `experiments`, finished or not; nothing in it changes.
+
+    Returns:
+      The run.
+
+    Raises:
+      ValueError: no run lies there, it was written by a version of jaxcon that did not record how to
+        rebuild it, or its tokenizer is missing or damaged.
+      CorruptCheckpointError: none of its checkpoints is intact.
+    """
+    path = absolute(Path(folder))
+    config = read_config(path)
+    if config is None:
+        raise ValueError(f"{path}: expected the folder of a run, found no config.json there")
+    if any(not isinstance(config.get(name), dict) for name in _RECORDED):
+        raise ValueError(
+            f"{path}: written by an earlier version of jaxcon, which did not record how to rebuild "
+            "the network; jaxcon.training.checkpoint.load_variables returns its arrays, and "
+            "--start-from takes them into a new run"
+        )
+    return TrainedRun(path, config, *load_newest(path))
+
+
+def load_tokenizer(folder: Path, config: dict[str, Any]) -> Tokenizer:
+    """Return the tokenizer of a run, if it is the one that the run was trained with.
+
+    Args:
+      folder: of the run.
+      config: of the run.
+
+    Raises:
+      ValueError: the file is missing or another.
+    """
+    file, settings = folder / "tokenizer.json", config["tokenizer"]
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{file}: cannot be read ({error.strerror}); {_RESTORE}") from None
+    if hashlib.sha256(content).hexdigest() != settings["sha256"]:
+        raise ValueError(f"{file}: not the tokenizer that the run was trained with; {_RESTORE}")
+    return Tokenizer.load(file, length=settings["length"])
+
+
+_RESTORE = "restore it from a copy, or run the command of the run again, which writes it anew"
+
+
+class _Network:
+    """A network with its variables, applied to batches of one size: compiled once."""
+
+    def __init__(
+        self, folder: Path, config: dict[str, Any], name: str, variables: Any, inputs: Any
+    ):
+        self._module: nn.Module = build(config["model"][name])
+        self._variables = {kind: tree[name] for kind, tree in variables.items() if name in tree}
+        wanted = state_leaves(
+            jax.eval_shape(lambda x: self._module.init(jax.random.key(0), x, train=False), inputs)
+        )
+        found = state_leaves(self._variables)
+        odd = [k for k in sorted(wanted.keys() | found.keys()) if not _alike(k, wanted, found)]
+        if odd:
+            raise ValueError(f"{folder}: its checkpoint and its config.json differ at {odd[0]}")
+        self._inputs = inputs
+
+        def apply(variables: Any, rows: Any) -> Any:
+            outputs: Any = self._module.apply(variables, rows, train=False)
+            return outputs.z if isinstance(outputs, Embedded) else outputs
+
+        self._apply: Callable[..., Any] = jax.jit(apply)
+
+    def embed(self, values: Any, rows_of: Callable[[Any, int], np.ndarray], normalize: bool) -> Any:
+        """Embeddings of values; `rows_of` makes inputs of some, and of the number of the first."""
+        outputs = []
+        for first in range(0, len(values), _BATCH):
+            rows = rows_of(values[first : first + _BATCH], first)
+            padding = [(0, _BATCH - len(rows)), *[(0, 0)] * (rows.ndim - 1)]
+            z = self._apply(self._variables, np.pad(rows, padding))[: len(rows)]
+            outputs.append(np.asarray(l2_normalize(z) if normalize else z))
+        if not outputs:
+            shape = jax.eval_shape(self._apply, self._variables, self._inputs).shape
+            return np.zeros((0, *shape[1:]), np.float32)
+        return np.concatenate(outputs)
+
+
+def _alike(name: str, wanted: dict[str, Any], found: dict[str, Any]) -> bool:
+    return name in wanted and name in found and wanted[name].shape == found[name].shape

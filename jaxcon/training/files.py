@@ -1,0 +1,155 @@
+"""Files of a run: written whole or not at all, read with a sentence for what is wrong, and locked."""
+
+import contextlib
+import errno
+import json
+import os
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+PARTIAL = ".partial"
+_SHOWN = 80  # characters of a value in a message
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, as UTF-8, so that a kill leaves the old one or the new one, never half of one.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_text(Path(folder) / "results.json", "{}")
+    ...     print(os.listdir(folder))
+    ['results.json']
+
+    Args:
+        path: in an existing folder.
+        text: all of it.
+    """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file like `write_text`.
+
+    Args:
+        path: in an existing folder.
+        content: all of it.
+    """
+    partial = path.with_name(f".{path.name}{PARTIAL}")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def write_once(path: Path, text: str) -> None:
+    """Write a file like `write_text`, unless somebody was faster: then theirs stays.
+
+    Args:
+        path: in an existing folder.
+        text: all of it.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    partial.write_bytes(text.encode("utf-8"))
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        partial.replace(path)
+    partial.unlink(missing_ok=True)
+
+
+def absolute(path: str | Path) -> Path:
+    """Return the path from the root, `~` filled in.
+
+    Raises:
+        ValueError: nobody knows where `~` is.
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:
+        raise ValueError(f"{path}: there is no home folder for ~; write the path in full") from None
+
+
+def short(value: Any) -> str:
+    """Return a value as it is written in a message: at most 80 characters of it.
+
+    >>> short("a" * 100)[-12:]
+    'aaaaaaaaaaa…'
+    """
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+@contextlib.contextmanager
+def told(path: Path, *, done: str = "written to") -> Iterator[None]:
+    """Turn what the operating system refuses into a ValueError that names the option."""
+    try:
+        yield
+    except NotADirectoryError:
+        raise ValueError(
+            f"--workdir={path}: expected a folder, found a file; choose another"
+        ) from None
+    except OSError as error:
+        raise ValueError(
+            f"--workdir={_cut(str(path))}: cannot be {done} ({error.strerror}); choose another"
+        ) from None
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Return a JSON object; what is wrong with the file becomes a ValueError with the remedy."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:  # also: not UTF-8
+        raise ValueError(f"{path}: not readable as JSON ({error}); {remedy}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {short(value)}; {remedy}")
+    return value
+
+
+class Lock:
+    """The kernel's lock on a file: it ends with its process, however that ends."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file = file
+
+
+_held: "weakref.WeakValueDictionary[Path, Lock]" = weakref.WeakValueDictionary()
+
+
+def lock_file(path: Path) -> Lock | None:
+    """Lock a file until the lock is dropped; None on a file system that knows no locks.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     lock = lock_file(Path(file.name))
+    ...     lock is lock_file(Path(file.name))  # this process has it already
+    True
+
+    Args:
+        path: of an existing file that nobody replaces.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    import fcntl
+
+    real = path.resolve()
+    if (held := _held.get(real)) is not None:
+        return held
+    file = path.open("rb+")  # to be written to: network file systems want that
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            return None
+        raise ValueError(
+            f"{path.parent}: another process trains in this folder just now; wait for its end, or "
+            "choose another --workdir"
+        ) from None
+    _held[real] = lock = Lock(file)
+    return lock

@@ -1,0 +1,266 @@
+"""Several processes in one run: how they meet, and how all end when one of them is gone.
+
+JAX ends the others too, by aborting them: their last lines are stack frames of C++, and do not say
+which process it was. Here every process counts aloud, once a second, in the key-value store of JAX's
+coordinator, which is process 0; process 0 listens to all others, they listen to it. Who is silent for
+`PATIENCE` seconds was killed, stopped or cut off, and the others end with one line that names it.
+
+JAX's client aborts its process in the moment in which its connection to process 0 breaks, before
+anything could be said. So the others do not hold that connection themselves: a `_Tunnel` does.
+"""
+
+import atexit
+import contextlib
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+import jax
+
+PATIENCE = 8.0  # seconds; with what follows, all are gone after 12
+_BEAT = 1.0
+_ARRIVAL = 300.0  # seconds in which all processes have to come
+_PULSE = "jaxcon/pulse"
+_GONE = "gone: "
+
+_watch: "_Watch | None" = None
+
+
+def join(cluster: Mapping[str, Any]) -> None:
+    """Make this process one of a job, and watch over the others from then on.
+
+    Args:
+        cluster: of `devices.cluster_arguments`; empty where jax recognizes the job by itself.
+
+    Raises:
+        ValueError: the numbers of the job do not fit together.
+    """
+    global _watch
+    address, count, process = _place(cluster)
+    if not 0 <= process < count:
+        raise ValueError(
+            f"JAX_PROCESS_ID={process}: expected a number from 0 to {count - 1}, for "
+            f"JAX_NUM_PROCESSES={count}"
+        )
+    watch = _Watch(process, count)
+    tunnel = None if process == 0 else _Tunnel(address, watch.coordinator_hung_up)
+    with _time_limit(address, count, process):
+        # Limits of JAX's own are longer than ours, for they end in an abort.
+        jax.distributed.initialize(
+            address if tunnel is None else tunnel.address,
+            count,
+            process,
+            initialization_timeout=2 * int(_ARRIVAL),
+            shutdown_timeout_seconds=7 * 24 * 3600,  # others wait while process 0 evaluates
+        )
+    watch.start()
+    _watch = watch
+    atexit.register(leave)
+
+
+def leave() -> None:
+    """Wait until the others are done too, then let go of them: what the end of a process does."""
+    if _watch is not None and not _watch.left.is_set():
+        jax.distributed.shutdown()
+        _watch.left.set()
+
+
+def end_if_another_is_gone() -> None:
+    """After an error: wait as long as it takes to notice that another's end was its cause.
+
+    If so, this process ends with the line that says it. In a single process it returns at once.
+    """
+    if _watch is not None:
+        time.sleep(PATIENCE + 4 * _BEAT)
+
+
+def end_with_others(reason: str, code: int) -> None:
+    """End this process at once, and let the others say why. In a single process it returns.
+
+    Args:
+        reason: one line.
+        code: exit code.
+    """
+    if _watch is not None:
+        _watch.tell(reason)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+class _Watch:
+    """Two threads: one speaks and listens, which may hang; the other looks at the clock."""
+
+    def __init__(self, process: int, count: int):
+        self._process, self._count = process, count
+        self._values: dict[int, str] = {}
+        self._heard: dict[int, float] = {}
+        self._joined, self.left = threading.Event(), threading.Event()
+        self._speaking, self._said_last = threading.Lock(), False
+
+    def start(self) -> None:
+        others = range(1, self._count) if self._process == 0 else [0]
+        self._heard = dict.fromkeys(others, time.monotonic())
+        self._joined.set()
+        for target in (self._speak, self._look):
+            threading.Thread(target=target, daemon=True).start()
+
+    def coordinator_hung_up(self) -> bool:
+        """Return whether JAX's client had better not know it; end the process where it is the end."""
+        if not self._joined.is_set():
+            return False  # it is not there yet: the client tries again
+        if not self.left.wait(2 * _BEAT):  # nor is it the orderly end of the run
+            self._end_without(0, "its connection broke")
+        return True
+
+    def tell(self, reason: str) -> None:
+        """Say something in place of a number, for the last time: the others read it, and end."""
+        with contextlib.suppress(Exception):
+            self._say(_GONE + reason, last=True)
+            if self._process == 0:  # the store ends with it
+                time.sleep(3 * _BEAT)
+
+    def _say(self, value: str, *, last: bool = False) -> None:
+        with self._speaking:
+            if last or not self._said_last:
+                _store().key_value_set(f"{_PULSE}/{self._process}", value, allow_overwrite=True)
+            self._said_last |= last
+
+    def _speak(self) -> None:
+        number = 0
+        while not self.left.wait(_BEAT):
+            number += 1
+            # Whatever goes wrong here: then nothing is heard, and the other thread will say so.
+            with contextlib.suppress(Exception):
+                self._say(str(number))
+                if self._process == 0:
+                    told = dict(_store().key_value_dir_get(_PULSE))
+                else:  # one value each: thousands of processes do not each read thousands
+                    told = {f"{_PULSE}/0": _store().key_value_try_get(f"{_PULSE}/0")}
+                for process in self._heard:
+                    self._note(process, told.get(f"{_PULSE}/{process}", ""))
+
+    def _note(self, process: int, value: str) -> None:
+        if self._values.get(process, "") != value:
+            self._values[process], self._heard[process] = value, time.monotonic()
+
+    def _look(self) -> None:
+        before = time.monotonic()
+        while not self.left.wait(_BEAT / 2):
+            now = time.monotonic()
+            if now - before > 4 * _BEAT:  # this process was stopped itself
+                self._heard = dict.fromkeys(self._heard, now)
+            before = now
+            for process, heard in self._heard.items():
+                value = self._values.get(process, "")
+                if value.startswith(_GONE):
+                    self._end_without(process, value.removeprefix(_GONE))
+                elif now - heard > PATIENCE:
+                    self._end_without(process, f"no sign of life for {PATIENCE:.0f} s")
+
+    def _end_without(self, process: int, reason: str) -> NoReturn:
+        # Process 0 also hands on what it knows of another.
+        known = reason.startswith("process ")
+        gone = reason if known else f"process {process} of {self._count} is gone ({reason})"
+        if self._process == 0:
+            self.tell(gone)
+        _end(f"{gone}; the same command, in every process, goes on from the last checkpoint", 1)
+
+
+class _Tunnel:
+    """A port of this host that leads to `address`, and stays open when `address` hangs up."""
+
+    def __init__(self, address: str, hung_up: Callable[[], bool]):
+        host, port = address.rsplit(":", 1)
+        self._target, self._hung_up = (host.strip("[]"), int(port)), hung_up
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._server.getsockname()[1]}"
+        for name in ("no_grpc_proxy", "no_proxy"):  # gRPC reads the first of them that is set
+            if name in os.environ:
+                os.environ[name] += ",127.0.0.1"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            near, _ = self._server.accept()
+            threading.Thread(target=self._connect, args=[near], daemon=True).start()
+
+    def _connect(self, near: socket.socket) -> None:
+        try:
+            far = socket.create_connection(self._target, timeout=5)
+        except OSError:
+            _hang_up(near)  # the client tries again
+            return
+        far.settimeout(None)
+        closed = threading.Event()
+        threading.Thread(target=self._outwards, args=[near, far, closed], daemon=True).start()
+        _pump(far, near)
+        if closed.is_set() or not self._hung_up():
+            _hang_up(near)
+
+    def _outwards(self, near: socket.socket, far: socket.socket, closed: threading.Event) -> None:
+        _pump(near, far)
+        closed.set()
+        _hang_up(far)
+
+
+def _hang_up(connection: socket.socket) -> None:
+    """Close a connection of which another thread may be waiting for bytes."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    """Hand on bytes until one of the two hangs up."""
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+
+
+def _place(cluster: Mapping[str, Any]) -> tuple[str, int, int]:
+    """Address of the coordinator, number of processes, own number."""
+    if cluster:
+        return cluster["coordinator_address"], cluster["num_processes"], cluster["process_id"]
+    from jax._src.clusters import ClusterEnv  # has no public name
+
+    found: Any = ClusterEnv.auto_detect_unset_distributed_params(
+        None, None, None, None, None, int(_ARRIVAL)
+    )
+    return found[:3]
+
+
+def _store() -> Any:
+    from jax._src import distributed  # has no public name; Orbax reads it there too
+
+    return distributed.global_state.client
+
+
+@contextlib.contextmanager
+def _time_limit(address: str, count: int, process: int) -> Any:
+    """End the process where the others do not come; jax is in C++ meanwhile, out of reach."""
+    who = f"not all of {count} processes came" if process == 0 else "process 0 does not answer"
+    line = (
+        f"{who} at {address} for {_ARRIVAL:.0f} s; start the same command in each of {count} "
+        "processes, or correct the address and the number (JAX_COORDINATOR_ADDRESS, "
+        "JAX_NUM_PROCESSES)"
+    )
+    timer = threading.Timer(_ARRIVAL, _end, [line, 2])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _end(line: str, code: int) -> NoReturn:
+    """End the process from whatever thread; a progress bar may stand in the last line."""
+    sys.stdout.flush()
+    sys.stderr.write(f"\nerror: {line}\n")
+    sys.stderr.flush()
+    os._exit(code)

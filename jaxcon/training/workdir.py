@@ -1,0 +1,261 @@
+"""The folder of a run: it belongs to one configuration, and to one process at a time.
+
+    workdir/
+      config.json           what is trained, and on what; the same command resumes, another is refused
+      checkpoints/STEP/     the state, and a SHA-256 of each of its arrays
+      metrics.jsonl         one line a step, cut back to the restored step
+      results.json          written last: a run that has it is finished
+
+It is new, resumable or finished; anything else is refused with a sentence, before anything in it
+changes, for the worst that a training run can do is to start over, or to go on with something else,
+in silence.
+"""
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxcon.training.files import (
+    PARTIAL,
+    Lock,
+    absolute,
+    lock_file,
+    read_json,
+    short,
+    told,
+    write_bytes,
+    write_once,
+)
+
+_SPARE_BYTES = 64 * 2**20  # for metrics, events, figures and the page
+WRITTEN_BY = "written_by"  # the version of jaxcon: for whoever looks for a cause
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+    """A checked working directory: where things go, and whether a run is resumed in it.
+
+    Whoever holds it also holds the folder's lock: another process is refused until then.
+    """
+
+    path: Path
+    resumed: bool
+    lock: Lock | None = dataclasses.field(default=None, compare=False)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    @property
+    def results(self) -> Path:
+        """Written last: a run that has it is finished."""
+        return self.path / "results.json"
+
+    def read_results(self) -> dict[str, Any] | None:
+        """Return what a finished run has found; None where it is not finished.
+
+        Raises:
+            ValueError: the file cannot be read, or holds no scores.
+        """
+        if not self.results.exists():
+            return None
+        remedy = "remove it, and the same command evaluates again"
+        results = read_json(self.results, remedy)
+        if not isinstance(results.get("scores"), dict):
+            raise ValueError(f"{self.results}: holds no scores; {remedy}")
+        return results
+
+
+def open_workdir(
+    path: str | Path,
+    config: Mapping[str, Any],
+    *,
+    files: Mapping[str, bytes] | None = None,
+    needed: int = 0,
+) -> Workdir:
+    """Return the directory, made where it is missing, with `config` written or compared.
+
+    The folder of a finished run need not be writable. Where several processes
+    share a run, the first of them writes and holds the lock.
+
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> open_workdir(folder.name, {"seed": 0}).resumed
+    False
+    >>> open_workdir(folder.name, {"seed": 1})
+    Traceback (most recent call last):
+    ValueError: ...: made with another configuration: seed was 0, is 1; ...
+
+    Args:
+        path: a directory that may be new.
+        config: what decides the result, as JSON values; not where or how fast it runs.
+        files: other files that belong to the configuration, by name, which their digests should be
+            part of: they are written where they are missing or others.
+        needed: bytes of the checkpoints that are to come.
+
+    Returns:
+        The directory.
+
+    Raises:
+        ValueError: a file, not writable, full, holding something else, another configuration, a run
+            that was begun and has no checkpoint left, or one that another process trains just now.
+    """
+    path = absolute(path)
+    config = json.loads(json.dumps(config))
+    resumed = _check(path, config)
+    if resumed and (path / "results.json").exists():
+        with contextlib.suppress(OSError):  # a lost file is mended where that is possible
+            _write_missing(path, files or {})
+        return Workdir(path, resumed)
+    check_writable(path, needed=needed)
+    if jax.process_index() != 0:
+        return Workdir(path, resumed)
+    with told(path):
+        path.mkdir(parents=True, exist_ok=True)
+        if not resumed:
+            write_once(path / "config.json", json.dumps(config, indent=2) + "\n")
+        lock = lock_file(path / "config.json")
+        _check(path, config)  # another process may have been faster
+        _write_missing(path, files or {})
+    return Workdir(path, resumed, lock)
+
+
+def read_config(path: str | Path) -> dict[str, Any] | None:
+    """Return the configuration of the run in a folder; None where there is none.
+
+    >>> read_config("no/such/folder") is None
+    True
+
+    Args:
+        path: of the working directory.
+
+    Returns:
+        JSON values.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    path = absolute(path)
+    with told(path, done="read"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return read_json(
+            path / "config.json", "restore it from a copy, or choose another --workdir"
+        )
+    return None
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """Return what differs between two configurations: a sentence for each name, dotted where nested.
+
+    A value of None and one that is missing are the same, and so is whoever wrote them. Long values
+    are cut.
+
+    >>> differences({"seed": 0, "model": {"dim": 8}}, {"seed": 0, "model": {"dim": 9}})
+    {'model.dim': 'model.dim was 8, is 9'}
+
+    Args:
+        before: JSON values.
+        now: JSON values.
+    """
+    old, new = dict(_flat(before)), dict(_flat(now))
+    for config in (old, new):
+        config.pop(WRITTEN_BY, None)
+    return {
+        name: f"{name} was {short(old.get(name))}, is {short(new.get(name))}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    }
+
+
+def check_writable(path: str | Path, *, needed: int = 0) -> None:
+    """Raise a ValueError where no run can be written; nothing is made, only tried.
+
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     check_writable(file.name)
+    Traceback (most recent call last):
+    ValueError: --workdir=...: expected a folder, found a file; ...
+
+    Args:
+        path: of the working directory.
+        needed: bytes of the checkpoints that are to come.
+
+    Raises:
+        ValueError: a file, not writable, or a full disk.
+    """
+    path = absolute(path)
+    with told(path):
+        there = next(folder for folder in (path, *path.parents) if folder.exists())
+        with tempfile.TemporaryFile(dir=there) as probe:
+            probe.write(b"0")
+        free = shutil.disk_usage(there).free
+    if free < needed + _SPARE_BYTES:
+        raise ValueError(
+            f"--workdir={path}: {free / 2**20:,.0f} MiB free, a run needs at least "
+            f"{(needed + _SPARE_BYTES) / 2**20:,.0f}; free some, or choose another disk"
+        )
+
+
+def saved_steps(checkpoints: Path) -> list[int]:
+    """Return the steps that have a folder of their own, sound or not."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return sorted(int(entry.name) for entry in checkpoints.iterdir() if entry.name.isdigit())
+    return []
+
+
+def _check(path: Path, config: Mapping[str, Any]) -> bool:
+    """Whether there is a run of this configuration to be resumed; raise where it is another's."""
+    before = read_config(path)
+    if before is None:
+        _check_empty(path)
+        return False
+    if differing := differences(before, config):
+        raise ValueError(
+            f"{path}: made with another configuration: {', '.join(differing.values())}; go on with "
+            "the former values, or choose another --workdir"
+        )
+    workdir = Workdir(path, resumed=True)
+    trained = workdir.metrics.exists() or workdir.results.exists()
+    if trained and not saved_steps(workdir.checkpoints):
+        raise ValueError(
+            f"{path}: training began here, but there is no checkpoint; restore the folder from a "
+            "copy, or choose another --workdir to start anew"
+        )
+    return True
+
+
+def _write_missing(path: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        if not (path / name).exists() or (path / name).read_bytes() != content:
+            write_bytes(path / name, content)
+
+
+def _check_empty(path: Path) -> None:
+    with told(path, done="read"), contextlib.suppress(FileNotFoundError):
+        entries = sorted(entry.name for entry in path.iterdir())
+        others = [name for name in entries if not name.endswith(PARTIAL)]  # of a killed start
+        if others:
+            raise ValueError(
+                f"{path}: holds {short(others[0])} and no config.json, so it is not the folder of "
+                "a run; choose a new or empty --workdir"
+            )
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

@@ -1,0 +1,297 @@
+"""Tables of captions as people have them: every row that is wrong is named, in one short line."""
+
+import json
+import os
+import unicodedata
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from jaxcon.data.captions import load_pairs
+from jaxcon.data.splits import DataError
+from jaxcon.data.table import find_table, read_table
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in [f"images/{i:02}.png" for i in range(12)]:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((9, 9, 3), int(path.stem) * 20, np.uint8)).save(path)
+    return tmp_path
+
+
+def write(folder, text, name="captions.csv"):
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def refusal(folder, text, name="captions.csv"):
+    table = write(folder, text, name)
+    with pytest.raises(DataError) as caught:
+        read_table(find_table(folder))
+    message = str(caught.value)
+    assert str(table) in message
+    assert message.isprintable()  # one line
+    assert len(message) < 400 + len(str(folder)) * 2
+    return message
+
+
+ROWS = "".join(f"images/{i:02}.png,number {i}\n" for i in range(12))
+CSV = "image,caption\n" + ROWS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CSV,
+        "\ufeff" + CSV,
+        CSV.replace("\n", "\r\n"),
+        CSV.replace("\n", "\r"),
+        CSV + ",\n,\n\n",  # a spreadsheet's empty rows
+        "number,image,caption\n" + "".join(f"7,{row}\n" for row in ROWS.splitlines()),
+        CSV.replace("/", "\\"),
+        "".join(f'"{a}","{b}"\n' for a, b in (row.split(",") for row in CSV.splitlines())),
+    ],
+    ids=["plain", "BOM", "CRLF", "CR", "empty rows", "more columns", "backslashes", "quotes"],
+)
+def test_what_spreadsheets_write_is_read(folder, text):
+    captions = read_table(write(folder, text))
+    assert captions == {f"images/{i:02}.png": [f"number {i}"] for i in range(12)}
+
+
+def test_captions_with_commas_quotes_and_lines_keep_them(folder):
+    write(folder, 'image,caption\nimages/00.png,"a ""red"", round\nsun"\nimages/01.png,é\n')
+    captions = read_table(find_table(folder))
+    assert captions == {"images/00.png": ['a "red", round\nsun'], "images/01.png": ["é"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (CSV.replace(",", ";"), "separated by semicolons, got image;caption; save it with commas"),
+        (CSV.replace(",", "\t"), r"separated by tabs, got image\\tcaption; save it with commas"),
+        (CSV.replace(",", "|"), "separated by bars"),
+        ('"image";"caption"\n"images/00.png";"a cat, grey"\n', "separated by semicolons"),
+        ("sep=;\nimage;caption\n", "separated by semicolons"),
+    ],
+)
+def test_other_separators_are_named(folder, text, said):
+    assert pytest.RaisesExc(DataError, match=said).matches(DataError(refusal(folder, text)))
+
+
+@pytest.mark.parametrize(
+    ("heading", "said"),
+    [
+        ("Image,caption", "no column 'image' among Image, caption; rename 'Image' to 'image'"),
+        ("image, caption", "rename ' caption' to 'caption'"),
+        ("images,captions", "rename 'images' to 'image'"),
+        ("file_name,caption", "rename 'file_name' to 'image'"),
+        ("filepath,title", "rename 'filepath' to 'image'"),
+        ("image,text", "no column 'caption' among image, text; rename 'text' to 'caption'"),
+        ("image,Description", "rename 'Description' to 'caption'"),
+        ("image,capton", "rename 'capton' to 'caption'"),
+        ("a,b", "no column 'image' among a, b; they are named image, caption"),
+        ("image,caption,caption", "two columns 'caption'; remove or rename one"),
+    ],
+)
+def test_the_column_that_was_meant(folder, heading, said):
+    assert said in refusal(folder, f"{heading}\nimages/00.png,a cat\n")
+
+
+@pytest.mark.parametrize(
+    ("rows", "row"),
+    [
+        ('images/00.png,"a cat\n' + ROWS, 2),
+        (ROWS + 'images/00.png,"a cat\n', 14),
+        (ROWS + 'images/00.png,"a" cat\n' + ROWS, 14),
+        ('images/01.png,"two\nlines"\nimages/00.png,"a "red" cat"\n' + ROWS, 4),
+    ],
+)
+def test_the_row_whose_quotes_do_not_match_is_named_by_its_line(folder, rows, row):
+    message = refusal(folder, "image,caption\n" + rows)
+    assert f"row {row}: the quotes that begin here do not match" in message
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (CSV.replace("number 3", "café").encode("cp1252"), "row 5 is not UTF-8 (byte 0xe9)"),
+        (
+            CSV.replace(",", ";").replace("number 3", "café").encode("cp1252"),
+            "row 5 is not UTF-8 (byte 0xe9), and its cells are separated by semicolons",
+        ),
+        (CSV.encode("utf-16"), "row 1 is not UTF-8 (UTF-16)"),
+        (b"\x89PNG\r\n" + bytes(100), "row 1 is not UTF-8"),
+    ],
+)
+def test_other_encodings_are_named_with_the_row(folder, data, said):
+    message = refusal(folder, data)
+    assert said in message
+    assert "save it as UTF-8 CSV" in message
+
+
+LONG = "x" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"image": LONG, "caption": "a"}, "there is no image xxxx"),
+        ({"image": "images/" + "y" * 300 + ".png", "caption": "a"}, "(311 characters)"),
+        ({"image": ["images/00.png"] * 1000, "caption": "a"}, "the image must be a text, got ["),
+        ({"image": {"bytes": LONG, "path": None}, "caption": "a"}, "must be a text, got {'bytes'"),
+        ({"image": "images/00.png", "caption": [LONG, "b"]}, "write a row for each"),
+        ({LONG: "images/00.png", "caption": "a"}, "no column 'image' among xxxx"),
+        ([LONG], "expected an object with image and caption, got ['xxxx"),
+        ({"image": "images", "caption": "a"}, "there is no image"),
+        ({"image": "a\0b", "caption": "a"}, r"a\x00b"),
+        ({"image": "\ud800", "caption": "a"}, r"\ud800"),
+        ({"image": "images/00.png", "caption": "a \ud800"}, "the caption has a character"),
+        ({"image": "https://example.org/a.png", "caption": "a"}, "is a web address"),
+        ({"image": "a red circle", "caption": "images/00.png"}, "columns image and caption excha"),
+        ({"image": "images/00.PNG", "caption": "a"}, "images/00.png?"),
+        ({"image": "images/00", "caption": "a"}, "images/00.png?"),
+        ({"image": "Images/00.png", "caption": "a"}, "/images?"),
+        ({"image": "images/0O.png", "caption": "a"}, "did you mean "),
+        (
+            {"image": "C:\\Users\\me\\captions.jsonl", "caption": "a"},
+            "did you mean captions.jsonl?",
+        ),
+    ],
+)
+def test_values_are_cut_and_mended(folder, row, said):
+    good = {"image": "images/01.png", "caption": "a"}
+    message = refusal(folder, f"{json.dumps(good)}\n{json.dumps(row)}\n", "captions.jsonl")
+    assert said in message
+    assert "captions.jsonl row 2: " in message
+
+
+def test_json_that_is_damaged(folder):
+    assert "row 1: not JSON" in refusal(folder, '{"image": ' + LONG, "a.jsonl")
+    assert "row 1: not JSON" in refusal(folder, "[" * 100_000, "a.jsonl")
+    assert "row 1: not JSON" in refusal(folder, "[\n {}\n]", "a.jsonl")
+
+
+def test_a_parquet_file_of_pictures_is_told_in_a_short_line(folder):
+    picture = {"bytes": os.urandom(200_000), "path": "a.png"}
+    for column in ([picture], [picture["bytes"]]):
+        table = pyarrow.table({"image": column, "caption": ["a cat"]})
+        pyarrow.parquet.write_table(table, folder / "train-00000-of-00001.parquet")
+        with pytest.raises(DataError, match=r"must be a text, got .*save the pictures") as caught:
+            read_table(find_table(folder))
+        assert len(str(caught.value)) < 400
+
+
+def test_parquet_of_categories_is_text(folder):
+    names = pyarrow.array(["images/00.png", "images/01.png"]).dictionary_encode()
+    table = pyarrow.table({"image": names, "caption": pyarrow.array(["a", "b"], "large_string")})
+    pyarrow.parquet.write_table(table, folder / "a.parquet")
+    assert read_table(find_table(folder)) == {"images/00.png": ["a"], "images/01.png": ["b"]}
+
+
+def test_what_systems_put_beside_a_table_is_none(folder):
+    table = write(folder, CSV)
+    write(folder, b"\0\5\x16\7", "._captions.csv")
+    write(folder, b"", "~$captions.csv")
+    write(folder, b"", ".captions.jsonl")
+    assert find_table(folder) == table
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("captions.tsv", "of captions.tsv: save it as .csv, with commas"),
+        ("results.txt", "of results.txt: save it as .csv"),
+        ("captions.xlsx", "of captions.xlsx: save it as CSV UTF-8"),
+        ("annotations.json", "of annotations.json: write one object a line, as .jsonl"),
+        ("data/captions.csv", "or take "),
+    ],
+)
+def test_a_table_of_another_kind_or_place_is_pointed_at(folder, name, said):
+    (folder / "data").mkdir()
+    write(folder, "", name)
+    with pytest.raises(DataError, match=f"there are no captions in {folder}: .*{said}"):
+        find_table(folder)
+    if "/" not in name:
+        with pytest.raises(DataError, match=r"is not a table of captions: expected \.csv"):
+            find_table(folder / name)
+
+
+def test_one_file_by_many_paths_is_one_image(folder):
+    (folder / "link.png").symlink_to(folder / "images" / "00.png")
+    os.link(folder / "images" / "00.png", folder / "hard.png")
+    (folder / "other").symlink_to(folder / "images")
+    spellings = ["images/00.png", "./images/../images/00.png", str(folder / "images" / "00.png")]
+    spellings += ["link.png", "hard.png", "other/00.png", "images\\00.png"]
+    rows = [f"{image},number {i}\n" for i, image in enumerate(spellings)]
+    expected = [f"number {i}" for i in range(len(rows))]
+    assert read_table(write(folder, "image,caption\n" + "".join(rows))) == {"hard.png": expected}
+    turned = read_table(write(folder, "image,caption\n" + "".join(rows[::-1])))
+    assert turned == {"hard.png": expected[::-1]}  # the same name, so the same split
+
+
+def test_absolute_paths_are_split_as_relative_ones_are(folder):
+    write(folder, CSV)
+    relative = load_pairs(f"folder:{folder}")
+    write(folder, CSV.replace("images/", f"{folder}/images/"))
+    absolute = load_pairs(f"folder:{folder}")
+    for part in ("train", "validation", "test"):
+        assert getattr(absolute, part).captions == getattr(relative, part).captions
+
+
+def test_a_table_in_this_folder_is_split_as_it_is_from_elsewhere(folder, monkeypatch):
+    write(folder, CSV)
+    expected = load_pairs(f"folder:{folder}")
+    monkeypatch.chdir(folder)
+    for name in ("folder:.", "folder:captions.csv", "folder:images/.."):
+        dataset = load_pairs(name)
+        assert dataset.test.captions == expected.test.captions
+        assert dataset.test.images.names == expected.test.images.names
+
+
+def test_accents_as_another_disk_spells_them(folder):
+    composed, decomposed = (unicodedata.normalize(form, "é.png") for form in ("NFC", "NFD"))
+    os.rename(folder / "images" / "00.png", folder / "images" / decomposed)
+    captions = read_table(write(folder, f"image,caption\nimages/{composed},a\n"))
+    assert captions == {f"images/{decomposed}": ["a"]}
+
+
+def test_names_that_are_not_utf_8_are_found(folder):
+    name = os.fsdecode(b"caf\xe9.png")
+    os.rename(folder / "images" / "00.png", folder / "images" / name)
+    row = json.dumps({"image": f"images/{name}", "caption": "a"})
+    rows = "".join(f'{{"image": "images/{i:02}.png", "caption": "b"}}\n' for i in range(1, 12))
+    write(folder, row + "\n" + rows, "a.jsonl")
+    dataset = load_pairs(f"folder:{folder}")
+    assert sum(len(part) for part in (dataset.train, dataset.validation, dataset.test)) == 12
+
+
+def test_the_side_is_taken_from_many_images(folder):
+    Image.new("RGB", (1, 1)).save(folder / "images" / "00.png")
+    write(folder, CSV)
+    dataset = load_pairs(f"folder:{folder}")
+    assert dataset.train.images.image_shape == (9, 9, 3)
+    assert dataset.summary() == (
+        "found 12 images with 12 captions: 9 train, 1 validation, 2 test; read at 9 x 9 pixels; "
+        "table captions.csv; files from 1 x 1 to 9 x 9"
+    )
+
+
+def test_damaged_images_are_found_by_their_headers(folder):
+    for i in (3, 4):
+        (folder / "images" / f"{i:02}.png").write_bytes(b"")
+    write(folder, CSV)
+    with pytest.raises(DataError, match=r"cannot read 2 of 12 images: .*03\.png \(the file"):
+        load_pairs(f"folder:{folder}", memory_limit=0)
+
+
+@pytest.mark.parametrize("name", ["captions.zip", "captions.tar.gz"])
+def test_an_archive_is_to_be_unpacked(folder, name):
+    write(folder, b"PK", name)
+    with pytest.raises(DataError, match="is an archive; unpack it"):
+        load_pairs(f"folder:{folder}/{name}")

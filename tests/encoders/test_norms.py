@@ -1,0 +1,104 @@
+"""Norms keep their digits where the mean is large beside the deviation, on any number of devices."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from jaxcon.encoders import text, vit
+from jaxcon.encoders.layers import BatchNorm, LayerNorm
+
+RNG = np.random.default_rng(0)
+OFFSETS = [(10.0, 0.01), (100.0, 1.0), (300.0, 0.1), (0.0, 1.0)]
+
+
+def normalized(x, axis):
+    """By its formula, in float64."""
+    x = np.float64(x)
+    variance = np.mean((x - x.mean(axis, keepdims=True)) ** 2, axis, keepdims=True)
+    return (x - x.mean(axis, keepdims=True)) / np.sqrt(variance + EPSILON[axis])
+
+
+EPSILON = {(0, 1): 1e-5, (1,): 1e-6}  # of BatchNorm over images, of Flax's LayerNorm
+
+
+def batch_norm(x, variables, axis_name=None):
+    module = BatchNorm(axis_name=axis_name)
+    return module.apply(variables, x, train=True, mutable=["batch_stats"])
+
+
+@pytest.mark.parametrize(("mean", "deviation"), OFFSETS)
+def test_batch_norm_by_its_formula(mean, deviation):
+    x = np.float32(mean + deviation * RNG.normal(size=(64, 4, 8)))
+    variables = BatchNorm().init(jax.random.key(0), x, train=False)
+
+    @jax.jit
+    def apply(x):
+        return batch_norm(x, variables)
+
+    got, updated = apply(x)
+    # A mean of `mean` is known to one rounding of it, which the deviation divides.
+    rounding = 4 * np.finfo(np.float32).eps * mean / deviation
+    np.testing.assert_allclose(got, normalized(x, (0, 1)), rtol=1e-4, atol=1e-5 + rounding)
+    variance = updated["batch_stats"]["BatchNorm_0"]["var"]
+    np.testing.assert_allclose(variance, 0.9 + 0.1 * np.float64(x).var((0, 1)), rtol=1e-5)
+
+
+def test_batch_norm_of_bfloat16_takes_its_statistics_in_float32():
+    x = jnp.asarray(3 + RNG.normal(size=(64, 4, 8)), jnp.bfloat16)
+    variables = BatchNorm().init(jax.random.key(0), x, train=False)
+    module = BatchNorm(dtype=jnp.bfloat16)
+    got, _ = module.apply(variables, x, train=True, mutable=["batch_stats"])
+    assert got.dtype == jnp.bfloat16
+    # The rounding of the result alone: 2^-9 of it.
+    np.testing.assert_allclose(
+        np.float32(got), normalized(np.float32(x), (0, 1)), rtol=2**-8, atol=2**-9
+    )
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+def test_batch_norm_of_the_global_batch_on_devices(devices):
+    x = np.float32(300 + 0.1 * RNG.normal(size=(16, 2, 8)))
+    x[:8] += 0.5  # devices whose means differ by several deviations
+    variables = BatchNorm().init(jax.random.key(0), x, train=False)
+    weights = np.float32(RNG.normal(size=x.shape))
+
+    def value(x, weights, axis_name):
+        y, updated = batch_norm(x, variables, axis_name)
+        return jnp.sum(weights * y**2), (y, updated)
+
+    def step(axis_name):
+        return jax.value_and_grad(lambda *a: value(*a, axis_name), has_aux=True)
+
+    (_, (expected, statistics)), _ = jax.jit(step(None))(x, weights)
+    mesh = Mesh(np.array(jax.devices()[:devices]), ("batch",))
+    mapped = jax.shard_map(
+        lambda x, w: value(x, w, "batch")[1],
+        mesh=mesh,
+        in_specs=P("batch"),
+        out_specs=(P("batch"), P()),
+    )
+    got, on_devices = jax.jit(mapped)(x, weights)
+    np.testing.assert_allclose(got, expected, atol=2e-3)  # a rounding of 300, over 0.3
+    np.testing.assert_allclose(got, normalized(x, (0, 1)), atol=2e-3)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), on_devices, statistics)
+
+
+@pytest.mark.parametrize(("mean", "deviation"), OFFSETS)
+def test_layer_norm_by_its_formula(mean, deviation):
+    x = np.float32(mean + deviation * RNG.normal(size=(16, 64)))
+    got, _ = LayerNorm().init_with_output(jax.random.key(0), x)
+    rounding = 4 * np.finfo(np.float32).eps * mean / deviation
+    np.testing.assert_allclose(got, normalized(x, (1,)), rtol=1e-4, atol=1e-5 + rounding)
+
+
+@pytest.mark.parametrize("module", [vit, text])
+def test_no_encoder_has_a_norm_of_its_own(module):
+    used = {name for name in vars(module) if name.endswith("Norm")}
+    assert used == {"LayerNorm"}
+    assert module.LayerNorm is LayerNorm
+    assert LayerNorm.func is nn.LayerNorm
+    assert not LayerNorm.keywords["use_fast_variance"]

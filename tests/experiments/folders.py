@@ -1,0 +1,69 @@
+"""Small folders of pictures and runs in them that are begun and not trained."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+import pytest
+from PIL import Image
+
+from experiments import _common
+from jaxcon.training.checkpoint import Checkpoints
+from jaxcon.training.state import create_state
+
+
+def draw(path: Path, seed: int, side: int = 8) -> None:
+    """A picture of noise, the same for the same seed."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def pictures(root: Path, *, number: int = 40) -> Path:
+    """Two classes, `number` pictures in all."""
+    for i in range(number):
+        draw(root / ("cat", "dog")[i % 2] / f"{i:02}.png", i)
+    return root
+
+
+def captioned(root: Path, *, number: int = 40) -> Path:
+    """A table of captions of as many pictures."""
+    words = ("red", "green", "blue", "small", "large")
+    rows = ["image,caption"]
+    for i in range(number):
+        draw(root / f"{i:02}.png", i)
+        rows.append(f"{i:02}.png,a {words[i % 5]} thing number {i}")
+    (root / "captions.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def begin(main: Any, flags: list[str]) -> dict[str, Any]:
+    """Runs a command up to where it would train; returns what it would train with."""
+    given: dict[str, Any] = {}
+
+    def stop(workdir: Any, *_: Any, **settings: Any) -> _common.Run:
+        given.update(settings, workdir=workdir)
+        return _common.Run({}, {}, finished=False)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_common, "pretrain", stop)
+        main([*flags, "--accelerator=cpu", "--num-devices=1"])
+    return given
+
+
+def train(given: dict[str, Any], step: int = 7) -> Any:
+    """A checkpoint of the run that was begun, of random weights of another seed; returns those."""
+    variables = jax.device_get(_common.jit_once(given["init"])(jax.random.key(5)))
+    state = create_state(variables, optax.sgd(0.1), apply_fn=given["apply_fn"])
+    with Checkpoints(given["workdir"].checkpoints) as checkpoints:
+        checkpoints.save(step, state)
+    return variables
+
+
+def content(folder: Path) -> dict[str, str]:
+    """A digest of every file of a folder, by path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}

@@ -1,0 +1,311 @@
+"""How a run ends: what a user can mend is one line and exit code 2, a bug is a traceback."""
+
+import errno
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import pytest
+
+from experiments import _common, _results, simclr
+from jaxcon.data import sources
+from jaxcon.data.batching import batch_indices
+from jaxcon.data.sources import load
+from jaxcon.training import checkpoint
+from jaxcon.training.checkpoint import Checkpoints
+from jaxcon.training.loop import read_metrics
+from jaxcon.training.workdir import open_workdir
+from tests.experiments.commands import ended, refused
+from tests.experiments.folders import begin, draw, pictures
+
+SHORT = ["--encoder=mlp", "--epochs=4", "--batch-size=8", "--checkpoint-every=5"]  # 12 steps
+HERE = ["--accelerator=cpu", "--num-devices=1"]
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """Pictures that are read one by one while training, as many that do not fit into memory are."""
+    defaults = {"data_dir": None, "image_size": None, "memory_limit": 0}
+    monkeypatch.setattr(sources.load, "__kwdefaults__", defaults)
+    monkeypatch.chdir(tmp_path)
+    return pictures(tmp_path / "pets")
+
+
+@pytest.fixture
+def flags(data, tmp_path):
+    return [f"--dataset=folder:{data}", f"--workdir={tmp_path / 'run'}", *SHORT, *HERE]
+
+
+def truncate(path):
+    """Half of a picture: its header is whole, so that nothing is noticed before it is decoded."""
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    return whole
+
+
+@pytest.mark.slow
+def test_an_image_that_breaks_in_training(flags, data, tmp_path, capsys, monkeypatch):
+    """The state reached is saved; with the image repaired, the run ends as one without a break."""
+    monkeypatch.setattr(_results, "conclude", lambda *_, **__: None)
+    simclr.main([*flags, f"--workdir={tmp_path / 'whole'}"])
+    # An image that the first epoch leaves out: 24 of 28 make three batches.
+    used = [set(batch_indices(28, seed=0, batch_size=8, step=step).tolist()) for step in range(12)]
+    late = next(i for i in range(28) if not any(i in batch for batch in used[:3]))
+    reached = next(step for step in range(12) if late in used[step])
+    name = load(f"folder:{data}").train.names[late]
+    content = truncate(data / name)
+    said = ended(simclr.main, flags, capsys)
+    assert f"cannot read the image {data / name}" in said
+    assert f"the state after step {reached} is saved, and the same command goes on" in said
+    assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == reached
+    assert name in ended(simclr.main, flags, capsys)  # it is broken still
+    (data / name).write_bytes(content)
+    simclr.main(flags)
+    assert f"resumed at step {reached} of 12" in capsys.readouterr().out
+    ends = [
+        checkpoint.state_hash(checkpoint.load_variables(tmp_path / n)) for n in ("run", "whole")
+    ]
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.slow
+def test_an_image_that_breaks_before_the_evaluation(flags, data, tmp_path, capsys, monkeypatch):
+    """It may be another image that takes its place: the tests of its name are gone either way."""
+    name = load(f"folder:{data}").test.names[0]
+    concluded = _results.conclude
+
+    def conclude(*arguments, **settings):
+        truncate(data / name)
+        concluded(*arguments, **settings)
+
+    monkeypatch.setattr(_results, "conclude", conclude)
+    said = ended(simclr.main, flags, capsys)
+    assert f"cannot read the image {data / name}" in said
+    assert "the state after step 12 is saved" in said
+    draw(data / name, 1000)
+    monkeypatch.setattr(_results, "conclude", lambda *_, **__: _common.say("concluded"))
+    simclr.main(flags)
+    assert "concluded" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "a/loss.png"),
+            "a/loss.png: No space left",
+        ),
+        (
+            OSError(errno.EDQUOT, "Disk quota exceeded"),
+            "run: Disk quota exceeded; the same command",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), "x: Permission denied"),
+        (FloatingPointError("try a smaller --learning-rate"), "smaller --learning-rate"),
+        (
+            jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GiB"),
+            "out of memory; choose a smaller",
+        ),
+    ],
+)
+def test_what_the_machine_lacks_is_one_line(flags, capsys, monkeypatch, error, said):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(_common, "pretrain", fail)
+    assert said in refused(simclr.main, flags, capsys)
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), ValueError("shapes"), OSError(errno.ENOENT, "x")])
+def test_a_bug_keeps_its_traceback(flags, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(_common, "pretrain", fail)
+    with pytest.raises(type(error)):
+        simclr.main(flags)
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_is_told_with_what_is_kept(flags, tmp_path, capsys, monkeypatch):
+    usage, calls = shutil.disk_usage, []
+
+    def fuller(path):
+        calls.append(path)
+        free = 2**40 if len(calls) < 5 else 2**20  # at the start, and for checkpoints 0 and 5
+        return usage(path)._replace(free=free)
+
+    monkeypatch.setattr(shutil, "disk_usage", fuller)
+    said = ended(simclr.main, flags, capsys)
+    assert (
+        "1 MiB free, checkpoint 10 needs 9; the state after step 5 is saved, and the same" in said
+    )
+
+
+def test_the_room_for_the_checkpoints_is_checked_first(flags, tmp_path, capsys, monkeypatch):
+    usage = shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda p: usage(p)._replace(free=90 * 2**20))
+    said = refused(simclr.main, flags, capsys)
+    # adamw: parameters and two moments, 4 bytes each, in four checkpoints; and 64 MiB.
+    widths = [8 * 8 * 3, 512, 512, 512, 256, 128]
+    kernels = sum(a * b for a, b in itertools.pairwise(widths))
+    assert f"90 MiB free, a run needs at least {64 + 4 * 3 * 4 * kernels / 2**20:.0f}" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_orbax_is_told_from_others_when_the_disk_is_full(tmp_path):
+    """The background thread's error, as tensorstore words it."""
+    message = "RESOURCE_EXHAUSTED: Failed writing: No space left on device [os_error_code='28']"
+    with Checkpoints(tmp_path / "c") as checkpoints:
+
+        def fail():
+            raise ValueError(message)
+
+        checkpoints._manager.wait_until_finished = fail
+        with pytest.raises(checkpoint.DiskFullError, match="became full while a checkpoint"):
+            checkpoints.wait()
+        message = "another"
+        with pytest.raises(ValueError, match="another"):
+            checkpoints.wait()
+        del checkpoints._manager.wait_until_finished
+
+
+def test_a_finished_run_on_a_disk_that_takes_nothing(flags, tmp_path, capsys, monkeypatch):
+    begin(simclr.main, flags)
+    (tmp_path / "run" / "checkpoints" / "1").mkdir(parents=True)
+    (tmp_path / "run" / "results.json").write_text('{"scores": {}}')
+    (tmp_path / "run" / "report.html").touch()
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    simclr.main(flags)
+    assert "this run is finished" in capsys.readouterr().out
+    assert "Read-only file system" in refused(simclr.main, [*flags, "--workdir=new"], capsys)
+
+
+HOLD = """
+import sys, time
+from jaxcon.training.workdir import open_workdir
+held = open_workdir(sys.argv[1], {})
+print(held.resumed, flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_second_of_two_runs_in_a_folder_is_refused(tmp_path):
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert first.stdout.readline() == "False\n"
+        with pytest.raises(ValueError, match="another process trains in this folder just now"):
+            open_workdir(tmp_path / "run", {})
+    finally:
+        first.kill()
+        first.wait()
+    mine = open_workdir(tmp_path / "run", {})  # the lock went with its process
+    assert mine.resumed
+    assert open_workdir(tmp_path / "run", {}).lock is mine.lock  # and one process has one
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert "another process trains" in done.stderr
+    del mine
+    monkey = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert monkey.stdout.readline() == "True\n"
+    monkey.kill()
+    monkey.wait()
+
+
+def command(*flags, **environ):
+    kept = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", *environ)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments.simclr", *flags],
+        env=kept | {k: v for k, v in environ.items() if v is not None},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        (
+            {"JAX_PLATFORMS": "typo"},
+            "error: JAX_PLATFORMS=typo is set, and jax finds that nowhere here",
+        ),
+        ({"JAX_ENABLE_X64": "maybe"}, "error: JAX_ENABLE_X64=maybe is set: invalid truth value"),
+        ({"SLURM_STEP_NUM_TASKS": "a"}, "error: SLURM_STEP_NUM_TASKS=a is set: expected a whole"),
+    ],
+)
+def test_a_wrong_variable_is_named(tmp_path, environ, said):
+    process = command(f"--workdir={tmp_path / 'run'}", **environ)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (2, "")
+    assert err.startswith(said)
+    assert err.count("\n") == 1
+
+
+def test_no_home_and_no_account(monkeypatch, capsys, tmp_path):
+    """As of a container's user: no HOME, and nothing in the list of accounts."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    monkeypatch.chdir(tmp_path)
+    assert "set HOME or XDG_CACHE_HOME" in refused(simclr.main, HERE, capsys)
+    for flag in ("--workdir=~/run", "--start-from=~/run", "--dataset=folder:~/pets"):
+        assert "home" in refused(simclr.main, [*HERE, "--data-dir=data", flag], capsys)
+
+
+@pytest.mark.slow
+def test_a_console_of_ascii(tmp_path):
+    data = pictures(tmp_path / "pets")
+    flags = [f"--dataset=folder:{data}", f"--workdir={tmp_path / 'run'}", *SHORT]
+    process = command(*flags, PYTHONIOENCODING="ascii", MPLBACKEND="nonsense")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert " +- " in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [0.3, 1.5, "compile", "train", "evaluate"])
+def test_ctrl_c_is_one_line(tmp_path, moment):
+    flags = [f"--workdir={tmp_path / 'run'}", "--epochs=100"]
+    if moment == "evaluate":
+        flags[1] = "--epochs=1"
+    process = command(*flags)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    if moment == "compile":
+        wait_until(process, metrics.exists)
+        time.sleep(0.5)
+    elif moment == "train":
+        wait_until(process, lambda: len(read_metrics(metrics)) >= 3)
+    elif moment == "evaluate":
+        assert process.stdout.readline() == "evaluating frozen features\n"
+    else:
+        time.sleep(moment)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert "Traceback" not in err
+    last = err.splitlines()[-1] if process.returncode else out.splitlines()[-1]
+    if moment == "train":
+        assert process.returncode == 0
+        assert last.startswith("stopped after step ")
+    else:
+        assert process.returncode == -signal.SIGINT
+        assert (
+            last
+            == "stopped by Ctrl-C; the same command goes on, from the last checkpoint if there is one"
+        )
+
+
+def wait_until(process, true):
+    deadline = time.monotonic() + 120
+    while not true():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
