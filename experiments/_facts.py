@@ -132,7 +132,7 @@ def _time(times: Path, batch_size: int) -> str:
     taken = duration(sum(session.seconds for session in sessions))
     several = f" in {len(sessions)} sessions" if len(sessions) > 1 else ""
     rate = steps_per_second(sessions)
-    speed = f", {rate * batch_size:,.0f} images a second" if rate else ""
+    speed = f", {rate * batch_size:,.0f} images/s" if rate else ""
     compiled = duration(sessions[-1].first)
     return f"{taken} of training{several}{speed} (compiling and the first step: {compiled})"
 

@@ -58,7 +58,7 @@ class Recipe(NamedTuple):
 
 # What is usual for CIFAR-10; SimCLR's own search (appendix B.9) spans these rates around 1.0.
 PHOTOS = Recipe(simclr_transform, "resnet18", 512, 200, 10, "lars")
-# Ten minutes for 2,000 images of 64 pixels on 2 CPU cores.
+# For 2,000 images of 64 pixels 10 minutes of CPU time, with evaluation.
 FEW_PHOTOS = Recipe(simclr_transform, "patch_convnet", 128, 60, 4, "adamw")
 # Chosen on the validation images.
 DIGITS = Recipe(digits_transform, "mlp", 256, 400, 40, "adamw", learning_rate=1e-2)

@@ -72,7 +72,7 @@ def conclude(
     judged = verdict(
         images.z[checked], texts.z[checked], used, of="test pairs", total=len(test.captions)
     )
-    judged.append(f"The loss of the check is that of cosines at temperature {used:.2g}.")
+    judged[0] += f" (The loss is clip_loss of these pairs at temperature {used:.2g}.)"
     deviations, sentences = [], []
     if objective.log_std is not None:
         deviations, sentences = _deviations(workdir.figures, encode, run.after, dataset.test)
@@ -170,6 +170,7 @@ def _inputs(split: PairSplit, views: _examples.Views) -> report.Gallery:
         strips,
         f"What is learned from: {len(rows)} training images, each once more as the encoder sees it "
         "in a step, and captions of theirs.",
+        columns=2,
     )
 
 
@@ -225,6 +226,7 @@ def _captions(
     return report.Gallery(
         strips,
         f"Test images, and the {_CAPTIONS} captions that each finds first; its own has a ✓.",
+        columns=2,
     )
 
 

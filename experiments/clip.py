@@ -10,6 +10,9 @@ By default, seeds 0 and 1, 5.0 and 5.6 minutes on 2 CPU cores: among 1,000 test 
 and 0.81 from image to text, 0.81 and 0.78 from text to image, recall@10 1.00 both ways; zero-shot shape
 0.91 and 0.76, colour 1.00 and 0.99, size 0.98 and 0.95, position 1.00 on test images of one object.
 
+The third on 1,911 emoji of 64 x 64 pixels with their names as captions: recall@1 0.10 both ways among
+382 test pairs, by chance 0.003 (seed 0).
+
 Reference: Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
 """
 

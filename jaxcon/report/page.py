@@ -100,14 +100,16 @@ figure { margin: 2rem 0 0; }
 figure > img { display: block; width: 100%; height: auto; }
 figcaption { color: #4b5563; font-size: .92rem; margin-top: .4rem; max-width: 46rem; }
 .gallery { margin: 0; }
-.gallery th, .gallery td { border: 0; padding: .3rem .3rem .3rem 0; text-align: left;
+.gallery th, .gallery td { border: 0; padding: .3rem .2rem .3rem 0; text-align: left;
   vertical-align: top; white-space: normal; font-size: .85rem; line-height: 1.3; }
 .gallery th { font-weight: 400; color: #1f2937; max-width: 20rem; padding-right: .8rem; }
 .gallery td { color: #4b5563; }
-.gallery .after { padding-left: .6rem; }
+.gallery td:not(.after) { min-width: 4.6rem; }
+.gallery th, .gallery .after { vertical-align: middle; }
+.gallery .after { padding-left: .6rem; max-width: 26rem; }
 .gallery img { display: block; margin: 3px; }
-.gallery span { display: block; max-width: 4.4rem; font-size: .78rem;
-  margin: .2rem 3px 0; overflow-wrap: anywhere; }
+.gallery span { display: block; max-width: 4.4rem; font-size: .75rem;
+  margin-top: .2rem; overflow-wrap: break-word; }
 .gallery p { margin: 0 0 .2rem; color: #1f2937; overflow-wrap: anywhere; }
 .gallery .framed { outline: 3px solid #16a34a; }
 .gallery .coarse { image-rendering: pixelated; }

@@ -136,7 +136,7 @@ def test_a_run_leaves_everything_in_its_folder(workdir):
     assert "<h1>Barlow Twins on pictures0</h1>" in page
     assert "Correlations of the 16 features between two views of 16 test images" in page
     assert page.count("<figure><img") == 3
-    assert page.count('class="gallery"') == 3  # inputs, and neighbours in two columns
+    assert page.count('class="columns"') == 2  # inputs and neighbours
     config = json.loads((workdir / "config.json").read_text())
     assert config["off_diagonal_weight"] == 0.005
     assert config["variance"] is None

@@ -198,7 +198,7 @@ def test_a_run_leaves_everything_in_its_folder(run):
     page = (workdir / "report.html").read_text()
     assert "<h1>Gaussian CLIP on scenes</h1>" in page
     assert page.count("<figure><img") == 3
-    assert page.count('class="gallery"') == 3
+    assert page.count('class="columns"') == 3
     assert "<td>zero-shot colour</td>" in page
 
 

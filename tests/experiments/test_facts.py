@@ -59,8 +59,7 @@ def test_time_is_that_of_all_sessions(tmp_path, monkeypatch):
         clock.save()
     # 60 and 100 s, of which the first steps took 10 and 30; 20 steps of 128 in the other 120
     assert _facts.facts(setup(), tmp_path / "times.json")["Time"] == (
-        "2 min 40 s of training in 2 sessions, 21 images a second (compiling and the first step: "
-        "30.0 s)"
+        "2 min 40 s of training in 2 sessions, 21 images/s (compiling and the first step: 30.0 s)"
     )
     assert _facts.facts(setup(), NOWHERE)["Time"] == "not recorded"
 

@@ -87,7 +87,7 @@ def test_the_page_tells_sizes_time_device_versions_and_the_warm_up(workdir):
     learned = sum(leaf.size for leaf in jax.tree.leaves(load_variables(workdir)["params"]))
     assert facts["Network"] == f"mlp with a projection head, {learned:,} parameters"
     assert "the learning rate rises over 2 steps" in facts["Training"]  # 0.2 epochs of 9
-    assert re.search(r"^[\d.]+ s of training, [\d,]+ images a second", facts["Time"])
+    assert re.search(r"^[\d.]+ s of training, [\d,]+ images/s", facts["Time"])
     assert facts["Device"].startswith("1 CPU device")
     for name in ("jaxcon 0", "jax 0", "Python 3"):
         assert name in facts["Software"]
