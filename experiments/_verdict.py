@@ -29,7 +29,7 @@ def verdict(
     Args:
         z1: embeddings of held-out pairs, `[n, dim]`.
         z2: the others of the pairs.
-        temperature: of the loss; of the verdict only the loss depends on it.
+        temperature: of the loss; what counts as a narrow cone depends on it.
         of: what the pairs are, in the plural.
         total: how many of them there are, of which n were drawn.
         scores: shares of test images classified correctly, by features and evaluation.
