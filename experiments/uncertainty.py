@@ -133,9 +133,7 @@ a cosine. An update that is not finite is refused; a run with 50 of them in a ro
   norm over the median of the {window} before.
 - **Joint space**: recall@1, 5, 10 among 1,000 test images and their captions of grade 4, both ways
   (equal captions count as hits), and zero-shot accuracy for shape, colour, size and position of single
-  objects (of the three phrasings of a prompt the scores were averaged; `experiments.clip` has since
-  taken to averaging their embeddings, as CLIP does). A run whose embeddings are not finite scores
-  chance.
+  objects. A run whose embeddings are not finite scores chance.
 - **Deviations**: Spearman's correlation of a test caption's log deviation with its grade (also
   without grade 1, whose few sentences are easily learned by heart), of an image's with the number of
   its objects, and with visibility, the size of a single object.
@@ -176,7 +174,9 @@ LIMITS = """\
 - The test images are not, as the protocol has it, unseen: they are those on which the prompts of
   zero-shot classification were once chosen and the network of `experiments.clip` was tried, but for
   two colours that changed since. That flatters the scores of all losses alike, not one of them
-  against another."""
+  against another.
+- Zero-shot accuracy averages the scores of a prompt's three phrasings. Since the runs,
+  `experiments.clip` averages their embeddings, as CLIP does; these runs were not repeated for it."""
 
 
 @dataclasses.dataclass(frozen=True)
