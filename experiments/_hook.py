@@ -141,7 +141,8 @@ def _listen() -> None:
                 continue
             if signal.getsignal(signal.SIGINT) is signal.default_int_handler or handled:
                 time.sleep(_PATIENCE)
-                _tell(_STOPPED)
+                # The loop has not been left: its bar may stand in the last line.
+                _tell(f"\n{_STOPPED}" if "tqdm" in sys.modules else _STOPPED)
                 os._exit(130)
             handled += 1
 
