@@ -254,7 +254,8 @@ def pretrain(
         say(
             f"stopped after step {int(result.state.step)} of {plan.steps}; the same command goes on"
         )
-    after = jax.device_get(result.state.variables(average=True))
+    averaged = result.state.ema is not None
+    after = jax.device_get(result.state.variables(average=averaged))
     return Run(variables, after, result.finished)
 
 

@@ -78,7 +78,8 @@ class ResNet(nn.Module):
     """A residual network of four stages; mean over the last map.
 
     Images up to 64 pixels get the CIFAR stem (one 3x3 convolution), larger ones ImageNet's
-    (7x7 with stride 2, then max-pool).
+    (7x7 with stride 2, then max-pool). Padding, strides and their places (a bottleneck's on its 3x3
+    convolution) are torchvision's, so that its weights give its features.
 
     Example:
         >>> from functools import partial
@@ -123,7 +124,7 @@ class ResNet(nn.Module):
         x = conv(self.width, 3 if small else 7, 1 if small else 2)(images)
         x = nn.relu(norm()(x, train=train))
         if not small:
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=[(1, 1), (1, 1)])  # pyright: ignore
         for stage, blocks in enumerate(self.stages):
             for i in range(blocks):
                 stride = 2 if stage and i == 0 else 1
@@ -173,6 +174,7 @@ def _layers(module: Any) -> tuple[Callable[..., nn.Conv], Callable[..., BatchNor
             features,
             (size, size),
             strides=stride,
+            padding=size // 2,  # on both sides, as PyTorch; "SAME" at stride 2 pads the end alone
             use_bias=False,
             dtype=module.dtype,
             kernel_init=he_normal,

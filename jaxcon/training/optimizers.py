@@ -13,6 +13,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxcon.training._shared import at_least_float32, check_count, check_number
+from jaxcon.training.decay import decay_mask, names_of
+
 
 def warmup_cosine(peak: float, *, warmup_steps: int, total_steps: int) -> optax.Schedule:
     """Return a learning rate that rises linearly, then falls to 0 along half a cosine.
@@ -32,32 +35,19 @@ def warmup_cosine(peak: float, *, warmup_steps: int, total_steps: int) -> optax.
         A function from the step to the learning rate.
 
     Raises:
-        ValueError: the warm-up leaves no step to train.
+        ValueError: the warm-up leaves no step to train, or a number out of its range.
     """
+    check_number("peak", peak, low=0, open_low=True)
+    check_count("total_steps", total_steps)
     if not 0 <= warmup_steps < total_steps:
         raise ValueError(
             f"warmup_steps: expected 0 to {total_steps - 1} in a run of {total_steps} steps, "
             f"got {warmup_steps}; warm up for less or train for longer"
         )
+    check_count("warmup_steps", warmup_steps, low=0)
     return optax.warmup_cosine_decay_schedule(
         peak / (warmup_steps + 1), peak, warmup_steps, total_steps
     )
-
-
-def decay_mask(params: Any) -> Any:
-    """Return True for what weight decay shrinks: kernels, not biases, scales or scalars.
-
-    >>> import jax.numpy as jnp
-    >>> decay_mask({"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2), "temperature": jnp.ones(())})
-    {'bias': False, 'kernel': True, 'temperature': False}
-
-    Args:
-        params: tree of arrays.
-
-    Returns:
-        Tree of bool: True where the leaf has two axes or more.
-    """
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
 def keep_between(
@@ -92,7 +82,7 @@ def keep_between(
     inner = optax.with_extra_args_support(optimizer)
 
     def bounded(path: Any, update: jax.Array, param: jax.Array) -> jax.Array:
-        names = "/" + "/".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path)
+        names = "/" + "/".join(names_of(path))
         for name, (low, high) in bounds.items():
             if names.endswith(f"/{name}"):
                 return _within(update, param, low, high)
@@ -119,20 +109,26 @@ def _within(update: jax.Array, param: jax.Array, low: float, high: float) -> jax
 def adamw(
     schedule: optax.Schedule, *, weight_decay: float = 1e-4, clip_norm: float | None = None
 ) -> optax.GradientTransformation:
-    """Return AdamW (Loshchilov and Hutter, 2019) with decay on kernels alone.
+    """Return AdamW (Loshchilov and Hutter, 2019) with decay where `decay_mask` says.
 
     >>> import jax.numpy as jnp
-    >>> adamw(optax.constant_schedule(1e-3)).init({"kernel": jnp.ones((2, 2))}) is not None
-    True
+    >>> params, optimizer = {"kernel": jnp.ones((2, 2))}, adamw(optax.constant_schedule(1e-3))
+    >>> updates, _ = optimizer.update(params, optimizer.init(params), params)
+    >>> round(float(updates["kernel"][0, 0]), 6)  # a first step is the rate, whatever the gradient
+    -0.001
 
     Args:
         schedule: learning rate by step.
         weight_decay: 0 or more.
-        clip_norm: longest gradient; None clips nothing.
+        clip_norm: longest gradient, positive; None clips nothing.
 
     Returns:
-        The optimizer.
+        The optimizer; its sums are float32 at least, whatever the dtype of the parameters.
+
+    Raises:
+        ValueError: a number out of its range.
     """
+    check_number("weight_decay", weight_decay, low=0)
     update = optax.adamw(schedule, weight_decay=weight_decay, mask=decay_mask)
     return _clipped(update, clip_norm)
 
@@ -143,17 +139,23 @@ def lars(
     """Return LARS (You et al., 2017), SimCLR's optimizer: biases and norms are not rescaled.
 
     >>> import jax.numpy as jnp
-    >>> lars(optax.constant_schedule(1.0)).init({"kernel": jnp.ones((2, 2))}) is not None
-    True
+    >>> params, optimizer = {"kernel": jnp.ones((2, 2))}, lars(optax.constant_schedule(1.0))
+    >>> updates, _ = optimizer.update(params, optimizer.init(params), params)
+    >>> round(float(updates["kernel"][0, 0]), 6)  # a thousandth of the parameter's length
+    -0.001
 
     Args:
         schedule: learning rate by step; published values are 0.3 * batch / 256 and alike.
         weight_decay: 0 or more.
-        clip_norm: longest gradient; None clips nothing.
+        clip_norm: longest gradient, positive; None clips nothing.
 
     Returns:
-        The optimizer.
+        The optimizer; its sums are float32 at least, whatever the dtype of the parameters.
+
+    Raises:
+        ValueError: a number out of its range.
     """
+    check_number("weight_decay", weight_decay, low=0)
     update = optax.lars(
         schedule,
         weight_decay=weight_decay,
@@ -167,20 +169,26 @@ def lars(
 def sgd(
     schedule: optax.Schedule, *, weight_decay: float = 5e-4, clip_norm: float | None = None
 ) -> optax.GradientTransformation:
-    """Return SGD with Nesterov momentum 0.9 and L2 decay on kernels alone.
+    """Return SGD with Nesterov momentum 0.9 and L2 decay where `decay_mask` says.
 
     >>> import jax.numpy as jnp
-    >>> sgd(optax.constant_schedule(0.1)).init({"kernel": jnp.ones((2, 2))}) is not None
-    True
+    >>> params, optimizer = {"bias": jnp.ones(2)}, sgd(optax.constant_schedule(0.1))
+    >>> updates, _ = optimizer.update(params, optimizer.init(params), params)
+    >>> round(float(updates["bias"][0]), 6)  # 0.1 (1 + 0.9)
+    -0.19
 
     Args:
         schedule: learning rate by step.
         weight_decay: 0 or more.
-        clip_norm: longest gradient; None clips nothing.
+        clip_norm: longest gradient, positive; None clips nothing.
 
     Returns:
-        The optimizer.
+        The optimizer; its sums are float32 at least, whatever the dtype of the parameters.
+
+    Raises:
+        ValueError: a number out of its range.
     """
+    check_number("weight_decay", weight_decay, low=0)
     update = optax.chain(
         optax.add_decayed_weights(weight_decay, mask=decay_mask),
         optax.sgd(schedule, momentum=0.9, nesterov=True),
@@ -191,6 +199,20 @@ def sgd(
 def _clipped(
     update: optax.GradientTransformation, clip_norm: float | None
 ) -> optax.GradientTransformation:
-    return (
-        update if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), update)
+    if clip_norm is not None:
+        check_number("clip_norm", clip_norm, low=0, open_low=True)
+        update = optax.chain(optax.clip_by_global_norm(clip_norm), update)
+    return _in_float32(update)
+
+
+def _in_float32(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """The optimizer, reading bfloat16 as float32: a mean of squares at 0.999 would not move in it."""
+    inner = optax.with_extra_args_support(optimizer)
+
+    def update_fn(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        params = None if params is None else at_least_float32(params)
+        return inner.update(at_least_float32(updates), state, params, **extra)
+
+    return optax.GradientTransformationExtraArgs(
+        lambda params: inner.init(at_least_float32(params)), update_fn
     )

@@ -12,11 +12,14 @@ import optax
 from flax import struct
 from flax.training import train_state
 
+from jaxcon.training._shared import at_least_float32
+
 
 class TrainState(train_state.TrainState):
     """Flax's state with batch statistics, a moving average and a count of refused updates.
 
-    `variables()` is what `apply_fn` takes; `variables(average=True)` is its moving average.
+    `variables()` is what `apply_fn` takes; `variables(average=True)` is its moving average, which is
+    kept in float32 at least and handed out in the dtypes of the variables.
     """
 
     batch_stats: Any = struct.field(default_factory=dict)
@@ -24,10 +27,20 @@ class TrainState(train_state.TrainState):
     skipped: jax.Array = struct.field(default_factory=lambda: jnp.zeros((), jnp.int32))
 
     def variables(self, *, average: bool = False) -> dict[str, Any]:
-        """Return `{"params", "batch_stats"}`, averaged where asked for and kept."""
-        if average and self.ema is not None:
-            return self.ema
-        return {"params": self.params, "batch_stats": self.batch_stats}
+        """Return `{"params", "batch_stats"}`, or the moving average of them.
+
+        Raises:
+            ValueError: `average` of a state that keeps none.
+        """
+        variables = {"params": self.params, "batch_stats": self.batch_stats}
+        if not average:
+            return variables
+        if self.ema is None:
+            raise ValueError(
+                "the state keeps no moving average: ask for variables(), or keep one with "
+                "create_state(..., average=True)"
+            )
+        return jax.tree.map(lambda mean, now: mean.astype(now.dtype), self.ema, variables)
 
 
 def create_state(
@@ -55,6 +68,7 @@ def create_state(
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     # The average starts as a copy: the step donates its state, and a buffer is donated only once.
     ema = jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats})
+    ema = at_least_float32(ema)
     return TrainState.create(
         apply_fn=apply_fn,
         params=params,

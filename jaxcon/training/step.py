@@ -17,6 +17,7 @@ of them.
 (1.0, 1)
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,6 +29,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from jaxcon import collectives
+from jaxcon.training._shared import check_number, is_inexact
 from jaxcon.training.devices import BATCH_AXIS
 from jaxcon.training.state import TrainState
 
@@ -45,19 +47,27 @@ def make_train_step(
 
     `loss_fn` gets `fold_in(key, state.step)`, and must return a loss, statistics and metrics that
     are equal on all devices of the axis (`collectives.mean`). An update whose loss or gradient is
-    not finite is refused: parameters, statistics and optimizer stay as they were, `state.skipped`
-    counts it, and the step number moves on, so that the next batch is another one.
+    not finite, or that would make a parameter, a statistic or a sum of the optimizer so, is refused:
+    these stay as they were and `state.skipped` counts it. The step number moves on, so that the next
+    batch is another one, and the learning rate's schedule with it, so that it ends where it should.
 
     Args:
         loss_fn: `(params, batch_stats, batch, key) -> (loss, (batch_stats, metrics))`.
-        ema_decay: of the moving average, between 0 and 1; needs a state that keeps one.
+        ema_decay: of the moving average, in [0, 1); with a state that keeps one, and only with such.
         axis_name: mapped axis that the gradients are averaged over; None for no axis.
 
     Returns:
         The step. Its metrics are those of `loss_fn`, `loss`, `gradient_norm` and `skipped`.
+
+    Raises:
+        ValueError: a decay out of its range; from the step, a state that keeps an average where there
+            is no decay, or the other way round.
     """
+    if ema_decay is not None:
+        check_number("ema_decay", ema_decay, low=0, high=1)
 
     def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+        _check_average(state, ema_decay)
         chex.assert_equal_shape_prefix(jax.tree.leaves(dict(batch)), 1)
         key = jax.random.fold_in(key, state.step)
 
@@ -71,7 +81,7 @@ def make_train_step(
         updated = state.apply_gradients(grads=gradients, batch_stats=batch_stats)
         updated = updated.replace(ema=_average(updated, ema_decay))
         chex.assert_trees_all_equal_shapes_and_dtypes(updated, state)
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & _stays_finite(updated, state)
         state = _accept(finite, updated, state)
 
         return state, {**metrics, "loss": loss, "gradient_norm": norm, "skipped": state.skipped}
@@ -97,13 +107,64 @@ def shard_step(step: Step, mesh: Mesh, *, axis_name: str = BATCH_AXIS) -> Step:
     return jax.jit(jax.shard_map(step, mesh=mesh, in_specs=specs, out_specs=P()), donate_argnums=0)
 
 
+def _check_average(state: TrainState, decay: float | None) -> None:
+    if state.ema is not None and decay is None:
+        raise ValueError(
+            "the state keeps a moving average, and the step would leave it where it started: pass "
+            "make_train_step(..., ema_decay=0.999), or create_state(..., average=False)"
+        )
+    if state.ema is None and decay is not None:
+        raise ValueError(
+            f"ema_decay is {decay}, and the state keeps no moving average: pass "
+            "create_state(..., average=True), or make_train_step(..., ema_decay=None)"
+        )
+
+
 def _average(state: TrainState, decay: float | None) -> Any:
-    if decay is None or state.ema is None:
+    """The average with one more part of the variables; what is no real number is taken as it is."""
+    if decay is None:
         return state.ema
-    return optax.incremental_update(state.variables(), state.ema, 1.0 - decay)
+
+    def average(old: jax.Array, new: jax.Array) -> jax.Array:
+        return decay * old + (1.0 - decay) * new.astype(old.dtype) if is_inexact(old) else new
+
+    return jax.tree.map(average, state.ema, state.variables())
+
+
+def _stays_finite(updated: TrainState, state: TrainState) -> jax.Array:
+    """Whether what was finite is so still; an optimizer may keep an infinity of its own."""
+
+    def stays(new: jax.Array, old: jax.Array) -> jax.Array:
+        return jnp.all(jnp.isfinite(new) | ~jnp.isfinite(old))
+
+    def changed(state: TrainState) -> list[Any]:
+        leaves = jax.tree.leaves((state.params, state.batch_stats, state.opt_state))
+        return [leaf for leaf in leaves if is_inexact(leaf)]
+
+    flags = map(stays, changed(updated), changed(state))
+    return functools.reduce(jnp.logical_and, flags, jnp.array(True))
 
 
 def _accept(finite: jax.Array, updated: TrainState, state: TrainState) -> TrainState:
     """Select the whole state: guarding parameters alone would let NaN into the statistics."""
-    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
-    return kept.replace(step=updated.step, skipped=state.skipped + jnp.where(finite, 0, 1))
+    choose = functools.partial(jax.tree.map, functools.partial(jnp.where, finite))
+    kept = choose(updated, state)
+    return kept.replace(
+        step=updated.step,
+        skipped=state.skipped + jnp.where(finite, 0, 1),
+        opt_state=_moved_on(choose, updated.opt_state, state.opt_state),
+    )
+
+
+def _moved_on(choose: Any, updated: Any, old: Any) -> Any:
+    """An optimizer's state after `choose`, but with schedules that count refused updates too."""
+
+    def schedules(state: Any) -> bool:
+        return isinstance(state, optax.ScaleByScheduleState | optax.InjectStatefulHyperparamsState)
+
+    def part(new: Any, old: Any) -> Any:
+        if isinstance(new, optax.InjectStatefulHyperparamsState):
+            return new._replace(inner_state=_moved_on(choose, new.inner_state, old.inner_state))
+        return new if schedules(new) else choose(new, old)
+
+    return jax.tree.map(part, updated, old, is_leaf=schedules)

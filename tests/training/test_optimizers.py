@@ -125,3 +125,53 @@ def test_bounds_in_the_wrong_order_are_refused():
         ValueError, match=r"bounds of scale: expected lowest <= highest, got 2 and 1"
     ):
         keep_between(optax.sgd(0.1), {"scale": (2, 1)})
+
+
+@pytest.mark.parametrize("build", [adamw, lars, sgd])
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"clip_norm": -1}, "clip_norm: expected a finite number above 0, got -1"),
+        ({"clip_norm": 0.0}, r"clip_norm: expected a finite number above 0, got 0\.0"),
+        ({"clip_norm": math.nan}, "clip_norm: expected a finite number above 0, got nan"),
+        ({"weight_decay": -1e-4}, "weight_decay: expected a finite number of at least 0, got -0"),
+        (
+            {"weight_decay": math.inf},
+            "weight_decay: expected a finite number of at least 0, got inf",
+        ),
+    ],
+)
+def test_numbers_out_of_their_range_are_refused(build, settings, said):
+    """A negative norm to clip at turns descent into ascent."""
+    with pytest.raises(ValueError, match=said):
+        build(optax.constant_schedule(0.1), **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"peak": -0.1}, "peak: expected a finite number above 0, got -0"),
+        ({"peak": 0}, "peak: expected a finite number above 0, got 0"),
+        ({"total_steps": 0}, "total_steps: expected a whole number of at least 1, got 0"),
+        ({"total_steps": 2.5}, "total_steps: expected a whole number"),
+        ({"warmup_steps": 1.5}, "warmup_steps: expected a whole number"),
+    ],
+)
+def test_a_schedule_of_impossible_numbers_is_refused(settings, said):
+    given = {"peak": 0.1, "warmup_steps": 1, "total_steps": 10} | settings
+    with pytest.raises(ValueError, match=said):
+        warmup_cosine(given.pop("peak"), **given)
+
+
+def test_sums_of_bfloat16_parameters_are_float32():
+    """The mean of squares goes from 0 towards 1 by thousandths; in bfloat16 it would stick at 0.25."""
+    optimizer = adamw(optax.constant_schedule(0.0), weight_decay=0.0)
+    params = {"kernel": jnp.ones((2, 2), jnp.bfloat16)}
+    state = jax.lax.fori_loop(
+        0, 3000, lambda _, s: optimizer.update(params, s, params)[1], optimizer.init(params)
+    )
+    (squares,) = optax.tree.get(state, "nu").values()
+    assert squares.dtype == jnp.float32
+    np.testing.assert_allclose(squares, 1 - 0.999**3000, rtol=1e-3)
+    updates, _ = optimizer.update(params, state, params)
+    assert optax.apply_updates(params, updates)["kernel"].dtype == jnp.bfloat16
