@@ -72,6 +72,16 @@ def test_the_gradient_of_normalize_is_the_projection(scale):
     np.testing.assert_allclose(np.float64(got) * scale, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+def test_cosines_of_a_zero_row_are_zero_to_the_last_bit(dtype):
+    x, y = np.random.default_rng(0).normal(size=(2, 12, 5)).astype(dtype)
+    x[3] = y[7] = 0
+    cosines = np.array(cosine_similarity(x, y))
+    assert not cosines[3].any()
+    assert not cosines[:, 7].any()
+    assert np.abs(np.delete(np.delete(cosines, 3, 0), 7, 1)).min() > 0
+
+
 def test_a_zero_row_has_zero_gradient():
     grad = jax.grad(lambda x: jnp.sum(l2_normalize(x) * 3.0))(jnp.zeros((2, 4)))
     np.testing.assert_array_equal(grad, 0)

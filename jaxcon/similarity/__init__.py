@@ -125,8 +125,10 @@ def cosine_similarity(x: ArrayLike, y: ArrayLike) -> Array:
     >>> print(cosine_similarity(x, y).round(4))
     [[ 1. -1.]]
     """
-    x, y = _matrices(x, y)
-    return centred_product(l2_normalize(x), l2_normalize(y), _dot)
+    u, v = (l2_normalize(z) for z in _matrices(x, y))
+    cosines = centred_product(u, v, _dot)
+    either = jnp.any(u != 0, axis=1)[:, None] & jnp.any(v != 0, axis=1)[None, :]
+    return jnp.where(either, cosines, 0)  # exactly: rows of 0 are equally near to all
 
 
 def dot_product(x: ArrayLike, y: ArrayLike) -> Array:
