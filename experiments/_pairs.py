@@ -224,7 +224,7 @@ def make_model(
 
 def shifted(key: jax.Array, image: jax.Array) -> jax.Array:
     """Return the image moved by up to a twentieth: nothing that its caption would notice."""
-    return random_affine(key, image, translation=0.05)
+    return random_affine(key, image, translation=0.05, outside="edge")
 
 
 def make_loss(model: DualEncoder, objective: Objective) -> LossFn:

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from jaxcon import augment
+from jaxcon.augment.geometry import crop_box
 
 KEY = jax.random.key(7)
 DIGITS = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 1), dtype=np.uint8)
@@ -83,6 +85,65 @@ def test_views_are_equal_bit_for_bit_on_any_number_of_devices(images, transform,
 def test_float_images_are_taken_as_they_are():
     v1, _ = views(DIGITS.astype(np.float32) / 255, lambda key, image: image)
     np.testing.assert_array_equal(v1, DIGITS.astype(np.float32) / 255)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "expected"),
+    [
+        (np.array([0, 51, 255], np.uint8), [0, 0.2, 1]),
+        (np.array([0, 13107, 65535], np.uint16), [0, 0.2, 1]),
+        (np.array([False, True]), [0, 1]),
+        (np.array([0, 0.25, 1], np.float16), [0, 0.25, 1]),
+        (np.array([0, 0.25, 1.0005]), [0, 0.25, 1.0005]),
+        (jnp.array([0, 0.25, 1], jnp.bfloat16), [0, 0.25, 1]),
+        (np.zeros((0, 3)), np.zeros((0, 3))),
+    ],
+    ids=lambda v: str(getattr(v, "dtype", "")),
+)
+def test_pixels_of_every_dtype_with_a_scale(pixels, expected):
+    for given in (augment.to_float(pixels), jax.jit(augment.to_float)(pixels)):
+        assert given.dtype == jnp.float32
+        np.testing.assert_allclose(given, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "said"),
+    [
+        (np.array([0, 255], np.int32), r"expected uint8.* got int32.*images\.astype\('uint8'\)"),
+        (np.array([0, 127], np.int8), "got int8"),
+        (np.array([0, 255], np.int64), "got int"),
+        (np.array([0, 1j]), "got complex"),
+        (np.array([0.0, 255.0]), r"floats in \[0, 1\], got 0 to 255; divide"),
+        (np.array([-2.1, 2.6], np.float32), r"got -2\.1 to 2\.6"),
+        (np.array([0.0, np.nan], np.float32), "got nan to nan"),
+        (np.array([0.0, np.inf], np.float32), "got 0 to inf"),
+    ],
+    ids=lambda v: str(getattr(v, "dtype", "")),
+)
+def test_pixels_without_a_scale_are_refused(pixels, said):
+    with pytest.raises(ValueError, match=said):
+        augment.to_float(pixels)
+    with pytest.raises(ValueError, match=said):
+        augment.two_views(KEY, pixels.reshape(1, 1, 2, 1), transform=lambda key, image: image)
+
+
+@pytest.mark.parametrize("mode", ["shard_map", "shard_map, check_vma=False", "pmap"])
+def test_devices_would_draw_the_same_without_an_index(mode):
+    def local(images):
+        return augment.two_views(KEY, images, transform=augment.digits_transform)[0]
+
+    if mode == "pmap":
+        mapped, images = jax.pmap(local, axis_name="batch", devices=jax.devices()[:2]), DIGITS
+        images = images.reshape(2, 8, 8, 8, 1)
+    else:
+        mesh = Mesh(np.array(jax.devices()[:2]), ("batch",))
+        settings = {"mesh": mesh, "in_specs": P("batch"), "out_specs": P("batch")}
+        mapped = jax.jit(jax.shard_map(local, check_vma="False" not in mode, **settings))
+        images = DIGITS
+    with pytest.raises(
+        ValueError, match=r"same views.*index=jaxcon.collectives.row_index\(8, 'batch'\)"
+    ):
+        mapped(images)
 
 
 def test_a_batch_without_channels_is_refused():
@@ -194,6 +255,55 @@ def test_crops_show_the_promised_share_of_a_ramp():
     assert crops[..., 0].max() > 0.94
 
 
+THIRDS = (3 / 4, 4 / 3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "area", "possible"),
+    [
+        ((64, 64), (0.9, 1.0), True),
+        ((64, 64), (0.9, 0.95), True),
+        ((64, 64), (0.08, 1.0), True),
+        ((48, 64), (0.08, 1.0), True),
+        ((32, 128), (0.08, 1.0), True),
+        ((128, 32), (0.3, 0.9), True),  # a third is the most that an aspect of 4 / 3 leaves
+        ((32, 128), (0.9, 1.0), False),
+    ],
+)
+def test_every_crop_is_within_its_ranges_and_within_the_image(shape, area, possible):
+    boxes = jax.jit(jax.vmap(lambda key: crop_box(key, shape, area, THIRDS)))
+    corner, size = (np.asarray(v, np.float64) for v in boxes(jax.random.split(KEY, 2000)))
+    assert (corner >= 0).all()
+    assert (corner + size <= np.array(shape) * (1 + 1e-6)).all()
+    ratio = size[:, 1] / size[:, 0]
+    assert THIRDS[0] * (1 - 1e-5) <= ratio.min() <= ratio.max() <= THIRDS[1] * (1 + 1e-5)
+    share = size.prod(axis=1) / np.prod(shape)
+    if possible:
+        assert area[0] * (1 - 1e-5) <= share.min() <= share.max() <= area[1] * (1 + 1e-5)
+    else:  # the largest crop of an admitted aspect, in the middle
+        np.testing.assert_allclose(share, 32 * 32 * THIRDS[1] / (32 * 128), rtol=1e-5)
+        np.testing.assert_allclose(corner + size / 2, [[16, 64]] * 2000, rtol=1e-5)
+
+
+def test_crops_are_distributed_as_those_drawn_again_until_they_fit():
+    """torchvision's, with as many tries as it takes: deciles of area and of aspect."""
+    shape, area = (40, 60), (0.2, 1.0)
+    boxes = jax.jit(jax.vmap(lambda key: crop_box(key, shape, area, THIRDS)))
+    _, size = (np.asarray(v) for v in boxes(jax.random.split(KEY, 20_000)))
+    rng = np.random.default_rng(0)
+    share, log_ratio = rng.uniform(*area, 200_000), rng.uniform(*np.log(THIRDS), 200_000)
+    height, width = (np.sqrt(share * 2400 * np.exp(sign * log_ratio)) for sign in (-1, 1))
+    fits = (height <= 40) & (width <= 60)
+    deciles = np.linspace(0.1, 0.9, 9)
+    for got, expected in (
+        (size.prod(axis=1) / 2400, share[fits]),
+        (np.log(size[:, 1] / size[:, 0]), log_ratio[fits]),
+    ):
+        spread = expected.std()
+        gaps = np.quantile(got, deciles) - np.quantile(expected, deciles)
+        assert np.abs(gaps).max() < 0.05 * spread
+
+
 def test_photo_operations_fire_as_often_as_they_say():
     keys = jax.random.split(KEY, 400)
     image = PHOTOS[0] / np.float32(255)
@@ -210,11 +320,51 @@ def test_gray_photos_keep_their_gray():
     assert np.abs(jittered - gray[0]).max() > 0.02
 
 
-def test_blur_keeps_the_mean_and_smooths():
-    image = np.random.default_rng(3).uniform(size=(80, 80, 3)).astype(np.float32)
-    blurred = augment.random_blur(KEY, image, sigma=(1.0, 1.0))[8:-8, 8:-8]
-    np.testing.assert_allclose(blurred.mean(), image.mean(), atol=0.02)
-    assert blurred.std() < 0.5 * image.std()
+@pytest.mark.parametrize("shape", [(80, 80), (16, 128), (128, 16), (19, 100), (65, 65), (1, 70)])
+def test_a_blur_has_the_width_that_was_drawn_on_images_of_any_shape(shape):
+    """The variance of what a point becomes, along each axis that is wide enough to hold it."""
+    image = np.zeros((*shape, 1), np.float32)
+    middle = shape[0] // 2, shape[1] // 2
+    image[middle] = 1
+    for sigma in (0.7, 2.0):
+        blurred = np.asarray(augment.random_blur(KEY, image, sigma=(sigma, sigma)), np.float64)
+        for axis, side in enumerate(shape):
+            if side > 8 * sigma + 1:
+                along = blurred[..., 0].sum(axis=1 - axis)
+                offsets = np.arange(side) - middle[axis]
+                std = np.sqrt((along * offsets**2).sum() / along.sum())
+                np.testing.assert_allclose(std, sigma, rtol=0.01)
+
+
+def test_a_blur_is_a_sum_over_the_mirrored_image():
+    image = np.random.default_rng(3).uniform(size=(20, 30, 3)).astype(np.float32)
+    blurred = augment.random_blur(KEY, image, sigma=(2.0, 2.0))
+    offsets = np.arange(-8, 9)
+    kernel = np.exp(-(offsets**2) / 8)
+    kernel /= kernel.sum()
+    mirrored = np.pad(image.astype(float), ((8, 8), (8, 8), (0, 0)), mode="reflect")
+    expected = np.zeros((20, 30, 3))
+    for i, j in np.ndindex(17, 17):
+        expected += kernel[i] * kernel[j] * mirrored[i : i + 20, j : j + 30]
+    np.testing.assert_allclose(blurred, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(66, 66), (3, 70), (1, 1)])
+def test_an_even_picture_stays_even_up_to_its_corners(shape):
+    white = np.ones((*shape, 3), np.float32)
+    blurred = augment.random_blur(KEY, white, sigma=(2.0, 2.0))
+    np.testing.assert_allclose(blurred, 1, atol=1e-6)
+    crop = augment.random_resized_crop(KEY, white, area=(0.2, 0.9))
+    np.testing.assert_allclose(crop, 1, atol=1e-5)
+
+
+def test_a_shift_with_edges_repeats_the_nearest_pixel():
+    image = np.random.default_rng(3).uniform(size=(4, 5, 2)).astype(np.float32)
+    for rows, columns in ((2, -1), (-3, 2)):
+        shift = jnp.array([rows, columns], jnp.float32)
+        moved = augment.affine_warp(image, jnp.eye(2), shift, outside="edge")
+        source = np.ix_(np.clip(np.arange(4) + rows, 0, 3), np.clip(np.arange(5) + columns, 0, 4))
+        np.testing.assert_allclose(moved, image[source], atol=1e-6)
 
 
 def test_maybe_never_at_probability_zero():

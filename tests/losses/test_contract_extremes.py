@@ -146,8 +146,8 @@ def test_aligned_pairs_at_a_low_temperature_keep_their_digits(case):
 
     What is left at 0.01 is the rounding inside the float32 product of the rows: with 128 features its
     sums are off by 4e-8 (rms; 2e-7 at most among 1,024 anchors), which 1 / temperature makes 4e-6 in a
-    logit. Rounding the rows themselves costs a tenth of it. Hence the median of a few batches, and twice
-    as much for gradients: hard negatives weigh a logit twice.
+    logit. Rounding the rows themselves costs a tenth of it. Hence the median of a few batches, and
+    twice as much for gradients: hard negatives weigh a logit twice.
     """
     for temperature in (0.1, 0.01):
         errors = []

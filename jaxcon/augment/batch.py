@@ -1,0 +1,97 @@
+"""Two views of every image of a batch, and pixels as floats."""
+
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.core import Tracer
+
+Transform = Callable[[Array, Array], Array]
+
+_SLACK = 1e-3  # by which rounding and resizing may leave [0, 1]
+
+
+def two_views(
+    key: Array, images: Array, *, transform: Transform, index: Array | None = None
+) -> tuple[Array, Array]:
+    """Two independent random views of every image.
+
+    Row ``i`` draws from ``split(fold_in(key, index[i]))``. Under ``jax.shard_map`` and ``jax.pmap``
+    each device sees its own rows as 0, 1, ...: there ``index`` has to say which of all they are.
+
+    Example:
+        >>> images = jnp.full((2, 4, 4, 1), 255, jnp.uint8)
+        >>> v1, v2 = two_views(jax.random.key(0), images, transform=lambda key, image: image)
+        >>> float(v1.min()), float(v2.max())
+        (1.0, 1.0)
+
+    Args:
+        key: a PRNG key, one a step.
+        images: ``[batch, height, width, channels]``, as :func:`to_float` takes them.
+        transform: ``(key, image) -> image`` on one float32 image ``[height, width, channels]``.
+        index: int ``[batch]``, the global position of each row; ``arange(batch)`` by default, but under
+            a mapped axis ``collectives.row_index(batch, axis_name)``.
+
+    Returns:
+        Two float32 arrays with values in [0, 1], ``[batch, ...]`` with the transform's shape.
+
+    Raises:
+        ValueError: no index where every device would draw the same; images that are not pixels.
+    """
+    chex.assert_rank(images, 4)
+    batch = images.shape[0]
+    axes = jax.sharding.get_abstract_mesh().manual_axes
+    if index is None and axes:
+        axis = next((axis for axis in axes if not axis.startswith("_")), "batch")
+        raise ValueError(
+            "two_views under shard_map or pmap: every device would draw the same views for its rows; "
+            f"pass the global rows, index=jaxcon.collectives.row_index({batch}, {axis!r})"
+        )
+    index = jnp.arange(batch) if index is None else index
+    chex.assert_shape(index, (batch,))
+    rows = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
+    keys = jax.vmap(jax.random.split, out_axes=1)(rows)  # (2, batch)
+    pixels = to_float(images)
+    views = jax.vmap(jax.vmap(transform), in_axes=(0, None))(keys, pixels)
+    views = jnp.clip(views.astype(jnp.float32), 0.0, 1.0)
+    return views[0], views[1]
+
+
+def to_float(images: Array) -> Array:
+    """Pixels as float32 in [0, 1].
+
+    uint8 is divided by 255, uint16 by 65,535, bool is 0 and 1, floating pixels are taken as they are.
+    Other integers have no scale: 255 is white in some arrays of int32 and nearly black in others.
+
+    Example:
+        >>> to_float(jnp.array([0, 255], jnp.uint8)).tolist()
+        [0.0, 1.0]
+
+    Args:
+        images: any shape, of the dtypes above, NumPy's or JAX's. Floating values in [0, 1]: checked
+            where they are known, that is outside of ``jax.jit``; what is traced is believed.
+
+    Returns:
+        The same shape, float32.
+
+    Raises:
+        ValueError: for another dtype, or floating values that are not finite or lie outside of [0, 1].
+    """
+    dtype = jnp.result_type(images)
+    if dtype in (jnp.uint8, jnp.uint16):
+        return jnp.asarray(images).astype(jnp.float32) / jnp.iinfo(dtype).max
+    if not (dtype == jnp.bool_ or jnp.issubdtype(dtype, jnp.floating)):
+        raise ValueError(
+            f"images: expected uint8, uint16, bool, or floats in [0, 1], got {dtype}, whose scale is "
+            "unknown; cast them, images.astype('uint8') of 0 to 255"
+        )
+    if dtype != jnp.bool_ and not isinstance(images, Tracer) and images.size:
+        low, high = float(jnp.min(images)), float(jnp.max(images))
+        if not (low >= -_SLACK and high <= 1 + _SLACK):
+            raise ValueError(
+                f"images: expected floats in [0, 1], got {low:g} to {high:g}; divide by the largest "
+                "possible value, or hand over uint8"
+            )
+    return jnp.asarray(images).astype(jnp.float32)
