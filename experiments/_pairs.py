@@ -256,4 +256,4 @@ def caption_tokens(split: PairSplit, tokenizer: Tokenizer) -> CaptionTokens:
     if split.grades is not None:
         weights = np.array([_WEIGHTS[grade] for grades in split.grades for grade in grades])
     counts = [len(captions) for captions in split.captions]
-    return CaptionTokens(tokenizer.encode(texts), counts, weights)
+    return CaptionTokens(tokenizer.encode(texts, warn=False), counts, weights)

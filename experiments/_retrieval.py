@@ -66,7 +66,7 @@ def make_encode(model: DualEncoder, tokenizer: Tokenizer) -> Encode:
     return Encode(
         lambda variables, images: unpack(_images.map_rows(lambda x: image(variables, x), images)),
         lambda variables, texts: unpack(
-            _images.map_rows(lambda x: text(variables, x), tokenizer.encode(texts))
+            _images.map_rows(lambda x: text(variables, x), tokenizer.encode(texts, warn=False))
         ),
     )
 

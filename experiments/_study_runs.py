@@ -34,6 +34,9 @@ from jaxcon.training.step import Step, make_train_step, shard_step
 
 DIM = 128
 VOCABULARY = 4096
+LENGTH = (
+    35  # tokens of the longest caption of scenes to learn from, the row's length when it was run
+)
 WEIGHT_DECAY = 1e-2
 WARMUP = 0.1  # of the steps
 _PATIENCE = 50  # refused updates in a row that end a run
@@ -76,7 +79,7 @@ class Laboratory:
         texts = [text for captions in dataset.train.captions for text in captions]
         self._dataset = dataset
         self._encoder: _images.Encoder = encoder
-        self._tokenizer = Tokenizer.train(texts, vocabulary=vocabulary)
+        self._tokenizer = Tokenizer.train(texts, vocabulary=vocabulary, max_length=LENGTH)
         self._captions = _pairs.caption_tokens(dataset.train, self._tokenizer)
         self._mesh = make_mesh(devices)
         # Not a decorator: the cache of a method would keep the dataset alive.

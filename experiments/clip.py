@@ -16,7 +16,6 @@ The third on 1,911 emoji of 64 x 64 pixels with their names as captions: recall@
 Reference: Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
 """
 
-import copy
 import dataclasses
 import functools
 import math
@@ -39,7 +38,7 @@ from experiments import (
 )
 from jaxcon.data.captions import PairDataset, load_pairs
 from jaxcon.data.pairs import pair_batches
-from jaxcon.encoders.tokenizer import PADDING, Tokenizer
+from jaxcon.encoders.tokenizer import Tokenizer
 from jaxcon.training.checkpoint import Workdir
 from jaxcon.training.loop import read_metrics
 
@@ -139,19 +138,17 @@ def make_tokenizer(dataset: PairDataset, vocabulary: int, context_length: int = 
     return Tokenizer.train(texts, vocabulary=vocabulary, max_length=context_length)
 
 
-def cut_note(dataset: PairDataset, tokenizer: Tokenizer, context_length: int) -> str | None:
+def cut_note(dataset: PairDataset, tokenizer: Tokenizer) -> str | None:
     """Return a line on captions that lose their end: cut, two may become one row of tokens."""
     parts = (dataset.train, dataset.validation, dataset.test)
     texts = [text for part in parts for captions in part.captions for text in captions]
-    longer = copy.copy(tokenizer)
-    longer.length += 1
-    count = int((longer.encode(texts)[:, -1] != PADDING).sum())
+    count = tokenizer.count_cut(texts)
     if not count:
         return None
-    note = f"{count:,} of {len(texts):,} captions were cut at {tokenizer.length} tokens"
-    if tokenizer.length < context_length:
-        return f"{note}, the length of the longest to learn from"
-    return f"{note}; a larger --context-length reads more of them"
+    return (
+        f"{count:,} of {len(texts):,} captions were cut at {tokenizer.length} tokens; a larger "
+        "--context-length reads more of them"
+    )
 
 
 def loss_notes(
@@ -273,7 +270,7 @@ def announce(ready: Prepared) -> _facts.Setup:
     """Say what was found and what will be trained, and return it."""
     config, dataset = ready.config, ready.dataset
     _common.say(dataset.summary())
-    if note := cut_note(dataset, ready.tokenizer, config.pairs.context_length):
+    if note := cut_note(dataset, ready.tokenizer):
         _common.say(note)
     setup = _facts.Setup(
         encoder=config.pairs.encoder,

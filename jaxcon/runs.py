@@ -94,7 +94,8 @@ class TrainedRun:
         """Embed texts, in batches, with the tokenizer of the run.
 
         Args:
-          texts: any; what is longer than a caption of the training could be loses its end.
+          texts: any; those of more tokens than the run's context length lose their end, with a
+            warning.
           normalize: scale rows to norm 1.
 
         Returns:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.core import Tracer
 
@@ -87,8 +88,9 @@ def to_float(images: Array) -> Array:
             f"images: expected uint8, uint16, bool, or floats in [0, 1], got {dtype}, whose scale is "
             "unknown; cast them, images.astype('uint8') of 0 to 255"
         )
-    if dtype != jnp.bool_ and not isinstance(images, Tracer) and images.size:
-        low, high = float(jnp.min(images)), float(jnp.max(images))
+    known = not isinstance(images, Tracer) and getattr(images, "is_fully_addressable", True)
+    if dtype != jnp.bool_ and known and images.size:
+        low, high = float(np.asarray(images).min()), float(np.asarray(images).max())
         if not (low >= -_SLACK and high <= 1 + _SLACK):
             raise ValueError(
                 f"images: expected floats in [0, 1], got {low:g} to {high:g}; divide by the largest "

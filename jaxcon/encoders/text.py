@@ -4,7 +4,9 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.core import Tracer
 
 from jaxcon.encoders.layers import LayerNorm, to_features
 from jaxcon.encoders.vit import TransformerBlock
@@ -45,14 +47,21 @@ class TextTransformer(nn.Module):
         """Features of texts; those of a row of padding alone are 0.
 
         Args:
-            tokens: int, ``[batch, length]``, numbers below ``vocabulary``, 0 for padding. The
+            tokens: int, ``[batch, length]``, numbers from 0 to ``vocabulary - 1``, 0 for padding. The
                 length is that of the first call.
             train: unused.
 
         Returns:
-            ``[batch, dim]``, float32.
+            ``[batch, dim]``, float32; NaN for a row with a number that is no token, where that was
+            not known before (under ``jax.jit``).
+
+        Raises:
+            ValueError: rows of another length, or numbers that are no tokens where they are known.
         """
         del train
+        self._check(tokens)
+        # What is no token is none of the last ones, as negative numbers would be: NumPy counts back.
+        tokens = jnp.where(tokens < 0, self.vocabulary, tokens)
         where = tokens != 0  # (batch, length)
         normal = nn.initializers.normal(0.02)
         x = nn.Embed(self.vocabulary, self.dim, embedding_init=normal, dtype=self.dtype)(tokens)
@@ -64,3 +73,21 @@ class TextTransformer(nn.Module):
         x = to_features(LayerNorm(dtype=self.dtype)(x))
         count = jnp.maximum(where.sum(1, keepdims=True), 1)
         return jnp.sum(x, axis=1, where=where[..., None]) / count
+
+    def _check(self, tokens: Array) -> None:
+        if self.has_variable("params", "positions"):
+            length = self.get_variable("params", "positions").shape[0]
+            if tokens.shape[1] != length:
+                raise ValueError(
+                    f"tokens: expected rows of {length}, as this network was initialized with, got "
+                    f"rows of {tokens.shape[1]}"
+                )
+        known = not isinstance(tokens, Tracer) and getattr(tokens, "is_fully_addressable", True)
+        if not known or not tokens.size:
+            return
+        low, high = int(np.asarray(tokens).min()), int(np.asarray(tokens).max())
+        if low < 0 or high >= self.vocabulary:
+            raise ValueError(
+                f"tokens: expected numbers from 0 to {self.vocabulary - 1}, got {low} to {high}; were "
+                "they made by another tokenizer?"
+            )

@@ -1,16 +1,18 @@
 """Texts to rows of token numbers: a byte-level BPE, trained on the captions at hand.
 
-Any text can be encoded, and comes back lower-cased: what no merge covers is spelled in bytes.
+Any text can be encoded, and comes back lower-cased, in Unicode's composed form (NFC), blanks and all:
+what no merge covers is spelled in bytes.
 
-    >>> tokenizer = Tokenizer.train(["a red circle", "a red square"] * 3)
+    >>> tokenizer = Tokenizer.train(["a red circle", "a red square"] * 3, max_length=8)
     >>> tokens = tokenizer.encode(["a red circle", "red"])
     >>> tokens.shape, tokenizer.decode(tokens)
-    ((2, 3), ['a red circle', 'red'])
+    ((2, 8), ['a red circle', 'red'])
 """
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,16 +41,15 @@ class Tokenizer:
     ) -> Tokenizer:
         """Learns merges from texts, until `vocabulary` tokens or until nothing is left to merge.
 
-        Rows are as long as the longest text, at most `max_length`.
-
         Example:
-          >>> Tokenizer.train(["blue", "blue green", "green"]).length
-          2
+          >>> Tokenizer.train(["blue", "blue green", "green"]).vocabulary  # 256 bytes, merges, padding
+          266
 
         Args:
           texts: at least one that is not blank.
           vocabulary: at most so many tokens, at least 257: bytes and padding.
-          max_length: at least 1; longer texts lose their end.
+          max_length: tokens in a row, at least 1, whatever the texts to learn from: those to come may
+            be longer than these. Longer texts lose their end.
 
         Raises:
           ValueError: for settings out of range, or no text to learn from.
@@ -64,9 +65,17 @@ class Tokenizer:
         if not any(text.strip() for text in texts):
             raise ValueError(f"a tokenizer learns from texts; all {len(texts)} given are blank")
         model = Model(models.BPE())
-        model.normalizer = normalizers.Lowercase()
-        # "red" at the start of a text becomes the same token as " red" within it.
-        model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        # An accent may be a character of its own or not, in what looks and means the same; lower case
+        # may take a composed one apart. A blank in front makes "red" the token that it is in "a red".
+        model.normalizer = normalizers.Sequence(
+            [
+                normalizers.NFC(),
+                normalizers.Lowercase(),
+                normalizers.NFC(),
+                normalizers.Prepend(" "),
+            ]
+        )
+        model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         model.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=vocabulary,
@@ -78,29 +87,44 @@ class Tokenizer:
         model.train_from_iterator(texts, trainer)
         # A text that spells "[PAD]" means these five characters.
         model.encode_special_tokens = True
-        longest = max(len(encoded.ids) for encoded in model.encode_batch(texts))
-        return cls(model, min(longest, max_length))
+        return cls(model, max_length)
 
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
+    def encode(self, texts: Sequence[str], *, warn: bool = True) -> np.ndarray:
         """Numbers of the tokens; shorter texts are padded with 0, longer ones cut.
+
+        Args:
+          texts: any.
+          warn: whether to issue a warning where texts are cut: those that begin alike may become one.
 
         Returns:
           int32 `[len(texts), length]`.
         """
         rows = np.full((len(texts), self.length), PADDING, np.int32)
+        cut = 0
         for row, encoded in zip(rows, self._model.encode_batch(list(texts)), strict=True):
             ids = encoded.ids[: self.length]
             row[: len(ids)] = ids
+            cut += len(encoded.ids) > self.length
+        if cut and warn:
+            warnings.warn(
+                f"{cut:,} of {len(texts):,} texts were cut at {self.length} tokens; those that begin "
+                "alike may have become one",
+                stacklevel=2,
+            )
         return rows
 
+    def count_cut(self, texts: Sequence[str]) -> int:
+        """How many texts `encode` would cut."""
+        return sum(len(e.ids) > self.length for e in self._model.encode_batch(list(texts)))
+
     def decode(self, tokens: np.ndarray) -> list[str]:
-        """The texts again, lower-cased, without padding and without the blank added in front."""
+        """The texts again, lower-cased and composed, without padding and the blank added in front."""
         rows = [[int(token) for token in row if token != PADDING] for row in tokens]
         return [text.removeprefix(" ") for text in self._model.decode_batch(rows)]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one JSON file, of the format of the `tokenizers` package."""
-        Path(path).write_text(self._model.to_str())
+        Path(path).write_text(self._model.to_str(), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, length: int) -> Tokenizer:
@@ -117,6 +141,6 @@ class Tokenizer:
         """
         from tokenizers import Tokenizer as Model
 
-        model = Model.from_str(Path(path).read_text())
+        model = Model.from_str(Path(path).read_text(encoding="utf-8"))
         model.encode_special_tokens = True  # not part of the file
         return cls(model, length)

@@ -76,3 +76,19 @@ def test_bf16_computes_in_bf16_and_keeps_float32_outside(variables):
     assert half.dtype == full.dtype == jnp.float32
     error = np.abs(half - full).max() / np.abs(full).max()
     assert 1e-5 < error < 0.1
+
+
+@pytest.mark.parametrize("wrong", [-1, 9])
+def test_numbers_that_are_no_tokens_are_refused_or_nan(variables, wrong):
+    """Counting back from the end, -1 would be the last token; beyond the end lies nothing."""
+    tokens = np.array([[5, wrong, 7, 0, 0, 0], [5, 6, 0, 0, 0, 0]], np.int32)
+    with pytest.raises(ValueError, match=rf"expected numbers from 0 to \d+, got .*{wrong}"):
+        NET.apply(variables, tokens, train=False)
+    features = jax.jit(partial(NET.apply, train=False))(variables, tokens)
+    assert np.isnan(features[0]).all()
+    assert np.isfinite(features[1]).all()
+
+
+def test_rows_of_another_length_are_refused(variables):
+    with pytest.raises(ValueError, match=r"expected rows of \d+, .* got rows of 3"):
+        NET.apply(variables, np.ones((2, 3), np.int32), train=False)
