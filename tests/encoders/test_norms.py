@@ -47,6 +47,17 @@ def test_batch_norm_by_its_formula(mean, deviation):
     np.testing.assert_allclose(variance, 0.9 + 0.1 * np.float64(x).var((0, 1)), rtol=1e-5)
 
 
+def test_running_averages_are_of_the_biased_variance():
+    """As Flax's: divided by n. PyTorch's divides by n - 1: for two values that is twice as much."""
+    x = np.float32([[0.0], [4.0]])
+    variables = BatchNorm().init(jax.random.key(0), x, train=False)
+    _, updated = batch_norm(x, variables)
+    biased = ((0 - 2) ** 2 + (4 - 2) ** 2) / 2
+    statistics = updated["batch_stats"]["BatchNorm_0"]
+    np.testing.assert_allclose(statistics["var"], [0.9 * 1 + 0.1 * biased], rtol=1e-6)
+    np.testing.assert_allclose(statistics["mean"], [0.1 * 2], rtol=1e-6)
+
+
 def test_batch_norm_of_bfloat16_takes_its_statistics_in_float32():
     x = jnp.asarray(3 + RNG.normal(size=(64, 4, 8)), jnp.bfloat16)
     variables = BatchNorm().init(jax.random.key(0), x, train=False)
