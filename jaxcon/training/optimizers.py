@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxcon.training.decay import decay_mask, names_of
+
 
 def warmup_cosine(peak: float, *, warmup_steps: int, total_steps: int) -> optax.Schedule:
     """Return a learning rate that rises linearly, then falls to 0 along half a cosine.
@@ -42,22 +44,6 @@ def warmup_cosine(peak: float, *, warmup_steps: int, total_steps: int) -> optax.
     return optax.warmup_cosine_decay_schedule(
         peak / (warmup_steps + 1), peak, warmup_steps, total_steps
     )
-
-
-def decay_mask(params: Any) -> Any:
-    """Return True for what weight decay shrinks: kernels, not biases, scales or scalars.
-
-    >>> import jax.numpy as jnp
-    >>> decay_mask({"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2), "temperature": jnp.ones(())})
-    {'bias': False, 'kernel': True, 'temperature': False}
-
-    Args:
-        params: tree of arrays.
-
-    Returns:
-        Tree of bool: True where the leaf has two axes or more.
-    """
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
 def keep_between(
@@ -92,7 +78,7 @@ def keep_between(
     inner = optax.with_extra_args_support(optimizer)
 
     def bounded(path: Any, update: jax.Array, param: jax.Array) -> jax.Array:
-        names = "/" + "/".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path)
+        names = "/" + "/".join(names_of(path))
         for name, (low, high) in bounds.items():
             if names.endswith(f"/{name}"):
                 return _within(update, param, low, high)
@@ -119,7 +105,7 @@ def _within(update: jax.Array, param: jax.Array, low: float, high: float) -> jax
 def adamw(
     schedule: optax.Schedule, *, weight_decay: float = 1e-4, clip_norm: float | None = None
 ) -> optax.GradientTransformation:
-    """Return AdamW (Loshchilov and Hutter, 2019) with decay on kernels alone.
+    """Return AdamW (Loshchilov and Hutter, 2019) with decay where `decay_mask` says.
 
     >>> import jax.numpy as jnp
     >>> adamw(optax.constant_schedule(1e-3)).init({"kernel": jnp.ones((2, 2))}) is not None
@@ -127,7 +113,7 @@ def adamw(
 
     Args:
         schedule: learning rate by step.
-        weight_decay: 0 or more.
+        weight_decay: 0 or more; on what `decay_mask` says.
         clip_norm: longest gradient; None clips nothing.
 
     Returns:
@@ -140,7 +126,9 @@ def adamw(
 def lars(
     schedule: optax.Schedule, *, weight_decay: float = 1e-6, clip_norm: float | None = None
 ) -> optax.GradientTransformation:
-    """Return LARS (You et al., 2017), SimCLR's optimizer: biases and norms are not rescaled.
+    """Return LARS (You et al., 2017), SimCLR's optimizer.
+
+    What does not decay (`decay_mask`) is not rescaled by the trust ratio either.
 
     >>> import jax.numpy as jnp
     >>> lars(optax.constant_schedule(1.0)).init({"kernel": jnp.ones((2, 2))}) is not None
@@ -148,7 +136,7 @@ def lars(
 
     Args:
         schedule: learning rate by step; published values are 0.3 * batch / 256 and alike.
-        weight_decay: 0 or more.
+        weight_decay: 0 or more; on what `decay_mask` says.
         clip_norm: longest gradient; None clips nothing.
 
     Returns:
@@ -175,7 +163,7 @@ def sgd(
 
     Args:
         schedule: learning rate by step.
-        weight_decay: 0 or more.
+        weight_decay: 0 or more; on what `decay_mask` says.
         clip_norm: longest gradient; None clips nothing.
 
     Returns:
