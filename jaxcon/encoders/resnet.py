@@ -129,7 +129,8 @@ class ResNet(nn.Module):
         x = conv(self.width, 3 if small else 7, 1 if small else 2)(images)
         x = nn.relu(norm()(x, train=train))
         if not small:
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+            one = ((1, 1), (1, 1))
+            x = nn.max_pool(x, (3, 3), (2, 2), padding=one)  # pyright: ignore[reportArgumentType]
         for stage, blocks in enumerate(self.stages):
             for i in range(blocks):
                 stride = 2 if stage and i == 0 else 1

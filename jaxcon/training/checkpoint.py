@@ -215,6 +215,9 @@ class Checkpoints:
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(template))
         )["state"]
         damaged = [name for name, leaf in leaves.items() if digest(leaf) != digests[name]]
+        if damaged and wanted is not None:
+            name, saved = damaged[0], self._leaves(step)  # Orbax casts to the template's dtype
+            raise ValueError(f"{name} is {saved[name].dtype} there, expected {wanted[name].dtype}")
         if damaged:
             raise ValueError(f"{damaged[0]} is damaged ({len(damaged)} of {len(leaves)} arrays)")
         return leaves

@@ -1,5 +1,7 @@
 """Optimizers: functions of one signature, so that an experiment passes the one it wants.
 
+Their state is in float32 at least, whatever the dtype of the parameters.
+
 >>> import jax.numpy as jnp
 >>> schedule = warmup_cosine(2e-3, warmup_steps=10, total_steps=100)
 >>> optimizer = adamw(schedule, weight_decay=1e-4)
@@ -13,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxcon.training._shared import at_least_float32
 from jaxcon.training.decay import decay_mask, names_of
 
 
@@ -120,7 +123,7 @@ def adamw(
         The optimizer.
     """
     update = optax.adamw(schedule, weight_decay=weight_decay, mask=decay_mask)
-    return _clipped(update, clip_norm)
+    return _finished(update, clip_norm)
 
 
 def lars(
@@ -149,7 +152,7 @@ def lars(
         trust_ratio_mask=decay_mask,
         momentum=0.9,
     )
-    return _clipped(update, clip_norm)
+    return _finished(update, clip_norm)
 
 
 def sgd(
@@ -173,12 +176,21 @@ def sgd(
         optax.add_decayed_weights(weight_decay, mask=decay_mask),
         optax.sgd(schedule, momentum=0.9, nesterov=True),
     )
-    return _clipped(update, clip_norm)
+    return _finished(update, clip_norm)
 
 
-def _clipped(
+def _finished(
     update: optax.GradientTransformation, clip_norm: float | None
 ) -> optax.GradientTransformation:
-    return (
-        update if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), update)
-    )
+    """Clipped, and summed in float32 at least: in bfloat16 Adam's average of squares does not move."""
+    if clip_norm is not None:
+        update = optax.chain(optax.clip_by_global_norm(clip_norm), update)
+    inner = optax.with_extra_args_support(update)
+
+    def init_fn(params: Any) -> Any:
+        return inner.init(at_least_float32(params))
+
+    def update_fn(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        return inner.update(at_least_float32(updates), state, at_least_float32(params), **extra)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

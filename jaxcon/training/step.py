@@ -28,6 +28,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from jaxcon import collectives
+from jaxcon.training._shared import at_least_float32, check_number, is_inexact
 from jaxcon.training.devices import BATCH_AXIS
 from jaxcon.training.state import TrainState
 
@@ -50,22 +51,30 @@ def make_train_step(
 
     Args:
         loss_fn: `(params, batch_stats, batch, key) -> (loss, (batch_stats, metrics))`.
-        ema_decay: of the moving average, between 0 and 1; needs a state that keeps one.
+        ema_decay: of the moving average, at least 0 and below 1; None for a state that keeps none.
         axis_name: mapped axis that the gradients are averaged over; None for no axis.
 
     Returns:
         The step. Its metrics are those of `loss_fn`, `loss`, `gradient_norm` and `skipped`.
+
+    Raises:
+        ValueError: an `ema_decay` out of its range; in the first call, one for a state that keeps no
+            average, or none for a state that does.
     """
+    if ema_decay is not None:
+        check_number("ema_decay", ema_decay, low=0, high=1)
 
     def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+        _check_average(state, ema_decay)
         chex.assert_equal_shape_prefix(jax.tree.leaves(dict(batch)), 1)
         key = jax.random.fold_in(key, state.step)
 
         gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
         outputs, gradients = gradient_fn(state.params, state.batch_stats, batch, key)
         loss, (batch_stats, metrics) = outputs
-        gradients = collectives.mean(gradients, axis_name)
-        norm = optax.tree.norm(gradients)
+        mean = collectives.mean(at_least_float32(gradients), axis_name)
+        norm = optax.tree.norm(mean)
+        gradients = jax.tree.map(lambda g, own: g.astype(own.dtype), mean, gradients)
         chex.assert_rank([loss, norm], 0)
 
         updated = state.apply_gradients(grads=gradients, batch_stats=batch_stats)
@@ -97,10 +106,28 @@ def shard_step(step: Step, mesh: Mesh, *, axis_name: str = BATCH_AXIS) -> Step:
     return jax.jit(jax.shard_map(step, mesh=mesh, in_specs=specs, out_specs=P()), donate_argnums=0)
 
 
+def _check_average(state: TrainState, decay: float | None) -> None:
+    """Half of the setting alone would train as if asked for, and evaluate another network."""
+    if decay is None and state.ema is not None:
+        raise ValueError(
+            "ema_decay: expected a number, for the state keeps an average, got None: it would stay at "
+            "the untrained start; set it, or create_state(average=False)"
+        )
+    if decay is not None and state.ema is None:
+        raise ValueError(
+            f"ema_decay: expected None, for the state keeps no average, got {decay}; "
+            "create_state(average=True) keeps one"
+        )
+
+
 def _average(state: TrainState, decay: float | None) -> Any:
-    if decay is None or state.ema is None:
+    if decay is None:
         return state.ema
-    return optax.incremental_update(state.variables(), state.ema, 1.0 - decay)
+
+    def average(new: jax.Array, old: jax.Array) -> jax.Array:
+        return decay * old + (1.0 - decay) * new if is_inexact(old) else new
+
+    return jax.tree.map(average, at_least_float32(state.variables()), state.ema)
 
 
 def _accept(finite: jax.Array, updated: TrainState, state: TrainState) -> TrainState:

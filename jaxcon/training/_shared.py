@@ -1,0 +1,74 @@
+"""What the files of this package share: checks of settings, sums that are wide enough."""
+
+import math
+import numbers
+from typing import Any
+
+import jax
+import jax.core
+import jax.numpy as jnp
+
+from jaxcon.data.messages import cut
+
+
+def check_number(
+    name: str, value: Any, *, low: float, high: float = math.inf, open_low: bool = False
+) -> None:
+    """Raise a ValueError unless a setting is a finite number within its range; traced ones pass.
+
+    >>> check_number("clip_norm", -1, low=0, open_low=True)
+    Traceback (most recent call last):
+    ValueError: clip_norm: expected a finite number above 0, got -1
+
+    Args:
+        name: of the setting.
+        value: what came.
+        low: the lowest value; with `open_low` that too is outside.
+        high: is itself outside.
+        open_low: whether `low` is outside.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return
+    try:
+        number = math.nan if isinstance(value, str | bytes) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    above = number > low if open_low else number >= low
+    if not (math.isfinite(number) and above and number < high):
+        lower = f"above {low}" if open_low else f"of at least {low}"
+        upper = "" if high == math.inf else f" and below {high}"
+        raise ValueError(f"{name}: expected a finite number {lower}{upper}, got {cut(value)}")
+
+
+def check_count(name: str, value: Any, *, low: int = 1) -> None:
+    """Raise a ValueError unless a setting is a whole number of at least `low`.
+
+    >>> check_count("log_every", 0)
+    Traceback (most recent call last):
+    ValueError: log_every: expected a whole number of at least 1, got 0
+    """
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or int(value) < low:
+        raise ValueError(f"{name}: expected a whole number of at least {low}, got {cut(value)}")
+
+
+def is_inexact(leaf: Any) -> bool:
+    """Whether an array holds real or complex numbers: not counts, nor keys."""
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+
+
+def at_least_float32(tree: Any) -> Any:
+    """Return the tree with its real numbers in float32 at least.
+
+    Sums need it: in bfloat16 an average that takes in a thousandth at a time does not move at all.
+
+    >>> at_least_float32({"w": jnp.ones(2, jnp.bfloat16), "count": jnp.zeros((), jnp.int8)})["w"].dtype
+    dtype('float32')
+    """
+
+    def widen(leaf: Any) -> Any:
+        if not is_inexact(leaf):
+            return leaf
+        return jnp.asarray(leaf, jnp.promote_types(jnp.result_type(leaf), jnp.float32))
+
+    return jax.tree.map(widen, tree)
