@@ -5,8 +5,8 @@ import numbers
 from typing import Any
 
 import jax
-import jax.core
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from jaxcon.data.messages import cut
 
@@ -27,7 +27,7 @@ def check_number(
         high: is itself outside.
         open_low: whether `low` is outside.
     """
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return
     try:
         number = math.nan if isinstance(value, str | bytes) else float(value)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxcon.training._shared import at_least_float32
+from jaxcon.training._shared import at_least_float32, check_count, check_number
 from jaxcon.training.decay import decay_mask, names_of
 
 
@@ -37,9 +37,12 @@ def warmup_cosine(peak: float, *, warmup_steps: int, total_steps: int) -> optax.
         A function from the step to the learning rate.
 
     Raises:
-        ValueError: the warm-up leaves no step to train.
+        ValueError: the warm-up leaves no step to train, or a number is out of its range.
     """
-    if not 0 <= warmup_steps < total_steps:
+    check_number("peak", peak, low=0, open_low=True)
+    check_count("total_steps", total_steps)
+    check_count("warmup_steps", warmup_steps, low=0)
+    if warmup_steps >= total_steps:
         raise ValueError(
             f"warmup_steps: expected 0 to {total_steps - 1} in a run of {total_steps} steps, "
             f"got {warmup_steps}; warm up for less or train for longer"
@@ -117,11 +120,15 @@ def adamw(
     Args:
         schedule: learning rate by step.
         weight_decay: 0 or more; on what `decay_mask` says.
-        clip_norm: longest gradient; None clips nothing.
+        clip_norm: longest gradient, above 0; None clips nothing.
 
     Returns:
         The optimizer.
+
+    Raises:
+        ValueError: a number out of its range, or a schedule that begins below 0.
     """
+    _check(schedule, weight_decay, clip_norm)
     update = optax.adamw(schedule, weight_decay=weight_decay, mask=decay_mask)
     return _finished(update, clip_norm)
 
@@ -140,11 +147,15 @@ def lars(
     Args:
         schedule: learning rate by step; published values are 0.3 * batch / 256 and alike.
         weight_decay: 0 or more; on what `decay_mask` says.
-        clip_norm: longest gradient; None clips nothing.
+        clip_norm: longest gradient, above 0; None clips nothing.
 
     Returns:
         The optimizer.
+
+    Raises:
+        ValueError: a number out of its range, or a schedule that begins below 0.
     """
+    _check(schedule, weight_decay, clip_norm)
     update = optax.lars(
         schedule,
         weight_decay=weight_decay,
@@ -167,16 +178,29 @@ def sgd(
     Args:
         schedule: learning rate by step.
         weight_decay: 0 or more; on what `decay_mask` says.
-        clip_norm: longest gradient; None clips nothing.
+        clip_norm: longest gradient, above 0; None clips nothing.
 
     Returns:
         The optimizer.
+
+    Raises:
+        ValueError: a number out of its range, or a schedule that begins below 0.
     """
+    _check(schedule, weight_decay, clip_norm)
     update = optax.chain(
         optax.add_decayed_weights(weight_decay, mask=decay_mask),
         optax.sgd(schedule, momentum=0.9, nesterov=True),
     )
     return _finished(update, clip_norm)
+
+
+def _check(schedule: Any, weight_decay: Any, clip_norm: Any) -> None:
+    """A negative number climbs, grows or turns around, and trains on as if nothing were."""
+    rate = schedule(0) if callable(schedule) else schedule
+    check_number("schedule, at its first step", rate, low=0)
+    check_number("weight_decay", weight_decay, low=0)
+    if clip_norm is not None:
+        check_number("clip_norm", clip_norm, low=0, open_low=True)
 
 
 def _finished(

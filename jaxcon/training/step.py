@@ -45,9 +45,10 @@ def make_train_step(
     """Return `step(state, batch, key) -> (state, metrics)`.
 
     `loss_fn` gets `fold_in(key, state.step)`, and must return a loss, statistics and metrics that
-    are equal on all devices of the axis (`collectives.mean`). An update whose loss or gradient is
-    not finite is refused: parameters, statistics and optimizer stay as they were, `state.skipped`
-    counts it, and the step number moves on, so that the next batch is another one.
+    are equal on all devices of the axis (`collectives.mean`). An update is refused if the loss, the
+    gradient's norm, a parameter or a statistic after it is not finite: parameters, statistics and
+    optimizer stay as they were and `state.skipped` counts it. The step number and the schedules of
+    the optimizer move on, so that the next batch is another one and the rate ends where it should.
 
     Args:
         loss_fn: `(params, batch_stats, batch, key) -> (loss, (batch_stats, metrics))`.
@@ -80,7 +81,7 @@ def make_train_step(
         updated = state.apply_gradients(grads=gradients, batch_stats=batch_stats)
         updated = updated.replace(ema=_average(updated, ema_decay))
         chex.assert_trees_all_equal_shapes_and_dtypes(updated, state)
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        finite = _all_finite((loss, norm, updated.variables()))
         state = _accept(finite, updated, state)
 
         return state, {**metrics, "loss": loss, "gradient_norm": norm, "skipped": state.skipped}
@@ -130,7 +131,29 @@ def _average(state: TrainState, decay: float | None) -> Any:
     return jax.tree.map(average, at_least_float32(state.variables()), state.ema)
 
 
+# States of optax that count steps for a schedule and hold nothing else.
+_CLOCKS = (optax.ScaleByScheduleState, optax.AddDecayedWeightsState)
+_HYPERPARAMETERS = (optax.InjectHyperparamsState, optax.InjectStatefulHyperparamsState)
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if is_inexact(leaf)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+
+
 def _accept(finite: jax.Array, updated: TrainState, state: TrainState) -> TrainState:
     """Select the whole state: guarding parameters alone would let NaN into the statistics."""
-    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
+
+    def select(new: Any, old: Any) -> Any:
+        if isinstance(new, _CLOCKS):
+            return new
+        if isinstance(new, _HYPERPARAMETERS):  # their values follow from the count
+            return new._replace(inner_state=choose(new.inner_state, old.inner_state))
+        return jnp.where(finite, new, old)
+
+    def choose(new: Any, old: Any) -> Any:
+        return jax.tree.map(select, new, old, is_leaf=lambda x: isinstance(x, counted))
+
+    counted = (*_CLOCKS, *_HYPERPARAMETERS)
+    kept = choose(updated, state)
     return kept.replace(step=updated.step, skipped=state.skipped + jnp.where(finite, 0, 1))
