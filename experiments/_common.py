@@ -247,8 +247,8 @@ def pretrain(
         )
     if 2 * (skipped := int(result.state.skipped)) > int(result.state.step):
         raise FloatingPointError(
-            f"{skipped} of {int(result.state.step)} losses or gradients were not finite, and their "
-            "updates not taken; try a smaller --learning-rate, or --precision=f32"
+            f"{skipped} of {int(result.state.step)} updates were not taken, for losses, gradients, "
+            "weights or statistics were not finite; try a smaller --learning-rate, or --precision=f32"
         )
     if not result.finished:
         say(

@@ -60,7 +60,7 @@ class ConvNet(nn.Module):
         narrow = self.narrow or [None] * len(self.widths)
         for stage, (width, inside) in enumerate(zip(self.widths, narrow, strict=True)):
             if stage:
-                x = halved(x)
+                x = halve(x)
             for _ in range(self.blocks):
                 x = ConvBlock(width, inside, **norm)(x, train=train)
         return to_features(x.reshape(x.shape[0], -1) if self.layout else x.mean((-3, -2)))
@@ -101,11 +101,34 @@ def to_patches(images: Array, patch: int) -> Array:
     Returns:
         ``[batch, height / patch, width / patch, patch * patch * channels]``, rounded up.
     """
-    rim = [(0, -side % patch) for side in images.shape[1:3]]
-    images = jnp.pad(images, ((0, 0), *rim, (0, 0)), mode="edge")
+    images = _repeat_rim(images, patch)
     batch, height, width, channels = images.shape
     x = images.reshape(batch, height // patch, patch, width // patch, patch, channels)
     return x.swapaxes(2, 3).reshape(batch, height // patch, width // patch, -1)
+
+
+def halve(x: Array) -> Array:
+    """Means of squares of 2x2; at the rim of an odd map, of the one or two places that are there.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> halve(jnp.array([[1.0, 2.0, 6.0]])[None, ..., None])[0, ..., 0].tolist()
+        [[1.5, 6.0]]
+
+    Args:
+        x: ``[batch, height, width, channels]``.
+
+    Returns:
+        ``[batch, height / 2, width / 2, channels]``, rounded up; the dtype of x.
+    """
+    # Repeated once, a place counts as often as it did: (a + a) / 2 = a.
+    return nn.avg_pool(_repeat_rim(x, 2), (2, 2), strides=(2, 2))
+
+
+def _repeat_rim(x: Array, size: int) -> Array:
+    """Repeat the last row and column of a map until squares of `size` tile it."""
+    rim = [(0, -side % size) for side in x.shape[1:3]]
+    return jnp.pad(x, ((0, 0), *rim, (0, 0)), mode="edge")
 
 
 class ConvBlock(nn.Module):

@@ -20,9 +20,12 @@ class BatchNorm(nn.Module):
     ``(x - mean) / sqrt(var + 1e-5) * scale + bias``, statistics over all axes but the last and,
     in training, over ``axis_name``. The variance is the mean square of differences from the mean, right
     also where the mean is large beside it, whatever the dtype of x: twice as many reductions between
-    devices as E[x^2] - E[x]^2 takes. Running averages are of that same, biased variance,
-    as everywhere in Flax; PyTorch's are n / (n - 1) times as large, n the entries behind one mean:
-    0.003 % at 128 maps of 16x16.
+    devices as E[x^2] - E[x]^2 takes.
+
+    Running averages are ``0.9 * old + 0.1 * new`` of this biased variance, as in Flax: the one that
+    training divides by, and defined for a single value. PyTorch's are of the unbiased one, n / (n - 1)
+    times as large over n values. Running variances that come from there need no conversion: evaluation
+    takes them as they are.
 
     Example:
         >>> import jax

@@ -1,4 +1,10 @@
-"""ResNet-18 and ResNet-50 with the stem that the image's size asks for."""
+"""ResNet-18 and ResNet-50 with the stem that the image's size asks for.
+
+Above 64 pixels they are torchvision's networks without the last layer, number for number: padding,
+max-pool, the stride on a bottleneck's 3x3 ("v1.5"), epsilon. Weights can come in: a kernel `w` of torch
+is `w.transpose(2, 3, 1, 0)` here, a norm's weight is `scale`. Flax's padding "SAME" would be another
+network: at stride 2 it sees even sides a pixel further on.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -36,7 +42,7 @@ class BasicBlock(nn.Module):
         conv, norm = _layers(self)
         y = nn.relu(norm()(conv(self.width, 3, self.stride)(x), train=train))
         y = norm(zero_scale=True)(conv(self.width, 3)(y), train=train)
-        if x.shape != y.shape:
+        if self.stride != 1 or x.shape[-1] != y.shape[-1]:
             x = norm()(conv(self.width, 1, self.stride)(x), train=train)
         return nn.relu(x + y)
 
@@ -69,7 +75,7 @@ class BottleneckBlock(nn.Module):
         y = nn.relu(norm()(conv(self.width, 1)(x), train=train))
         y = nn.relu(norm()(conv(self.width, 3, self.stride)(y), train=train))
         y = norm(zero_scale=True)(conv(4 * self.width, 1)(y), train=train)
-        if x.shape != y.shape:
+        if self.stride != 1 or x.shape[-1] != y.shape[-1]:
             x = norm()(conv(4 * self.width, 1, self.stride)(x), train=train)
         return nn.relu(x + y)
 
@@ -124,7 +130,8 @@ class ResNet(nn.Module):
         x = conv(self.width, 3 if small else 7, 1 if small else 2)(images)
         x = nn.relu(norm()(x, train=train))
         if not small:
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=[(1, 1), (1, 1)])  # pyright: ignore
+            one = ((1, 1), (1, 1))
+            x = nn.max_pool(x, (3, 3), (2, 2), padding=one)  # pyright: ignore[reportArgumentType]
         for stage, blocks in enumerate(self.stages):
             for i in range(blocks):
                 stride = 2 if stage and i == 0 else 1
@@ -174,7 +181,7 @@ def _layers(module: Any) -> tuple[Callable[..., nn.Conv], Callable[..., BatchNor
             features,
             (size, size),
             strides=stride,
-            padding=size // 2,  # on both sides, as PyTorch; "SAME" at stride 2 pads the end alone
+            padding=size // 2,
             use_bias=False,
             dtype=module.dtype,
             kernel_init=he_normal,

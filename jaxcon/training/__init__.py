@@ -8,6 +8,7 @@ Nothing here knows a loss, an encoder or a dataset: those are handed in as funct
 | `ranks` | several processes: how they meet, and how all end when one is gone |
 | `state` | parameters, statistics, optimizer state, step and an optional moving average |
 | `optimizers` | adamw, lars, sgd over a warm-up + cosine schedule counted in steps |
+| `decay` | what weight decay shrinks, by name and role |
 | `step` | the train step and its two parallel forms: `shard_map` under jit, and `pmap` |
 | `checkpoint` | saving with a digest of every leaf (`digests`), restoring only what proves intact |
 | `workdir` | the folder of one run: what belongs to it (`files`), and to whom it belongs |

@@ -1,4 +1,4 @@
-"""What the files of this package share: checks of settings, and sums that are wide enough."""
+"""What the files of this package share: checks of settings, sums that are wide enough."""
 
 import math
 import numbers
@@ -30,12 +30,11 @@ def check_number(
     if isinstance(value, Tracer):
         return
     try:
-        number = float(value)
+        number = math.nan if isinstance(value, str | bytes) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not (math.isfinite(number) and (number > low if open_low else number >= low)) or (
-        number >= high
-    ):
+    above = number > low if open_low else number >= low
+    if not (math.isfinite(number) and above and number < high):
         lower = f"above {low}" if open_low else f"of at least {low}"
         upper = "" if high == math.inf else f" and below {high}"
         raise ValueError(f"{name}: expected a finite number {lower}{upper}, got {cut(value)}")

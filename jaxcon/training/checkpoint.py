@@ -19,6 +19,7 @@ from flax import serialization, traverse_util
 from jax.tree_util import tree_flatten_with_path, tree_unflatten
 
 from jaxcon.training._orbax import means_full, quiet
+from jaxcon.training._shared import check_count
 from jaxcon.training.digests import digest, leaf_name, state_bytes, state_hash, state_leaves
 from jaxcon.training.files import absolute, write_text
 from jaxcon.training.workdir import Workdir, check_writable, open_workdir, saved_steps
@@ -74,7 +75,11 @@ class Checkpoints:
         """Open the directory; damaged checkpoints are told to `say`.
 
         With `read_only` nothing in it changes: what looks left over may be a save of another process.
+
+        Raises:
+            ValueError: to keep fewer than one.
         """
+        check_count("keep", keep)
         self._directory = Path(directory).absolute()
         self._say = say
         options = ocp.CheckpointManagerOptions(
@@ -215,6 +220,9 @@ class Checkpoints:
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(template))
         )["state"]
         damaged = [name for name, leaf in leaves.items() if digest(leaf) != digests[name]]
+        if damaged and wanted is not None:
+            name, saved = damaged[0], self._leaves(step)  # Orbax casts to the template's dtype
+            raise ValueError(f"{name} is {saved[name].dtype} there, expected {wanted[name].dtype}")
         if damaged:
             raise ValueError(f"{damaged[0]} is damaged ({len(damaged)} of {len(leaves)} arrays)")
         return leaves

@@ -14,15 +14,11 @@ from typing import Any
 import jax
 import numpy as np
 
-# Words in a name that say: shifts and scales (of norms, too), temperatures, positions, class tokens.
-_LEFT_ALONE = frozenset(
-    (
-        *("b", "bias", "biases", "offset", "beta", "shift", "shifts"),
-        *("scale", "scales", "gain", "gamma", "slope", "temperature", "temperatures"),
-        *("pos", "posembed", "posemb", "position", "positions", "positional", "pe", "wpe"),
-        *("cls", "class"),
-    )
-)
+# Words in a name that say: shifts, scales (of norms, too), temperatures, positions, class tokens.
+_SHIFTS = {"b", "bias", "biases", "offset", "beta", "shift", "shifts"}
+_SCALES = {"scale", "scales", "gain", "gamma", "slope", "temperature", "temperatures"}
+_PLACES = {"pos", "posembed", "posemb", "position", "positions", "positional", "pe", "wpe"}
+_LEFT_ALONE = _SHIFTS | _SCALES | _PLACES | {"cls", "class"}
 _TOKENS = ("token", "tokens")  # as the last word: cls_token, mask_token, register_tokens
 _TABLES = ("embedding", "embeddings")
 
@@ -31,11 +27,18 @@ def decay_mask(params: Any) -> Any:
     """Return True for what weight decay shrinks: kernels and tables of tokens.
 
     Left alone are biases, scales of norms, temperatures and other scalars, embeddings of positions,
-    class and other learned tokens. In words, a parameter decays if it has two axes or more and
+    class and other learned tokens. Tables of tokens decay, as in CLIP's training: a row is a kernel's,
+    of a one-hot input.
+
+    Modules of other people are decided by the same rule. A parameter decays if it has two axes or
+    more and
 
     - is called `kernel`, as the matrix of every Flax layer is, or
     - has a name that says none of the above (of `nn.Embed`, whose table is always called `embedding`,
       the layer's name says it) and is more than one vector, axes of size 1 aside.
+
+    So a matrix with a name of its own decays. Where that is not meant, build the optimizer of optax
+    with a mask of your own: `optax.adamw(schedule, mask=...)`.
 
     >>> import jax.numpy as jnp
     >>> decay_mask({"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2), "temperature": jnp.ones(())})

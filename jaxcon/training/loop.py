@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 from tqdm import tqdm
 
+from jaxcon.training._shared import check_count, check_number
 from jaxcon.training.checkpoint import Checkpoints, write_text
 from jaxcon.training.clock import Clock
 from jaxcon.training.state import TrainState
@@ -150,22 +151,29 @@ def fit(
         step: `(state, batch) -> (state, metrics)`, with `loss` and `skipped` among the metrics.
         batches: from a step number to the batches from there on.
         steps: of the whole run.
-        batch_size: of all devices together, for the images per second.
-        chance: loss at chance level, ln K; the bar shows loss / ln K.
+        batch_size: of all devices together, at least 1, for the images per second.
+        chance: loss at chance level, ln K, above 0; the bar shows loss / ln K.
         folder: for `metrics.jsonl`, `times.json` and `events/`.
         checkpoints: an open directory.
-        checkpoint_every: steps between checkpoints.
-        log_every: steps between readings of the metrics, which wait for the device. As many of the
-            first are read one by one: they tell whether it works, and how long it will take.
+        checkpoint_every: steps between checkpoints, at least 1.
+        log_every: steps between readings of the metrics, which wait for the device, at least 1. As
+            many of the first are read one by one: they tell whether it works, and how long it will
+            take.
 
     Returns:
         The state, and whether the run is finished.
 
     Raises:
+        ValueError: a number out of its range.
         FloatingPointError: not one of the last 50 updates was finite.
         DiskFullError: a checkpoint could not be written.
         Exception: what `batches` raises; in a single process the state reached is saved first.
     """
+    check_count("steps", steps, low=0)
+    check_count("batch_size", batch_size)
+    check_number("chance", chance, low=0, open_low=True)
+    check_count("checkpoint_every", checkpoint_every)
+    check_count("log_every", log_every)
     start = done = int(state.step)
     if start >= steps:
         return Fit(state, True)
@@ -260,8 +268,8 @@ class _Reader:
         self._skipped = skipped
         if self._in_a_row >= self.patience:
             raise FloatingPointError(
-                f"step {step}: the last {self.patience} losses or gradients were not finite and "
-                "none of their updates was taken; try a smaller --learning-rate, or "
+                f"step {step}: none of the last {self.patience} updates was taken, for losses, "
+                "gradients, weights or statistics were not finite; try a smaller --learning-rate, or "
                 "--precision=f32"
             )
 

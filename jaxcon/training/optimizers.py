@@ -1,5 +1,7 @@
 """Optimizers: functions of one signature, so that an experiment passes the one it wants.
 
+Their state is in float32 at least, whatever the dtype of the parameters.
+
 >>> import jax.numpy as jnp
 >>> schedule = warmup_cosine(2e-3, warmup_steps=10, total_steps=100)
 >>> optimizer = adamw(schedule, weight_decay=1e-4)
@@ -35,11 +37,12 @@ def warmup_cosine(peak: float, *, warmup_steps: int, total_steps: int) -> optax.
         A function from the step to the learning rate.
 
     Raises:
-        ValueError: the warm-up leaves no step to train, or a number out of its range.
+        ValueError: the warm-up leaves no step to train, or a number is out of its range.
     """
     check_number("peak", peak, low=0, open_low=True)
     check_count("total_steps", total_steps)
-    if not 0 <= warmup_steps < total_steps:
+    check_count("warmup_steps", warmup_steps, low=0)
+    if warmup_steps >= total_steps:
         raise ValueError(
             f"warmup_steps: expected 0 to {total_steps - 1} in a run of {total_steps} steps, "
             f"got {warmup_steps}; warm up for less or train for longer"
@@ -119,24 +122,26 @@ def adamw(
 
     Args:
         schedule: learning rate by step.
-        weight_decay: 0 or more.
-        clip_norm: longest gradient, positive; None clips nothing.
+        weight_decay: 0 or more; on what `decay_mask` says.
+        clip_norm: longest gradient, above 0; None clips nothing.
 
     Returns:
-        The optimizer; its sums are float32 at least, whatever the dtype of the parameters.
+        The optimizer.
 
     Raises:
-        ValueError: a number out of its range.
+        ValueError: a number out of its range, or a schedule that begins below 0.
     """
-    check_number("weight_decay", weight_decay, low=0)
+    _check(schedule, weight_decay, clip_norm)
     update = optax.adamw(schedule, weight_decay=weight_decay, mask=decay_mask)
-    return _clipped(update, clip_norm)
+    return _finished(update, clip_norm)
 
 
 def lars(
     schedule: optax.Schedule, *, weight_decay: float = 1e-6, clip_norm: float | None = None
 ) -> optax.GradientTransformation:
-    """Return LARS (You et al., 2017), SimCLR's optimizer: biases and norms are not rescaled.
+    """Return LARS (You et al., 2017), SimCLR's optimizer.
+
+    What does not decay (`decay_mask`) is not rescaled by the trust ratio either.
 
     >>> import jax.numpy as jnp
     >>> params, optimizer = {"kernel": jnp.ones((2, 2))}, lars(optax.constant_schedule(1.0))
@@ -146,16 +151,16 @@ def lars(
 
     Args:
         schedule: learning rate by step; published values are 0.3 * batch / 256 and alike.
-        weight_decay: 0 or more.
-        clip_norm: longest gradient, positive; None clips nothing.
+        weight_decay: 0 or more; on what `decay_mask` says.
+        clip_norm: longest gradient, above 0; None clips nothing.
 
     Returns:
-        The optimizer; its sums are float32 at least, whatever the dtype of the parameters.
+        The optimizer.
 
     Raises:
-        ValueError: a number out of its range.
+        ValueError: a number out of its range, or a schedule that begins below 0.
     """
-    check_number("weight_decay", weight_decay, low=0)
+    _check(schedule, weight_decay, clip_norm)
     update = optax.lars(
         schedule,
         weight_decay=weight_decay,
@@ -163,7 +168,7 @@ def lars(
         trust_ratio_mask=decay_mask,
         momentum=0.9,
     )
-    return _clipped(update, clip_norm)
+    return _finished(update, clip_norm)
 
 
 def sgd(
@@ -179,40 +184,44 @@ def sgd(
 
     Args:
         schedule: learning rate by step.
-        weight_decay: 0 or more.
-        clip_norm: longest gradient, positive; None clips nothing.
+        weight_decay: 0 or more; on what `decay_mask` says.
+        clip_norm: longest gradient, above 0; None clips nothing.
 
     Returns:
-        The optimizer; its sums are float32 at least, whatever the dtype of the parameters.
+        The optimizer.
 
     Raises:
-        ValueError: a number out of its range.
+        ValueError: a number out of its range, or a schedule that begins below 0.
     """
-    check_number("weight_decay", weight_decay, low=0)
+    _check(schedule, weight_decay, clip_norm)
     update = optax.chain(
         optax.add_decayed_weights(weight_decay, mask=decay_mask),
         optax.sgd(schedule, momentum=0.9, nesterov=True),
     )
-    return _clipped(update, clip_norm)
+    return _finished(update, clip_norm)
 
 
-def _clipped(
-    update: optax.GradientTransformation, clip_norm: float | None
-) -> optax.GradientTransformation:
+def _check(schedule: Any, weight_decay: Any, clip_norm: Any) -> None:
+    """A negative number climbs, grows or turns around, and trains on as if nothing were."""
+    rate = schedule(0) if callable(schedule) else schedule
+    check_number("schedule, at its first step", rate, low=0)
+    check_number("weight_decay", weight_decay, low=0)
     if clip_norm is not None:
         check_number("clip_norm", clip_norm, low=0, open_low=True)
+
+
+def _finished(
+    update: optax.GradientTransformation, clip_norm: float | None
+) -> optax.GradientTransformation:
+    """Clipped, and summed in float32 at least: in bfloat16 Adam's average of squares does not move."""
+    if clip_norm is not None:
         update = optax.chain(optax.clip_by_global_norm(clip_norm), update)
-    return _in_float32(update)
+    inner = optax.with_extra_args_support(update)
 
-
-def _in_float32(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """The optimizer, reading bfloat16 as float32: a mean of squares at 0.999 would not move in it."""
-    inner = optax.with_extra_args_support(optimizer)
+    def init_fn(params: Any) -> Any:
+        return inner.init(at_least_float32(params))
 
     def update_fn(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        params = None if params is None else at_least_float32(params)
-        return inner.update(at_least_float32(updates), state, params, **extra)
+        return inner.update(at_least_float32(updates), state, at_least_float32(params), **extra)
 
-    return optax.GradientTransformationExtraArgs(
-        lambda params: inner.init(at_least_float32(params)), update_fn
-    )
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -29,7 +29,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from jaxcon import collectives
-from jaxcon.training._shared import check_number, is_inexact
+from jaxcon.training._shared import at_least_float32, check_number, is_inexact
 from jaxcon.training.devices import BATCH_AXIS
 from jaxcon.training.state import TrainState
 
@@ -46,22 +46,22 @@ def make_train_step(
     """Return `step(state, batch, key) -> (state, metrics)`.
 
     `loss_fn` gets `fold_in(key, state.step)`, and must return a loss, statistics and metrics that
-    are equal on all devices of the axis (`collectives.mean`). An update whose loss or gradient is
-    not finite, or that would make a parameter, a statistic or a sum of the optimizer so, is refused:
-    these stay as they were and `state.skipped` counts it. The step number moves on, so that the next
-    batch is another one, and the learning rate's schedule with it, so that it ends where it should.
+    are equal on all devices of the axis (`collectives.mean`). An update is refused if the loss, the
+    gradient's norm, a parameter or a statistic after it is not finite: parameters, statistics and
+    optimizer stay as they were and `state.skipped` counts it. The step number and the schedules of
+    the optimizer move on, so that the next batch is another one and the rate ends where it should.
 
     Args:
         loss_fn: `(params, batch_stats, batch, key) -> (loss, (batch_stats, metrics))`.
-        ema_decay: of the moving average, in [0, 1); with a state that keeps one, and only with such.
+        ema_decay: of the moving average, at least 0 and below 1; None for a state that keeps none.
         axis_name: mapped axis that the gradients are averaged over; None for no axis.
 
     Returns:
         The step. Its metrics are those of `loss_fn`, `loss`, `gradient_norm` and `skipped`.
 
     Raises:
-        ValueError: a decay out of its range; from the step, a state that keeps an average where there
-            is no decay, or the other way round.
+        ValueError: an `ema_decay` out of its range; in the first call, one for a state that keeps no
+            average, or none for a state that does.
     """
     if ema_decay is not None:
         check_number("ema_decay", ema_decay, low=0, high=1)
@@ -74,14 +74,15 @@ def make_train_step(
         gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
         outputs, gradients = gradient_fn(state.params, state.batch_stats, batch, key)
         loss, (batch_stats, metrics) = outputs
-        gradients = collectives.mean(gradients, axis_name)
-        norm = optax.tree.norm(gradients)
+        mean = collectives.mean(at_least_float32(gradients), axis_name)
+        norm = optax.tree.norm(mean)
+        gradients = jax.tree.map(lambda g, own: g.astype(own.dtype), mean, gradients)
         chex.assert_rank([loss, norm], 0)
 
         updated = state.apply_gradients(grads=gradients, batch_stats=batch_stats)
         updated = updated.replace(ema=_average(updated, ema_decay))
         chex.assert_trees_all_equal_shapes_and_dtypes(updated, state)
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & _stays_finite(updated, state)
+        finite = _all_finite((loss, norm, updated.variables()))
         state = _accept(finite, updated, state)
 
         return state, {**metrics, "loss": loss, "gradient_norm": norm, "skipped": state.skipped}
@@ -108,63 +109,52 @@ def shard_step(step: Step, mesh: Mesh, *, axis_name: str = BATCH_AXIS) -> Step:
 
 
 def _check_average(state: TrainState, decay: float | None) -> None:
-    if state.ema is not None and decay is None:
+    """Half of the setting alone would train as if asked for, and evaluate another network."""
+    if decay is None and state.ema is not None:
         raise ValueError(
-            "the state keeps a moving average, and the step would leave it where it started: pass "
-            "make_train_step(..., ema_decay=0.999), or create_state(..., average=False)"
+            "ema_decay: expected a number, for the state keeps an average, got None: it would stay at "
+            "the untrained start; set it, or create_state(average=False)"
         )
-    if state.ema is None and decay is not None:
+    if decay is not None and state.ema is None:
         raise ValueError(
-            f"ema_decay is {decay}, and the state keeps no moving average: pass "
-            "create_state(..., average=True), or make_train_step(..., ema_decay=None)"
+            f"ema_decay: expected None, for the state keeps no average, got {decay}; "
+            "create_state(average=True) keeps one"
         )
 
 
 def _average(state: TrainState, decay: float | None) -> Any:
-    """The average with one more part of the variables; what is no real number is taken as it is."""
     if decay is None:
         return state.ema
 
-    def average(old: jax.Array, new: jax.Array) -> jax.Array:
-        return decay * old + (1.0 - decay) * new.astype(old.dtype) if is_inexact(old) else new
+    def average(new: jax.Array, old: jax.Array) -> jax.Array:
+        return decay * old + (1.0 - decay) * new if is_inexact(old) else new
 
-    return jax.tree.map(average, state.ema, state.variables())
+    return jax.tree.map(average, at_least_float32(state.variables()), state.ema)
 
 
-def _stays_finite(updated: TrainState, state: TrainState) -> jax.Array:
-    """Whether what was finite is so still; an optimizer may keep an infinity of its own."""
+# States of optax that count steps for a schedule and hold nothing else.
+_CLOCKS = (optax.ScaleByScheduleState, optax.AddDecayedWeightsState)
+_HYPERPARAMETERS = (optax.InjectHyperparamsState, optax.InjectStatefulHyperparamsState)
 
-    def stays(new: jax.Array, old: jax.Array) -> jax.Array:
-        return jnp.all(jnp.isfinite(new) | ~jnp.isfinite(old))
 
-    def changed(state: TrainState) -> list[Any]:
-        leaves = jax.tree.leaves((state.params, state.batch_stats, state.opt_state))
-        return [leaf for leaf in leaves if is_inexact(leaf)]
-
-    flags = map(stays, changed(updated), changed(state))
-    return functools.reduce(jnp.logical_and, flags, jnp.array(True))
+def _all_finite(tree: Any) -> jax.Array:
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if is_inexact(leaf)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 
 def _accept(finite: jax.Array, updated: TrainState, state: TrainState) -> TrainState:
     """Select the whole state: guarding parameters alone would let NaN into the statistics."""
-    choose = functools.partial(jax.tree.map, functools.partial(jnp.where, finite))
+
+    def select(new: Any, old: Any) -> Any:
+        if isinstance(new, _CLOCKS):
+            return new
+        if isinstance(new, _HYPERPARAMETERS):  # their values follow from the count
+            return new._replace(inner_state=choose(new.inner_state, old.inner_state))
+        return jnp.where(finite, new, old)
+
+    def choose(new: Any, old: Any) -> Any:
+        return jax.tree.map(select, new, old, is_leaf=lambda x: isinstance(x, counted))
+
+    counted = (*_CLOCKS, *_HYPERPARAMETERS)
     kept = choose(updated, state)
-    return kept.replace(
-        step=updated.step,
-        skipped=state.skipped + jnp.where(finite, 0, 1),
-        opt_state=_moved_on(choose, updated.opt_state, state.opt_state),
-    )
-
-
-def _moved_on(choose: Any, updated: Any, old: Any) -> Any:
-    """An optimizer's state after `choose`, but with schedules that count refused updates too."""
-
-    def schedules(state: Any) -> bool:
-        return isinstance(state, optax.ScaleByScheduleState | optax.InjectStatefulHyperparamsState)
-
-    def part(new: Any, old: Any) -> Any:
-        if isinstance(new, optax.InjectStatefulHyperparamsState):
-            return new._replace(inner_state=_moved_on(choose, new.inner_state, old.inner_state))
-        return new if schedules(new) else choose(new, old)
-
-    return jax.tree.map(part, updated, old, is_leaf=schedules)
+    return kept.replace(step=updated.step, skipped=state.skipped + jnp.where(finite, 0, 1))

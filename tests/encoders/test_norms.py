@@ -1,5 +1,9 @@
 """Norms keep their digits where the mean is large beside the deviation, on any number of devices."""
 
+import ast
+from functools import partial
+from pathlib import Path
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,9 +12,10 @@ import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from jaxcon.encoders import text, vit
 from jaxcon.encoders.layers import BatchNorm, LayerNorm
+from tests.encoders.modules import MODULES
 
+ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng(0)
 OFFSETS = [(10.0, 0.01), (100.0, 1.0), (300.0, 0.1), (0.0, 1.0)]
 
@@ -45,6 +50,17 @@ def test_batch_norm_by_its_formula(mean, deviation):
     np.testing.assert_allclose(got, normalized(x, (0, 1)), rtol=1e-4, atol=1e-5 + rounding)
     variance = updated["batch_stats"]["BatchNorm_0"]["var"]
     np.testing.assert_allclose(variance, 0.9 + 0.1 * np.float64(x).var((0, 1)), rtol=1e-5)
+
+
+def test_running_averages_are_of_the_biased_variance():
+    """As Flax's: divided by n. PyTorch's divides by n - 1: for two values that is twice as much."""
+    x = np.float32([[0.0], [4.0]])
+    variables = BatchNorm().init(jax.random.key(0), x, train=False)
+    _, updated = batch_norm(x, variables)
+    biased = ((0 - 2) ** 2 + (4 - 2) ** 2) / 2
+    statistics = updated["batch_stats"]["BatchNorm_0"]
+    np.testing.assert_allclose(statistics["var"], [0.9 * 1 + 0.1 * biased], rtol=1e-6)
+    np.testing.assert_allclose(statistics["mean"], [0.1 * 2], rtol=1e-6)
 
 
 def test_batch_norm_of_bfloat16_takes_its_statistics_in_float32():
@@ -95,10 +111,37 @@ def test_layer_norm_by_its_formula(mean, deviation):
     np.testing.assert_allclose(got, normalized(x, (1,)), rtol=1e-4, atol=1e-5 + rounding)
 
 
-@pytest.mark.parametrize("module", [vit, text])
-def test_no_encoder_has_a_norm_of_its_own(module):
-    used = {name for name in vars(module) if name.endswith("Norm")}
-    assert used == {"LayerNorm"}
-    assert module.LayerNorm is LayerNorm
-    assert LayerNorm.func is nn.LayerNorm
-    assert not LayerNorm.keywords["use_fast_variance"]
+@pytest.mark.parametrize("name", MODULES)
+def test_every_norm_that_is_called_takes_differences_from_the_mean(name):
+    """Of every encoder, head and side, those inside of Flax's layers too."""
+    module, inputs = MODULES[name]
+    called = []
+
+    def see(call, args, keywords, context):
+        if hasattr(context.module, "use_fast_variance"):
+            called.append(context.module)
+        return call(*args, **keywords)
+
+    with nn.intercept_methods(see):
+        jax.eval_shape(partial(module.init, train=False), jax.random.key(0), inputs)
+    assert called
+    assert not [norm for norm in called if norm.use_fast_variance]
+
+
+def norms_of_flax(source):
+    """Names of Flax's norms in a file, however they were imported."""
+    nodes = list(ast.walk(ast.parse(source)))
+    names = [node.attr for node in nodes if isinstance(node, ast.Attribute)]
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("flax"):
+            names += [alias.name for alias in node.names]
+    return {name for name in names if name.endswith("Norm") and hasattr(nn, name)}
+
+
+def test_no_file_but_one_makes_norms_of_flax():
+    """All others take those of `layers`, which keep their digits."""
+    files = [f for folder in ("jaxcon", "experiments") for f in (ROOT / folder).rglob("*.py")]
+    found = {str(f.relative_to(ROOT)): norms_of_flax(f.read_text("utf-8")) for f in files}
+    assert {name for name, norms in found.items() if norms} == {"jaxcon/encoders/layers.py"}
+    assert norms_of_flax("from flax.linen import LayerNorm") == {"LayerNorm"}
+    assert norms_of_flax("import flax.linen as nn\nnn.GroupNorm(4)") == {"GroupNorm"}

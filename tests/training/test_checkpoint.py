@@ -156,7 +156,7 @@ def test_another_dtype_is_not_cast_in_silence(saved):
     template = template.replace(
         params=jax.tree.map(lambda x: x.astype("bfloat16"), template.params)
     )
-    with pytest.raises(CorruptCheckpointError, match=r"params\.\S+ is damaged"):
+    with pytest.raises(CorruptCheckpointError, match="is float32 there, expected bfloat16"):
         restore(saved[0], template)
 
 

@@ -1,4 +1,4 @@
-"""Weight decay by name and role: all parameters of our encoders, and some of other people's."""
+"""Weight decay by name and role: every parameter of every encoder, and of other modules."""
 
 from functools import cache, partial
 
@@ -9,23 +9,13 @@ import numpy as np
 import optax
 import pytest
 
+from experiments._pairs import DualEncoder
+from experiments._views import Model
 from jaxcon import encoders
 from jaxcon.encoders.dual import Side
-from jaxcon.encoders.resnet import BasicBlock, BottleneckBlock, ResNet
-from jaxcon.training.optimizers import adamw, decay_mask, lars, sgd
-
-IMAGES, TOKENS = np.ones((2, 8, 8, 3), np.float32), np.ones((2, 3), np.int32)
-
-MODULES = {
-    "mlp": (encoders.MLP(widths=(4,)), IMAGES),
-    "convnet": (encoders.ConvNet(widths=(4, 8)), IMAGES),
-    "resnet basic": (ResNet(stages=(1,), block=BasicBlock, width=4), IMAGES),
-    "resnet bottleneck": (ResNet(stages=(1,), block=BottleneckBlock, width=4), IMAGES),
-    "vit": (encoders.ViT(patch=4, dim=8, depth=1, heads=2), IMAGES),
-    "text": (encoders.TextTransformer(vocabulary=9, dim=8, depth=1, heads=2), TOKENS),
-    "head": (encoders.ProjectionHead(hidden=8, dim=4), IMAGES[:, 0, 0]),
-    "side": (Side(encoders.MLP(widths=(4,)), dim=3, log_std=0.0), IMAGES),
-}
+from jaxcon.training.decay import decay_mask
+from jaxcon.training.optimizers import adamw, lars, sgd
+from tests.encoders.modules import IMAGES, MODULES, TOKENS
 
 # A batch norm of ours holds Flax's.
 NORM = "BatchNorm_0/scale BatchNorm_0/bias"
@@ -111,6 +101,24 @@ def test_every_encoder_is_in_the_list():
     assert set(encoders.__all__) - made_of_listed - listed == {"Temperature"}
     variables = encoders.Temperature().init(jax.random.key(0))
     assert by_path(decay_mask(variables["params"])) == {"log_temperature": False}
+
+
+def test_every_parameter_of_what_the_experiments_train_has_its_decision():
+    """Encoder and head; and two sides with all scalars that a loss learns."""
+    images = MODULES["mlp"][0], MODULES["head"][0]
+    sides = MODULES["side"][0], Side(MODULES["text"][0], dim=3)
+    scalars = dict.fromkeys(("temperature", "bias", "scale", "shift"), 1.0)
+    key, linear = jax.random.key(0), "Dense_0/kernel"
+    model = partial(Model(*images).init, train=False)
+    expected = within("encoder", DECAYED["mlp"]) + " " + within("head", DECAYED["head"])
+    decayed = {k for k, v in by_path(decay_mask(jax.eval_shape(model, key, IMAGES))).items() if v}
+    assert decayed == set(within("params", expected).split())
+    dual = partial(DualEncoder(*sides, scalars).init, train=False)
+    expected = within("image", DECAYED["side"])
+    expected += " " + within("text", within("encoder", DECAYED["text"]) + " " + linear)
+    found = by_path(decay_mask(jax.eval_shape(dual, key, IMAGES, TOKENS)["params"]))
+    assert {name for name, decays in found.items() if decays} == set(expected.split())
+    assert {"Temperature_0/log_temperature", "bias", "scale", "shift"} < found.keys()
 
 
 # Of modules that are not ours: (path, shape, whether it decays).

@@ -302,3 +302,37 @@ def test_a_run_that_was_stopped_notes_the_time_of_both_its_parts(tmp_path):
     run(tmp_path, steps=12, state=begin(8, 28))
     sessions = read_times(tmp_path / "times.json")
     assert [(session.start, session.stop) for session in sessions] == [(0, 8), (8, 12)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", -1),
+        ("steps", 2.5),
+        ("batch_size", 0),
+        ("batch_size", -3),
+        ("chance", 0.0),
+        ("chance", math.nan),
+        ("checkpoint_every", 0),
+        ("log_every", -2),
+    ],
+)
+def test_a_loop_of_numbers_out_of_range_is_refused(tmp_path, name, value):
+    """Before anything is written."""
+    settings = {"steps": 3, "batch_size": 2, "chance": 1.0, "checkpoint_every": 1, "log_every": 1}
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        with pytest.raises(ValueError, match=rf"^{name}: expected a .*, got {value}$"):
+            fit(
+                begin(),
+                counting_step(),
+                count,
+                folder=tmp_path,
+                checkpoints=checkpoints,
+                **(settings | {name: value}),
+            )
+        assert checkpoints.steps() == []
+
+
+def test_to_keep_no_checkpoint_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"^keep: expected a whole number of at least 1, got 0$"):
+        Checkpoints(tmp_path / "checkpoints", keep=0)

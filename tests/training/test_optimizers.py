@@ -27,10 +27,60 @@ def test_without_warm_up_it_begins_at_the_peak():
     assert float(warmup_cosine(0.3, warmup_steps=0, total_steps=9)(0)) == pytest.approx(0.3)
 
 
-@pytest.mark.parametrize("warmup", [-1, 10, 11])
+@pytest.mark.parametrize("warmup", [10, 11])
 def test_a_warm_up_longer_than_the_run_is_refused(warmup):
     with pytest.raises(ValueError, match="warm up for less or train for longer"):
         warmup_cosine(0.1, warmup_steps=warmup, total_steps=10)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("peak", -0.1),
+        ("peak", 0),
+        ("peak", math.nan),
+        ("warmup_steps", -1),
+        ("warmup_steps", 1.5),
+        ("total_steps", 0),
+        ("total_steps", True),
+    ],
+)
+def test_a_schedule_of_numbers_out_of_range_is_refused(name, value):
+    settings = {"peak": 0.1, "warmup_steps": 2, "total_steps": 10, name: value}
+    refused(name, value, lambda: warmup_cosine(settings.pop("peak"), **settings))
+
+
+@pytest.mark.parametrize("build", [adamw, lars, sgd])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("clip_norm", -1),
+        ("clip_norm", 0),
+        ("clip_norm", math.nan),
+        ("clip_norm", "1"),
+        ("weight_decay", -1e-4),
+        ("weight_decay", math.inf),
+        ("weight_decay", None),
+    ],
+)
+def test_an_optimizer_of_numbers_out_of_range_is_refused(build, name, value):
+    refused(name, value, lambda: build(optax.constant_schedule(0.1), **{name: value}))
+
+
+@pytest.mark.parametrize("build", [adamw, lars, sgd])
+@pytest.mark.parametrize(
+    "schedule", [optax.constant_schedule(-0.1), -0.1], ids=["callable", "number"]
+)
+def test_a_negative_rate_is_refused(build, schedule):
+    refused("schedule", -0.1, lambda: build(schedule))
+
+
+def refused(name, value, build):
+    """By one line with the name and what came."""
+    with pytest.raises(ValueError, match=rf"^{name}\b.*expected a .*, got ") as error:
+        build()
+    assert str(error.value).endswith(str(value))
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("build", [adamw, lars, sgd])
