@@ -254,8 +254,7 @@ def pretrain(
         say(
             f"stopped after step {int(result.state.step)} of {plan.steps}; the same command goes on"
         )
-    averaged = result.state.ema is not None
-    after = jax.device_get(result.state.variables(average=averaged))
+    after = jax.device_get(result.state.variables(average=True))
     return Run(variables, after, result.finished)
 
 

@@ -66,23 +66,6 @@ class ConvNet(nn.Module):
         return to_features(x.reshape(x.shape[0], -1) if self.layout else x.mean((-3, -2)))
 
 
-def halved(x: Array) -> Array:
-    """Means over squares of 2x2; the last row and column of an odd map are means of what is there.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> halved(jnp.ones((1, 3, 3, 1)))[0, :, :, 0].tolist()
-        [[1.0, 1.0], [1.0, 1.0]]
-
-    Args:
-        x: ``[batch, height, width, channels]``.
-
-    Returns:
-        ``[batch, height / 2, width / 2, channels]``, rounded up.
-    """
-    return nn.avg_pool(x, (2, 2), strides=(2, 2), padding="SAME", count_include_pad=False)
-
-
 def to_patches(images: Array, patch: int) -> Array:
     """Squares of pixels as one pixel with more channels.
 

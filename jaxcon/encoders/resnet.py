@@ -84,8 +84,7 @@ class ResNet(nn.Module):
     """A residual network of four stages; mean over the last map.
 
     Images up to 64 pixels get the CIFAR stem (one 3x3 convolution), larger ones ImageNet's
-    (7x7 with stride 2, then max-pool). Padding, strides and their places (a bottleneck's on its 3x3
-    convolution) are torchvision's, so that its weights give its features.
+    (7x7 with stride 2, then max-pool).
 
     Example:
         >>> from functools import partial

@@ -18,8 +18,7 @@ from jaxcon.training._shared import at_least_float32
 class TrainState(train_state.TrainState):
     """Flax's state with batch statistics, a moving average and a count of refused updates.
 
-    `variables()` is what `apply_fn` takes; `variables(average=True)` is its moving average, which is
-    kept in float32 at least and handed out in the dtypes of the variables.
+    `variables()` is what `apply_fn` takes; `variables(average=True)` is its moving average.
     """
 
     batch_stats: Any = struct.field(default_factory=dict)

@@ -17,7 +17,6 @@ of them.
 (1.0, 1)
 """
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -175,7 +175,7 @@ def test_the_variables_of_a_run_are_loaded_without_a_template(tmp_path, average)
         checkpoints.save(0, state)
     variables = load_variables(tmp_path)
     assert set(variables) == {"params", "batch_stats"}
-    wanted = state_leaves({"batch_stats": {}} | dict(state.variables(average=average)))
+    wanted = state_leaves({"batch_stats": {}} | dict(state.variables(average=True)))
     assert state_leaves(variables).keys() == wanted.keys()
     for name, leaf in state_leaves(variables).items():
         assert isinstance(leaf, np.ndarray)

@@ -12,9 +12,7 @@ import optax
 import pytest
 
 from jaxcon.training.devices import batch_sharding, make_mesh, replicate
-from jaxcon.training.optimizers import adamw, warmup_cosine
-from jaxcon.training.state import create_state
-from jaxcon.training.step import _average, make_train_step, shard_step
+from jaxcon.training.step import make_train_step, shard_step
 from tests.training.toy import BATCH, DATA, make_batch, make_loss, make_state
 
 KEY = jax.random.key(7)
@@ -135,122 +133,6 @@ def test_a_gradient_that_is_not_finite_is_refused_too():
     assert float(metrics["loss"]) == 0.0
     assert int(state.skipped) == 1
     assert state.params["w"].tolist() == [0.0, 0.0, 0.0]
-
-
-def step_of(change, optimizer, params, ema_decay=None, average=False):
-    """A jitted step whose batch says what becomes of a gradient of ones and of the statistics."""
-
-    def loss_fn(params, batch_stats, batch, key):
-        total = sum(jnp.sum(leaf.astype(jnp.float32)) for leaf in jax.tree.leaves(params))
-        return total * jnp.mean(batch["x"]), ({"mean": change(batch["x"])}, {})
-
-    variables = {"params": params, "batch_stats": {"mean": jnp.zeros(())}}
-    state = create_state(variables, optimizer, apply_fn=lambda v: v, average=average)
-    return jax.jit(make_train_step(loss_fn, axis_name=None, ema_decay=ema_decay)), state
-
-
-def test_statistics_that_are_not_finite_are_refused_though_the_loss_is():
-    step, state = step_of(lambda x: 1 / (jnp.mean(x) - 1), optax.sgd(0.1), {"w": jnp.ones(3)})
-    after, metrics = step(state, {"x": jnp.ones(2)}, KEY)
-    assert np.isfinite(metrics["loss"])
-    assert int(after.skipped) == 1
-    assert after.params["w"].tolist() == [1.0] * 3
-    assert float(after.batch_stats["mean"]) == 0
-    after, _ = step(after, {"x": 2 * jnp.ones(2)}, KEY)
-    assert int(after.skipped) == 1
-    assert float(after.batch_stats["mean"]) == 1
-
-
-OVERFLOWING = optax.GradientTransformation(
-    lambda params: jnp.float32(1e20), lambda updates, total, params=None: (updates, total**2)
-)
-
-
-@pytest.mark.parametrize("optimizer", [optax.sgd(1e21), OVERFLOWING], ids=["a parameter", "a sum"])
-def test_what_would_become_infinite_is_refused(optimizer):
-    """Loss, gradient and its norm are finite; what they are multiplied to is not."""
-    step, state = step_of(jnp.mean, optimizer, {"w": jnp.ones(())})
-    after, metrics = step(state, {"x": jnp.full(2, 1e18)}, KEY)
-    assert np.isfinite(metrics["gradient_norm"])
-    assert int(after.skipped) == 1
-    for new, old in zip(
-        *(jax.tree.leaves((s.params, s.opt_state)) for s in (after, state)), strict=True
-    ):
-        np.testing.assert_array_equal(new, old)
-
-
-def test_an_infinity_of_the_optimizers_own_is_none_of_ours():
-    """`reduce_on_plateau` begins with the best value at infinity."""
-    keeper = optax.GradientTransformation(
-        lambda p: jnp.inf * jnp.ones(()), lambda u, s, p=None: (u, s)
-    )
-    step, state = step_of(jnp.mean, optax.chain(keeper, optax.sgd(0.1)), {"w": jnp.ones(3)})
-    after, _ = step(state, {"x": jnp.ones(2)}, KEY)
-    assert int(after.skipped) == 0
-
-
-@pytest.mark.parametrize(
-    "optimizer",
-    [
-        adamw(warmup_cosine(1.0, warmup_steps=4, total_steps=40), clip_norm=1.0),
-        optax.inject_hyperparams(optax.adam)(warmup_cosine(1.0, warmup_steps=4, total_steps=40)),
-    ],
-    ids=["adamw", "inject_hyperparams"],
-)
-def test_refused_updates_count_for_the_schedule_and_not_for_the_moments(optimizer):
-    """20 of 40 refused: the rate of the last step is that of step 39, not of step 19."""
-    step, state = step_of(jnp.mean, optimizer, {"w": jnp.zeros(())})
-    for number in range(40):
-        before = state
-        state, _ = step(state, {"x": jnp.full(2, np.nan if number % 2 == 0 else 1.0)}, KEY)
-    assert int(state.skipped) == 20
-    rate = 0.5 * (1 + np.cos(np.pi * (39 - 4) / 36))
-    # Adam of a constant gradient: each step is the rate, if its moments count accepted steps alone.
-    moved = float(state.params["w"]) - float(before.params["w"])
-    np.testing.assert_allclose(moved, -rate, rtol=2e-2)
-    counts = [
-        int(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state)
-        if jax.tree_util.keystr(path).endswith(".count")
-    ]
-    assert set(counts) == {20, 40}  # of the moments, of the schedule
-
-
-def test_an_average_that_the_step_would_not_move_is_refused():
-    x = {"x": jnp.ones(2)}
-    step, state = step_of(jnp.mean, optax.sgd(0.1), {"w": jnp.ones(3)}, average=True)
-    with pytest.raises(
-        ValueError, match=r"keeps a moving average.*pass make_train_step\(\.\.\., ema"
-    ):
-        step(state, x, KEY)
-    step, state = step_of(jnp.mean, optax.sgd(0.1), {"w": jnp.ones(3)}, ema_decay=0.9)
-    with pytest.raises(
-        ValueError, match=r"ema_decay is 0\.9, and the state keeps no moving average"
-    ):
-        step(state, x, KEY)
-    with pytest.raises(ValueError, match="the state keeps no moving average: ask for variables"):
-        state.variables(average=True)
-
-
-@pytest.mark.parametrize("decay", [1.5, 1.0, -0.5, float("nan"), "0.9x"])
-def test_a_decay_out_of_its_range_is_refused(decay):
-    with pytest.raises(
-        ValueError, match=r"ema_decay: expected a finite number of at least 0 and below 1"
-    ):
-        make_train_step(make_loss(None), ema_decay=decay)
-
-
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_an_average_in_half_precision_moves(dtype):
-    """From 0 towards 1, a thousandth at a time: 1 - 0.999^n, where bfloat16 sticks at 0.5."""
-    params = {"w": jnp.zeros(2, dtype), "count": jnp.zeros((), jnp.int32)}
-    state = create_state({"params": params}, optax.sgd(0.1), apply_fn=lambda v: v, average=True)
-    state = state.replace(params={"w": jnp.ones(2, dtype), "count": jnp.int32(7)})
-    state = jax.lax.fori_loop(0, 2000, lambda _, s: s.replace(ema=_average(s, 0.999)), state)
-    mean = state.variables(average=True)["params"]
-    np.testing.assert_allclose(mean["w"].astype(float), 1 - 0.999**2000, rtol=5e-3)
-    assert (mean["w"].dtype, mean["count"].dtype) == (dtype, jnp.int32)
-    assert int(mean["count"]) == 7
 
 
 def test_the_moving_average_follows_its_formula():
