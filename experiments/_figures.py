@@ -3,6 +3,7 @@
 Scores are on disk before anything is drawn, and a figure that fails costs a line, not the run.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,22 @@ COMPARED = 32  # pairs in a heat-map: as many as can be told apart
 SHOWN = 8  # examples in a gallery
 _NEAREST = 5
 _MAPPED = 1000  # test images in a map: t-SNE's time grows faster than its use
-_TOLD_APART = 20  # classes whose colours differ
+_LEGEND = 20  # names that a legend holds
 
 
 def drawn(drawings: Sequence[Drawing]) -> tuple[list[Picture], list[str]]:
     """Return the figures, and a sentence for each that could not be drawn; they are said as well."""
-    figures, failures = [], []
+    figures, failures, said = [], [], set()
     for name, draw in drawings:
         try:
-            figures.append(draw())
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always", UserWarning)
+                warnings.filterwarnings("ignore", "Glyph .* missing")  # matplotlib's, a line each
+                figures.append(draw())
+            for line in dict.fromkeys(str(warning.message) for warning in told):
+                if line not in said:
+                    said.add(line)
+                    say(f"figure {name}: {line}")
         # Fonts, signs in a user's texts, odd sizes: none of them is worth the end of a run.
         except Exception as error:
             reason = " ".join(str(error).split())[:200] or "no reason was given"
@@ -156,7 +164,7 @@ def embedding_map(folder: Path, features: Mapping[str, np.ndarray], dataset: Dat
     assert labels is not None
     rows = _examples.spread(len(labels), _MAPPED, labels)
     classes = len(np.unique(labels))
-    many = classes > _TOLD_APART
+    many = classes > _LEGEND
 
     def panel(kind: str) -> Callable[[Any], object]:
         points = report.to_plane(features[kind][rows])
@@ -172,7 +180,8 @@ def embedding_map(folder: Path, features: Mapping[str, np.ndarray], dataset: Dat
 
     path = folder / "embedding.png"
     report.draw(path, *map(panel, features), width=4.6)
-    shared = f", each colour for several of the {classes} classes" if many else ""
+    told_apart = classes <= plots.TOLD_APART
+    shared = "" if told_apart else f", each colour for several of the {classes} classes"
     return report.Figure(
         path,
         f"t-SNE maps of the features of {len(rows):,} test images, coloured by class{shared}: "

@@ -1,7 +1,8 @@
 """The pictures of contrastive learning: similarity heat-map, loss curve, spectrum, embeddings.
 
 Each function draws on ``ax`` if one is given, else on a new figure, and returns the figure. matplotlib
-is imported inside, and never through pyplot: no window, no global state.
+is imported inside, and never through pyplot: no window, no global state. Texts are texts: a dollar
+sign begins no formula, and letters that the default font lacks are taken from an installed one.
 
 >>> import numpy as np
 >>> from jaxcon import plots
@@ -11,8 +12,10 @@ is imported inside, and never through pyplot: no window, no global state.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+import functools
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +24,10 @@ from jaxcon.typing import ArrayLike
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
+    from matplotlib.text import Text
+
+_MARKERS = "osDv^P*"
+TOLD_APART = 20 * len(_MARKERS)  # classes of which no two share colour and marker
 
 
 def similarity_heatmap(
@@ -61,6 +68,8 @@ def similarity_heatmap(
             color = "black" if bright else "white"
             ax.text(j, i, f"{value:.2f}", ha="center", va="center", color=color, fontsize="x-small")
     ax.figure.colorbar(image, ax=ax, label="similarity")
+    labels = [*ax.get_yticklabels(), *ax.get_xticklabels()]
+    _as_texts(ax, labels if row_labels is not None or column_labels is not None else [])
     return ax.figure
 
 
@@ -89,6 +98,7 @@ def loss_curve(
     ax.set(title=title, xlabel="step", ylabel="loss")
     ax.legend(frameon=False)
     ax.grid(alpha=0.3)
+    _as_texts(ax)
     return ax.figure
 
 
@@ -109,6 +119,7 @@ def spectrum(
     ax.set(title=title, xlabel="direction", ylabel="singular value")
     ax.legend(frameon=False)
     ax.grid(alpha=0.3)
+    _as_texts(ax)
     return ax.figure
 
 
@@ -122,10 +133,13 @@ def embedding_map(
 ) -> Figure | SubFigure:
     """Embeddings projected to the plane, coloured by class.
 
+    20 colours, then other markers: no two of 140 classes look alike. Rows of negative labels, which
+    say that there is none, are grey.
+
     Args:
       points: ``[n, 2]``.
       labels: int ``[n]``, or None for one colour.
-      class_names: names in the legend; None prints the labels.
+      class_names: names in the legend, by label; None, and a label beyond them, prints the label.
       title, ax: as in :func:`similarity_heatmap`.
 
     Raises:
@@ -135,25 +149,90 @@ def embedding_map(
     if points.ndim != 2 or points.shape[1] != 2:
         raise ValueError(f"points must be [n, 2], got shape {points.shape}")
     ax = _axes(ax, (5.6, 4.8))
-    groups = [(None, np.ones(len(points), bool))]
-    if labels is not None:
+    if labels is None:
+        ax.scatter(*points.T, s=8)
+    else:
         labels = np.asarray(labels)
-        groups = [(label, labels == label) for label in np.unique(labels)]
-    for label, rows in groups:
-        name = None
-        if label is not None:
-            name = str(label) if class_names is None else class_names[int(label)]
-        ax.scatter(*points[rows].T, s=8, label=name, color=None if label is None else _color(label))
-    if labels is not None:
+        classes = [int(label) for label in np.unique(labels)]
+        # By label, so that a class looks the same in other maps; by rank where labels are too large.
+        styles = classes if max(classes, default=0) < TOLD_APART else range(len(classes))
+        for label, style in zip(classes, styles, strict=True):
+            known = class_names is not None and 0 <= label < len(class_names)
+            name = class_names[label] if known else str(label)  # pyright: ignore
+            ax.scatter(*points[labels == label].T, s=8, label=name, **_style(label, style))
         ax.legend(frameon=False, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))
     ax.set(title=title, xticks=[], yticks=[])
+    _as_texts(ax)
     return ax.figure
 
 
-def _color(label: int) -> tuple[float, ...]:
+def _style(label: int, number: int) -> dict[str, Any]:
+    """Colour and marker: ten strong colours, ten pale ones, then the same with other markers."""
     from matplotlib import colormaps
 
-    return colormaps["tab10" if label < 10 else "tab20"](int(label) % 20)
+    if label < 0:
+        return {"color": "0.6", "marker": "x"}
+    colour = number % 20
+    return {
+        "color": colormaps["tab20"](2 * (colour % 10) + colour // 10),
+        "marker": _MARKERS[number // 20 % len(_MARKERS)],
+    }
+
+
+def _as_texts(ax: Axes, more: Iterable[Text] = ()) -> None:
+    """Has title, names of axes, legend and further texts drawn letter by letter.
+
+    Ticks of numbers are left out: those of a logarithmic axis are formulas.
+    """
+    legend = ax.get_legend()
+    texts = [
+        ax.title,
+        ax.xaxis.label,
+        ax.yaxis.label,
+        *(legend.get_texts() if legend else ()),
+        *more,
+    ]
+    for text in texts:
+        text.set_parse_math(False)
+        beyond = frozenset(text.get_text()) - _drawn_by_default()
+        if beyond:
+            text.set_fontfamily([*text.get_fontfamily(), *_families(beyond)])
+
+
+@functools.cache
+def _drawn_by_default() -> frozenset[str]:
+    from matplotlib.font_manager import FontProperties, findfont
+
+    return _letters(findfont(FontProperties())) | {"\n"}
+
+
+@functools.cache
+def _families(letters: frozenset[str]) -> tuple[str, ...]:
+    """Installed fonts that have these letters; a warning names those that none has."""
+    from matplotlib.font_manager import fontManager
+
+    families, left = [], set(letters)
+    for font in sorted(fontManager.ttflist, key=lambda font: (font.style, font.weight != 400)):
+        last_resort = "lastresort" in font.fname.lower()  # boxes that say of what
+        if left and not last_resort and (found := left & _letters(font.fname)):
+            families.append(font.name)
+            left -= found
+    if left:
+        warnings.warn(
+            f"no installed font has {''.join(sorted(left)[:20])!r}: drawn as boxes; a font of the Noto "
+            "family has them",
+            stacklevel=2,
+        )
+    return tuple(families)
+
+
+def _letters(file: str) -> frozenset[str]:
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        return frozenset(map(chr, FT2Font(file).get_charmap()))
+    except (OSError, RuntimeError):  # a font that is gone, or none
+        return frozenset()
 
 
 def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:

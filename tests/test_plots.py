@@ -59,3 +59,66 @@ def test_embedding_map_groups_by_class():
     np.testing.assert_allclose(axes.collections[1].get_offsets(), points[labels == 1])
     with pytest.raises(ValueError, match=r"\[n, 2\]"):
         plots.embedding_map(np.ones((4, 3)))
+
+
+def looks(axes):
+    """Colour and marker of every class."""
+    return [
+        (tuple(drawn.get_facecolor()[0]), drawn.get_paths()[0].vertices.tobytes())
+        for drawn in axes.collections
+    ]
+
+
+@pytest.mark.parametrize("labels", [range(21), range(140), range(0, 14_000, 100)])
+def test_no_two_classes_look_alike(labels):
+    labels = np.array(labels)
+    axes = plots.embedding_map(np.ones((len(labels), 2)), labels).axes[0]
+    assert len(set(looks(axes))) == len(labels)
+
+
+def test_a_class_looks_the_same_whichever_others_are_there():
+    some, all_of_them = (
+        plots.embedding_map(np.ones((len(labels), 2)), labels).axes[0]
+        for labels in (np.array([3, 12]), np.arange(14))
+    )
+    assert looks(some) == [looks(all_of_them)[3], looks(all_of_them)[12]]
+
+
+def test_rows_without_a_label_are_no_class():
+    labels = np.array([-1, 0, 1, 5])
+    axes = plots.embedding_map(np.ones((4, 2)), labels, class_names=["cat", "dog"]).axes[0]
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == ["-1", "cat", "dog", "5"]
+    assert looks(axes)[0][0] == pytest.approx((0.6, 0.6, 0.6, 1.0))
+
+
+def test_texts_are_no_formulas(tmp_path):
+    """What begins with a dollar sign, and does not end, would fail when it is drawn."""
+    price = "$5_000^2 and $\\frac{1"
+    figures = [
+        plots.similarity_heatmap(np.eye(2), title=price, row_labels=[price, "b"]),
+        plots.similarity_heatmap(np.eye(2), column_labels=[price, price]),
+        plots.loss_curve(np.arange(3), {price: np.ones(3)}, title=price),
+        plots.spectrum({price: np.eye(3)}, title=price),
+        plots.embedding_map(np.ones((2, 2)), [0, 1], class_names=[price, price], title=price),
+    ]
+    for number, figure in enumerate(figures):
+        figure.savefig(tmp_path / f"{number}.png")
+    powers = plots.spectrum({"z": np.diag([1.0, 1e-3, 1e-6])}).axes[0]
+    assert any(label.get_parse_math() for label in powers.get_yticklabels())
+
+
+def test_letters_of_other_fonts_are_found_or_told():
+    from matplotlib.font_manager import FontProperties, findfont
+    from matplotlib.ft2font import FT2Font
+
+    stix = FT2Font(findfont(FontProperties(family="STIXGeneral"))).get_charmap()
+    usual = FT2Font(findfont(FontProperties())).get_charmap()
+    letter = chr(next(c for c in stix if c not in usual and c > 255))
+    figure = plots.embedding_map(np.ones((1, 2)), [0], class_names=[letter])
+    (text,) = figure.axes[0].get_legend().get_texts()
+    fonts = text.get_fontfamily()[1:]
+    assert any(ord(letter) in FT2Font(findfont(name)).get_charmap() for name in fonts)
+    nowhere = chr(0x10FFFD)  # of the private use area
+    with pytest.warns(UserWarning, match="no installed font has .*: drawn as boxes"):
+        plots.loss_curve([0], {"loss": [1.0]}, title=nowhere)

@@ -152,3 +152,16 @@ def test_clusters_stay_apart_in_the_plane():
     centres = np.stack([points[labels == i].mean(0) for i in range(3)])
     nearest = np.linalg.norm(points[:, None] - centres, axis=-1).argmin(1)
     assert (nearest == labels).all()
+
+
+@pytest.mark.parametrize("dim", [1, 6])
+@pytest.mark.parametrize("rows", [1, 3, 40])
+def test_features_of_a_collapsed_encoder_have_a_map_too(rows, dim):
+    """t-SNE of rows that are equal ends the process; of two places, the map shows two."""
+    equal = np.full((rows, dim), 0.1, np.float32)
+    assert np.ptp(report.to_plane(equal + 1e-8), axis=0).max() < 1e-5
+    two = equal + np.arange(rows)[:, None] % 2
+    places = np.unique(report.to_plane(two).round(4), axis=0)
+    assert places.shape == (min(rows, 2), 2)
+    with pytest.raises(ValueError, match="expected finite values"):
+        report.to_plane(equal * np.nan)

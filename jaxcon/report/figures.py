@@ -88,14 +88,19 @@ def nearest_neighbours(features: np.ndarray, queries: Sequence[int], *, k: int =
 def to_plane(features: np.ndarray) -> np.ndarray:
     """Return a t-SNE map of the rows: neighbours stay neighbours, distances mean little.
 
+    Of fewer than four different rows, of a collapsed encoder say, the two main directions.
+
     >>> to_plane(np.random.default_rng(0).normal(size=(20, 5))).shape
     (20, 2)
 
     Args:
-        features: `[n, dim]`, n at least 4.
+        features: `[n, dim]`, n at least 1.
 
     Returns:
         `[n, 2]`.
+
+    Raises:
+        ValueError: values that are not finite.
 
     Reference:
         van der Maaten and Hinton, Visualizing Data using t-SNE, 2008.
@@ -104,7 +109,16 @@ def to_plane(features: np.ndarray) -> np.ndarray:
     from threadpoolctl import threadpool_limits
 
     values = np.asarray(features, np.float32)
-    values = (values - values.mean(0)) / max(float(values.std()), 1e-12)
+    if not np.isfinite(values).all():
+        raise ValueError("a map of features: expected finite values, got NaN or infinity")
+    values = values - values.mean(0)
+    # Rounding is no difference: t-SNE would end the process where it divides by distances of 0.
+    size = float(np.abs(features).max(initial=0))
+    if len(np.unique(np.round(values / max(size, 1e-30), 5), axis=0)) < 4:
+        u, singular, _ = np.linalg.svd(values, full_matrices=False)
+        plane = (u * singular)[:, :2]
+        return np.pad(plane, ((0, 0), (0, 2 - plane.shape[1])))
+    values = values / max(float(values.std()), 1e-12)
     perplexity = min(30.0, (len(values) - 1) / 3)
     # On busy cores, threads that wait for each other took 50 s where one takes 1.
     with threadpool_limits(1):
