@@ -80,7 +80,7 @@ def main() -> None:
         rows[name] = measure(loss, args)
         print(name, rows[name], flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "every_loss.json").write_text(json.dumps(rows, indent=1) + "\n")
+    (args.out / "every_loss.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     head = (
         "# Every loss, value and gradients\n\n"
         f"{args.rows:,} rows of width {args.dim}, float32, default settings, CPU, median of "
@@ -88,7 +88,7 @@ def main() -> None:
         f"{4 * args.rows**2 / 2**20:,.0f} MiB, and four times that for the losses whose candidates "
         "are both views.\n\n"
     )
-    (args.out / "every_loss.md").write_text(head + table(rows))
+    (args.out / "every_loss.md").write_text(head + table(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

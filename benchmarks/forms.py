@@ -88,7 +88,7 @@ def main() -> None:
                 rows.append({"loss": loss, "dim": dim, "pairs": pairs, **times})
                 print(rows[-1], flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "forms.json").write_text(json.dumps(rows, indent=1) + "\n")
+    (args.out / "forms.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     head = (
         "# One matrix, kept tiles, or tiles\n\n"
         f"Milliseconds of value and gradients, float32, CPU, median of {args.repeats} steps or "
@@ -96,7 +96,7 @@ def main() -> None:
         "twice as many rows as there are pairs; SigLIP keeps nothing, its column `kept` has the rows "
         "normalized before the sweep. Blocks of `kept` are even, of at most 512.\n\n"
     )
-    (args.out / "forms.md").write_text(head + table(rows))
+    (args.out / "forms.md").write_text(head + table(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

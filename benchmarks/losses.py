@@ -288,7 +288,7 @@ def main() -> None:
         return
     args.out.mkdir(parents=True, exist_ok=True)
     kept = args.out / "losses.json"
-    rows = json.loads(kept.read_text()) if args.resume and kept.exists() else []
+    rows = json.loads(kept.read_text(encoding="utf-8")) if args.resume and kept.exists() else []
     for cell in cells(args):
         there = {r["name"] for r in rows if (r["loss"], r["pairs"], r["dim"]) == cell}
         wanted = [name for name in IMPLEMENTATIONS[cell[0]] if not args.names or name in args.names]
@@ -301,7 +301,7 @@ def main() -> None:
 
 def write(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
     """The files of the rows there are so far."""
-    (args.out / "losses.json").write_text(json.dumps(rows, indent=1) + "\n")
+    (args.out / "losses.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     head = (
         "# Losses, forward and backward\n\n"
         f"Median of {args.repeats} steps or more in the fastest of so many processes, float32, "
@@ -314,7 +314,7 @@ def write(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
         "fastest other implementation. `gradcache`: a perceptron under InfoNCE, in chunks that "
         "save what the encoder keeps; of one so small that is nothing at 256 pairs.\n\n"
     )
-    (args.out / "losses.md").write_text(head + table(rows))
+    (args.out / "losses.md").write_text(head + table(rows), encoding="utf-8")
     plot(rows, args.out / "losses.png")
 
 

@@ -190,8 +190,8 @@ def main() -> None:
         found["model"] += model(form, args.local, args.dim)
         found["measured"] += over_devices(form, args.pairs, args.dim, args.repeats)
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "scaling.json").write_text(json.dumps(found, indent=1) + "\n")
-    (args.out / "scaling.md").write_text(tables(found, args))
+    (args.out / "scaling.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    (args.out / "scaling.md").write_text(tables(found, args), encoding="utf-8")
     print(tables(found, args))
 
 

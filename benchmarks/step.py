@@ -152,11 +152,13 @@ def main() -> None:
         rows[name] = parts(name, args.repeats) | in_torch(name, args.repeats)
         print(table(name, rows[name]), flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "step.json").write_text(json.dumps(rows, indent=1) + "\n")
+    (args.out / "step.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     head = (
         "# Where the time of a SimCLR step goes\n\nfloat32, CPU: `python -m benchmarks.step`.\n\n"
     )
-    (args.out / "step.md").write_text(head + "\n".join(table(n, r) for n, r in rows.items()))
+    (args.out / "step.md").write_text(
+        head + "\n".join(table(n, r) for n, r in rows.items()), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

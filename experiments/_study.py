@@ -156,7 +156,7 @@ def load(folder: Path, protocol: Protocol) -> dict[Piece, Record]:
 
 def _read(path: Path) -> Record:
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
         if {"settings", "seconds"} <= set(record):
             return record
     except (json.JSONDecodeError, TypeError):
@@ -262,7 +262,7 @@ def _claim(path: Path) -> Iterator[bool]:
         yield False
         return
     lock = path.with_name(f".{path.stem}.lock")
-    with lock.open("w") as file:
+    with lock.open("w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

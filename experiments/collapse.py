@@ -185,9 +185,11 @@ def thinned(results: dict[str, dict[str, dict]], config: Config) -> dict:
 
 def insert(page: Path, text: str) -> None:
     """Replaces what stands between the page's two table markers."""
-    before, rest = page.read_text().split("<!-- table -->\n", 1)
+    before, rest = page.read_text(encoding="utf-8").split("<!-- table -->\n", 1)
     after = rest.split("<!-- end of table -->", 1)[1]
-    page.write_text(f"{before}<!-- table -->\n{text}\n<!-- end of table -->{after}")
+    page.write_text(
+        f"{before}<!-- table -->\n{text}\n<!-- end of table -->{after}", encoding="utf-8"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -201,7 +203,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, objective in OBJECTIVES.items()
     }
     config.output.mkdir(parents=True, exist_ok=True)
-    (config.output / "collapse.json").write_text(json.dumps(thinned(results, config)) + "\n")
+    (config.output / "collapse.json").write_text(
+        json.dumps(thinned(results, config)) + "\n", encoding="utf-8"
+    )
     draw(results, config.output / "figures" / "collapse.svg")
     page = config.output / "collapse.md"
     if page.exists():

@@ -252,7 +252,7 @@ def write_results(output: Path, name: str, protocol: Protocol, records: Records)
         comparisons=COMPARISONS,
         figures=_study_figures.draw_all(protocol, records, folder),
         folder=name,
-        discussion=discussion.read_text() if discussion.exists() else "",
+        discussion=discussion.read_text(encoding="utf-8") if discussion.exists() else "",
     )
     write_text(output / f"{name}.md", page)
 

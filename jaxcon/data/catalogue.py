@@ -171,7 +171,7 @@ def _one_process_at_a_time(root: Path, name: str) -> Iterator[None]:
         raise DataError(
             f"cannot write to the data folder {root} ({error.strerror}); name another as data_dir"
         ) from error
-    with lock.open("w") as file:
+    with lock.open("w", encoding="utf-8") as file:
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

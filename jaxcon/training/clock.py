@@ -70,7 +70,7 @@ def read_times(path: Path) -> list[Session]:
     []
     """
     with contextlib.suppress(OSError, ValueError, TypeError):
-        return [Session(**row) for row in json.loads(path.read_text())]
+        return [Session(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
     return []
 
 

@@ -48,7 +48,7 @@ class MetricsLog:
         path = Path(folder) / "metrics.jsonl"
         before = [row for row in read_metrics(path) if row["step"] < start]
         write_text(path, "".join(json.dumps(row) + "\n" for row in before))
-        self._file = path.open("a", buffering=1)
+        self._file = path.open("a", buffering=1, encoding="utf-8")
         self._events = SummaryWriter(str(Path(folder) / "events"), purge_step=start)
 
     def __enter__(self) -> "MetricsLog":
