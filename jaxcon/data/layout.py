@@ -26,6 +26,8 @@ _SPLIT_WORDS = {
     "test": ("test", "tests", "testing", "tst", "eval", "evaluation"),
 }
 _SPLIT_OF = {word: split for split, words in _SPLIT_WORDS.items() for word in words}
+_WITHOUT = "sort them into classes, or move that folder away: then some of train are held out"
+_HELD_OUT = {*_SPLIT_WORDS["validation"], *_SPLIT_WORDS["test"]}
 _SAY_NOTHING = {"data", "dataset", "images", "image", "img", "imgs", "seg", "set", "split"}
 
 
@@ -54,10 +56,38 @@ def split_of(name: str) -> str | None:
       >>> [split_of(name) for name in ("Train", "seg_test", "val2017", "TestSet", "training shoes")]
       ['train', 'test', 'validation', 'test', None]
     """
+    words = _telling_words(name)
+    return _SPLIT_OF.get(words[0]) if len(words) == 1 else None
+
+
+def _telling_words(name: str) -> list[str]:
     apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
     words = [re.sub(r"(?<=.)(set|data|images)$", "", w) for w in re.findall(r"[^\W\d_]+", apart)]
-    telling = [word for word in words if word not in _SAY_NOTHING]
-    return _SPLIT_OF.get(telling[0]) if len(telling) == 1 else None
+    return [word for word in words if word not in _SAY_NOTHING]
+
+
+def _splits_of(names: Sequence[str]) -> dict[str, str]:
+    """The splits that folders side by side mean, by themselves or as parts of one thing.
+
+    Where names are alike but for the word of a split, that is what it is.
+
+    Example:
+      >>> _splits_of(["pets_test", "pets_train", "vans"])
+      {'pets_test': 'test', 'pets_train': 'train'}
+      >>> _splits_of(["bus_station", "train_station"])
+      {}
+    """
+    meant: dict[str, str] = {}
+    alike: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+    for name in names:
+        words = _telling_words(name)
+        found = [word for word in words if word in _SPLIT_OF]
+        if len(found) == 1:
+            alike[tuple(word for word in words if word not in found)][name] = _SPLIT_OF[found[0]]
+    for rest, group in alike.items():
+        if not rest or len(set(group.values())) > 1:
+            meant |= group
+    return {name: meant[name] for name in names if name in meant}
 
 
 def read_layout(root: str, images: Sequence[str]) -> Layout:
@@ -69,7 +99,7 @@ def read_layout(root: str, images: Sequence[str]) -> Layout:
 
     Raises:
       DataError: where splits and other folders stand side by side, a split has two folders or lies
-        inside of a class, or an image lies beside the classes.
+        inside of a class, a split has no classes or others than train, or an image lies beside them.
     """
     outer = _outer_folder(images)
     inner = [path[len(outer) + 1 :] if outer else path for path in images]
@@ -95,7 +125,8 @@ def read_layout(root: str, images: Sequence[str]) -> Layout:
         return Layout(keys, splits, None, notes)
     if outer and not own:
         notes.append(f"classes by the folders in {shown(outer)}")
-    classes = _all_named(place, names, inner)
+    _refuse_strays(place, names, inner, splits)
+    classes = [name for name in names if name is not None]
     notes += _compare(place, splits or ["train"] * len(classes), classes)
     return Layout(keys, splits, classes, notes)
 
@@ -113,20 +144,21 @@ def _outer_folder(images: Sequence[str]) -> str:
 def _own_splits(place: str, inner: Sequence[str], notes: list[str]) -> dict[str, str]:
     """The split that each folder is, empty where they are none."""
     tops = sorted({path.split("/")[0] for path in inner if "/" in path})
-    meant = {top: split for top in tops if (split := split_of(top))}
+    meant = _splits_of(tops)
     others = [top for top in tops if top not in meant]
     others += [path for path in inner if "/" not in path]
     if not meant:
         return {}
     names, splits = listed(map(shown, meant)), set(meant.values())
     flat = all(path.count("/") == 1 for path in inner if path.split("/")[0] in meant)
-    if splits == {"train"} and others and flat:
+    held_out = any(set(_telling_words(name)) & _HELD_OUT for name in others)
+    if splits == {"train"} and others and flat and not held_out:
         notes.append(f"the folder {names} is taken for a class")  # among other vehicles
         return {}
     if others:
         raise DataError(
-            f"{place}: {names} is the name of a split, and {listed(map(shown, others))} beside it "
-            "is not; move that away, or rename what is a class"
+            f"{place} has splits ({names}) beside what is none ({listed(map(shown, others))}); move "
+            "that away, or rename what is a class"
         )
     if "train" not in splits:
         raise DataError(f"{place}: it has {names} and no folder train; expected one")
@@ -166,20 +198,29 @@ def _below_splits(inner: Sequence[str]) -> list[str]:
     return [rest[doubled[top] :] for top, _, rest in (path.partition("/") for path in inner)]
 
 
-def _all_named(place: str, names: Sequence[str | None], inner: Sequence[str]) -> list[str]:
-    if None in names:
-        stray = shown(inner[names.index(None)])
+def _refuse_strays(
+    place: str, names: Sequence[str | None], inner: Sequence[str], splits: Sequence[str] | None
+) -> None:
+    """Raises a DataError for an image that lies in no class."""
+    if None not in names:
+        return
+    stray = names.index(None)
+    if splits and not any(n for n, s in zip(names, splits, strict=True) if s == splits[stray]):
         raise DataError(
-            f"the folders in {place} are classes, but {stray} lies in none of them; move it"
+            f"{place}: the {splits[stray]} images lie in no classes ({shown(inner[stray])}), others "
+            f"do; {_WITHOUT}"
         )
-    return [name for name in names if name is not None]
+    raise DataError(
+        f"the folders in {place} are classes, but {shown(inner[stray])} lies in none of them; move it"
+    )
 
 
 def _compare(place: str, splits: Sequence[str], classes: Sequence[str]) -> Iterator[str]:
     """Phrases on classes that a split lacks, or that differ in case only.
 
     Raises:
-      DataError: where no split has both of two such classes, for then they are one.
+      DataError: where no split has both of two such classes, for then they are one; where a split
+        and train have no class in common.
     """
     members: dict[str, set[str]] = defaultdict(set)
     for split, name in zip(splits, classes, strict=True):
@@ -192,6 +233,12 @@ def _compare(place: str, splits: Sequence[str], classes: Sequence[str]) -> Itera
         if all(len(names_of.intersection(spellings)) < 2 for names_of in members.values()):
             raise DataError(f"{place}: {names} differ in case only; give this class one name")
         yield f"the classes {names} differ in case only"
+    for split, names_of in sorted(members.items()):
+        if not names_of & members["train"]:
+            these, those = (listed(map(shown, sorted(m))) for m in (names_of, members["train"]))
+            raise DataError(
+                f"{place}: {split} has no class of train ({these}; train has {those}); {_WITHOUT}"
+            )
     if len(members["train"]) < 2:
         raise DataError(
             f"{place}: the training images are all of one class ({shown(min(members['train']))}); "
