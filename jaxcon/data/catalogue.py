@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxcon.data.messages import cut
+from jaxcon.data.messages import cut, shown
 from jaxcon.data.pixels import Shape, default_side, fit_array
 from jaxcon.data.splits import (
     TEST_SHARE,
@@ -169,7 +169,7 @@ def _one_process_at_a_time(root: Path, name: str) -> Iterator[None]:
         lock.touch()
     except OSError as error:
         raise DataError(
-            f"cannot write to the data folder {root} ({error.strerror}); name another as data_dir"
+            f"cannot write to the data folder {shown(root)} ({error.strerror}); name another as data_dir"
         ) from error
     with lock.open("w") as file:
         with contextlib.suppress(OSError):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxcon.data.messages import cut, listed, shown
+from jaxcon.data.messages import cut, is_utf_8, listed, shown
 from jaxcon.data.splits import DataError
 
 COLUMNS = ("image", "caption")
@@ -44,19 +44,11 @@ def _text(place: str, row: Mapping[Any, Any], column: str) -> str:
     if not isinstance(value, str):
         several = "; write a row for each" if isinstance(value, list) else ""
         raise DataError(f"{place}: the {column} must be a text, got {cut(value)}{several}")
-    if column == "caption" and not _is_utf_8(value):
+    if column == "caption" and not is_utf_8(value):
         raise DataError(
             f"{place}: the {column} has a character that is none, {cut(value)}; mend it"
         )
     return value.strip()
-
-
-def _is_utf_8(text: str) -> bool:
-    """False for halves of surrogate pairs, which JSON may spell and no tokenizer takes."""
-    try:
-        return bool(text.encode())
-    except UnicodeEncodeError:
-        return False
 
 
 def require_columns(place: str, names: Sequence[Any]) -> None:

@@ -100,7 +100,7 @@ class Tokenizer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one JSON file, of the format of the `tokenizers` package."""
-        Path(path).write_text(self._model.to_str())
+        Path(path).write_text(self._model.to_str(), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, length: int) -> Tokenizer:
@@ -117,6 +117,6 @@ class Tokenizer:
         """
         from tokenizers import Tokenizer as Model
 
-        model = Model.from_str(Path(path).read_text())
+        model = Model.from_str(Path(path).read_text(encoding="utf-8"))
         model.encode_special_tokens = True  # not part of the file
         return cls(model, length)

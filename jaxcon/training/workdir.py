@@ -143,7 +143,7 @@ def open_workdir(
     return Workdir(path, resumed, lock)
 
 
-def read_config(path: str | Path) -> dict[str, Any] | None:
+def read_config(path: str | Path, *, option: str = "--workdir") -> dict[str, Any] | None:
     """Return the configuration of the run in a folder; None where there is none.
 
     >>> read_config("no/such/folder") is None
@@ -151,6 +151,7 @@ def read_config(path: str | Path) -> dict[str, Any] | None:
 
     Args:
         path: of the working directory.
+        option: that named it.
 
     Returns:
         JSON values.
@@ -159,10 +160,10 @@ def read_config(path: str | Path) -> dict[str, Any] | None:
         ValueError: the file cannot be read.
     """
     path = absolute(path)
-    with told(path, done="read"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return read_json(
-            path / "config.json", "restore it from a copy, or choose another --workdir"
-        )
+    remedy = f"restore it from a copy, or choose another {option}"
+    reading = told(path, done="read", option=option)
+    with reading, contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return read_json(path / "config.json", remedy)
     return None
 
 
