@@ -130,7 +130,7 @@ def check_fits(start: Start | None, network: Network, init: Callable[[jax.Array]
                     f"{place}: it is a run of experiments.{start.config.get('experiment')}, with "
                     f"{' and '.join(before['model'])} in place of {' and '.join(network.modules)}"
                 )
-            said = listed(odd.values())
+            said = listed(odd.values(), _TOLD)
             raise ValueError(f"{place}: {said}; give it the options of that run")
     wanted = state_leaves(jax.eval_shape(init, jax.random.key(0)))
     found = state_leaves(start.variables)

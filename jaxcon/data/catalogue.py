@@ -169,7 +169,8 @@ def _one_process_at_a_time(root: Path, name: str) -> Iterator[None]:
         lock.touch()
     except OSError as error:
         raise DataError(
-            f"cannot write to the data folder {shown(root)} ({error.strerror}); name another as data_dir"
+            f"cannot write to the data folder {shown(root)} ({error.strerror}); name another as "
+            "data_dir"
         ) from error
     with lock.open("w") as file:
         with contextlib.suppress(OSError):
