@@ -21,7 +21,7 @@ from jaxcon.training.workdir import saved_steps
 _UNREADABLE = "unreadable.json"
 # Of the disk and of the account, not of the program.
 _OF_THE_MACHINE = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
     *(errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EPIPE),
 )
 

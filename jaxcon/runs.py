@@ -160,7 +160,7 @@ def load_run(folder: str | os.PathLike[str]) -> TrainedRun:
 
     Raises:
       ValueError: no run lies there, it was written by a version of jaxcon that did not record how to
-        rebuild it, or its tokenizer is missing or damaged.
+        rebuild it, or what it recorded or its tokenizer is missing or damaged.
       CorruptCheckpointError: none of its checkpoints is intact.
     """
     path = absolute(Path(folder))
@@ -173,7 +173,14 @@ def load_run(folder: str | os.PathLike[str]) -> TrainedRun:
             "the network; jaxcon.training.checkpoint.load_variables returns its arrays, and "
             "--start-from takes them into a new run"
         )
-    return TrainedRun(path, config, *load_newest(path))
+    newest = load_newest(path)
+    try:
+        return TrainedRun(path, config, *newest)
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path / 'config.json'}: damaged, it does not say how to rebuild the network "
+            f"({type(error).__name__}: {cut(str(error))}); restore it from a copy"
+        ) from error
 
 
 def load_tokenizer(folder: Path, config: dict[str, Any]) -> Tokenizer:

@@ -177,6 +177,17 @@ def test_what_cannot_be_rebuilt_is_said(views, pairs, tmp_path):
         jaxcon.load_run(altered(views[0], model=wider))
     with pytest.raises(ValueError, match="unknown network 'GAN'"):
         jaxcon.load_run(altered(views[0], model={"encoder": {"type": "GAN"}}))
+    for damage in (
+        {"preprocessing": {}},
+        {"preprocessing": {"size": 8, "channels": 3}},
+        {"model": {}},
+        {"model": {"encoder": 3}},
+    ):
+        with pytest.raises(ValueError, match=r"config\.json: damaged, .* \(\w+Error: .*restore it"):
+            jaxcon.load_run(altered(views[0], **damage))
+    for damage in (None, {}):
+        with pytest.raises(ValueError, match=r"config\.json: damaged, .* \(KeyError: "):
+            jaxcon.load_run(altered(pairs[0], tokenizer=damage))
     (altered(pairs[0]) / "tokenizer.json").write_text("{}")
     with pytest.raises(ValueError, match="not the tokenizer that the run was trained with"):
         jaxcon.load_run(tmp_path / "run")

@@ -85,7 +85,8 @@ class Workdir:
             return None
         remedy = "remove it, and the same command evaluates again"
         results = read_json(self.results, remedy)
-        if not isinstance(results.get("scores"), dict):
+        scores = results.get("scores")
+        if not isinstance(scores, dict) or not all(isinstance(v, dict) for v in scores.values()):
             raise ValueError(f"{self.results}: holds no scores; {remedy}")
         return results
 
