@@ -1,7 +1,7 @@
 """TensorBoard's events: what curves are drawn of while a run goes on.
 
-tensorboardX's `SummaryWriter` writes in a thread of its own; once that has died, of a full disk say, the
-next values wait for it without end. Here the caller writes, and is told.
+tensorboardX's `SummaryWriter` writes in a thread of its own; once that has died, of a full disk say,
+the next values wait for it without end. Here the caller writes, and is told.
 """
 
 import time

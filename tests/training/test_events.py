@@ -1,6 +1,7 @@
 """TensorBoard's events: what is written can be read, and a full disk is told to whoever writes."""
 
 import struct
+from pathlib import Path
 
 import pytest
 from tensorboardX import record_writer
@@ -33,8 +34,12 @@ def test_values_by_step_after_what_begins_a_session(tmp_path):
 
 
 def test_a_full_disk_is_an_error_and_no_wait_without_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(record_writer, "open_file", lambda _: open("/dev/full", "wb"))
+    monkeypatch.setattr(record_writer, "open_file", lambda _: Path("/dev/full").open("wb"))
     log = MetricsLog(tmp_path, start=0)
-    with pytest.raises(OSError, match="No space left on device"):
+
+    def write_much():
         for step in range(10_000):
             log.write(step, {"loss": 1.0})
+
+    with pytest.raises(OSError, match="No space left on device"):
+        write_much()
