@@ -115,8 +115,9 @@ def test_an_image_that_breaks_before_the_evaluation(flags, data, tmp_path, capsy
         (FloatingPointError("try a smaller --learning-rate"), "smaller --learning-rate"),
         (
             jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GiB"),
-            "out of memory; choose a smaller",
+            "the device is out of memory; choose a smaller",
         ),
+        (MemoryError("Unable to allocate 1 TiB"), "the machine is out of memory; choose a smaller"),
     ],
 )
 def test_what_the_machine_lacks_is_one_line(flags, capsys, monkeypatch, error, said):
@@ -162,6 +163,12 @@ def test_the_room_for_the_checkpoints_is_checked_first(flags, tmp_path, capsys, 
     kernels = sum(a * b for a, b in itertools.pairwise(widths))
     assert f"90 MiB free, a run needs at least {64 + 4 * 3 * 4 * kernels / 2**20:.0f}" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_images_that_no_memory_holds_are_refused(flags, capsys, monkeypatch):
+    """An image of this size takes 12 TB as float32."""
+    said = refused(simclr.main, [*flags, "--image-size=1000000"], capsys)
+    assert "is out of memory; choose a smaller --batch-size, --image-size" in said
 
 
 def test_orbax_is_told_from_others_when_the_disk_is_full(tmp_path):
