@@ -13,12 +13,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+import numpy as np
+
 from jaxcon.data.messages import listed, shown
-from jaxcon.data.splits import DataError
+from jaxcon.data.splits import TEST_SHARE, VALIDATION_SHARE, DataError, split_indices
 
 _SPLIT_WORDS = {
     "train": ("train", "training", "trn"),
@@ -101,17 +103,14 @@ def read_layout(root: str, images: Sequence[str]) -> Layout:
       DataError: where splits and other folders stand side by side, a split has two folders or lies
         inside of a class, a split has no classes or others than train, or an image lies beside them.
     """
-    outer = _outer_folder(images)
-    inner = [path[len(outer) + 1 :] if outer else path for path in images]
-    place = shown(f"{root}/{outer}" if outer else root)
+    outer, place, inner = _inside(root, images)
     keys = [unicodedata.normalize("NFC", path) for path in inner]
     notes: list[str] = []
     own = _own_splits(place, inner, notes)
     splits = [own[path.split("/")[0]] for path in inner] if own else None
     below = _below_splits(inner) if own else inner
     if own:
-        folders = (f"{outer}/{name}" if outer else name for name in sorted(own))
-        notes.append(f"splits by the folders {listed(map(shown, folders))}")
+        notes.append(_split_note(outer, own))
     else:
         _refuse_splits_in_classes(place, inner)
     names = [
@@ -129,6 +128,58 @@ def read_layout(root: str, images: Sequence[str]) -> Layout:
     classes = [name for name in names if name is not None]
     notes += _compare(place, splits or ["train"] * len(classes), classes)
     return Layout(keys, splits, classes, notes)
+
+
+def read_splits(root: str, images: Sequence[str]) -> Layout:
+    """What the folders of images mean where nobody asks for classes, as in a table of captions.
+
+    Example:
+      >>> read_splits("birds", ["train/1.jpg", "val/2.jpg"]).splits
+      ['train', 'validation']
+
+    Args:
+      root: the folder that paths start at, for messages.
+      images: paths, at least one, with "/" between folders.
+
+    Raises:
+      DataError: where splits and other folders stand side by side, or a split has two folders.
+    """
+    outer, place, inner = _inside(root, [path.lstrip("/") for path in images])
+    own = _own_splits(place, inner, [])
+    splits = [own[path.split("/")[0]] for path in inner] if own else None
+    return Layout([*images], splits, None, [_split_note(outer, own)] if own else [])
+
+
+def divide(layout: Layout, labels: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Indices of each split: the folder's own, and of the training images those that it lacks.
+
+    Args:
+      layout: of `read_layout` or `read_splits`.
+      labels: int `[n]`, or None.
+    """
+    homes = np.array(layout.splits or ["train"] * len(layout.keys))
+    parts = {part: np.flatnonzero(homes == part) for part in _SPLIT_WORDS}
+    carved = split_indices(
+        [layout.keys[i] for i in parts["train"].tolist()],
+        None if labels is None else labels[parts["train"]],
+        test_share=0.0 if len(parts["test"]) else TEST_SHARE,
+        validation_share=0.0 if len(parts["validation"]) else VALIDATION_SHARE,
+    )
+    own = {part: positions for part, positions in parts.items() if part != "train"}
+    made = {part: parts["train"][positions] for part, positions in carved.items()}
+    return {part: own[part] if len(own.get(part, ())) else made[part] for part in parts}
+
+
+def _inside(root: str, images: Sequence[str]) -> tuple[str, str, list[str]]:
+    """The folder around all images, its name for messages, and the paths from there."""
+    outer = _outer_folder(images)
+    inner = [path[len(outer) + 1 :] if outer else path for path in images]
+    return outer, shown(f"{root}/{outer}" if outer else root), inner
+
+
+def _split_note(outer: str, own: Mapping[str, str]) -> str:
+    folders = (f"{outer}/{name}" if outer else name for name in sorted(own))
+    return f"splits by the folders {listed(map(shown, folders))}"
 
 
 def _outer_folder(images: Sequence[str]) -> str:
