@@ -28,7 +28,7 @@ def pets(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "here")
     for name in ("cat", "dog"):
         pictures(tmp_path / "pets" / name, 20)
-    rows = [f"cat/{i}.png,{'a very ' * 40}small cat\n" for i in range(20)]
+    rows = [f"cat/{i}.png,{'a very ' * 40}small cat {i}\n" for i in range(20)]
     (tmp_path / "pets" / "captions.csv").write_text("image,caption\n" + "".join(rows))
     return tmp_path / "pets"
 
