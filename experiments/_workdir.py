@@ -37,6 +37,7 @@ from jaxcon.training.workdir import (
 _VERSION = f"jaxcon {jaxcon.__version__}"
 _DATA = "data.json"  # a digest of every image that has a name
 _LENGTH = ("epochs", "warmup_epochs")  # what a user changes to train for longer
+_HOW_READ = ("experiment", "image_size")  # with another one all images would be others
 _TOLD = 8  # differences in a message
 _ANOTHER = "go on with the former values, or choose another --workdir"
 
@@ -207,6 +208,8 @@ def open_run(
     now = fingerprint(dataset)
     data = now.summary
     if before is not None:
+        if any(before.get(name) != options.get(name) for name in _HOW_READ):
+            _same_options(path, before, options)
         if before.get("dataset") == options["dataset"] or _both_folders(before, options):
             # First: options that were left open follow from the number of images.
             _check_data(path, before.get("data"), now)

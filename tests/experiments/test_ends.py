@@ -292,6 +292,15 @@ def test_nobody_who_reads(tmp_path):
     assert "Traceback" not in err
 
 
+def test_an_output_that_takes_no_more():
+    """As of `> log.txt` on a full disk."""
+    program = [sys.executable, "-m", "experiments.simclr", "--help"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(program, check=False, stdout=full, stderr=subprocess.PIPE, text=True)
+    said = "error: the output: No space left on device; the same command goes on\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
 def test_no_home_and_no_account(monkeypatch, capsys, tmp_path):
     """As of a container's user: no HOME, and nothing in the list of accounts."""
     monkeypatch.delenv("HOME")
