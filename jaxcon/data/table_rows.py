@@ -146,7 +146,7 @@ def _decoded(table: Path) -> str:
         text = data.decode("utf-8-sig")
         at = data.find(b"\0")  # of every other byte of UTF-16, which may have no mark
     except UnicodeDecodeError as error:
-        at = error.start
+        text, at = "", error.start
     if at < 0:
         return text
     row = data.count(b"\n", 0, at) + 1

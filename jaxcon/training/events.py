@@ -6,6 +6,7 @@ the next values wait for it without end. Here the caller writes, and is told.
 
 import time
 from pathlib import Path
+from typing import Any
 
 _PATIENCE = 30.0  # seconds until what was written can be seen
 
@@ -25,13 +26,15 @@ class Events:
     def __init__(self, folder: Path, *, start: int):
         """Begin a file; TensorBoard forgets what older ones say of step `start` and later."""
         from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.proto import event_pb2
 
+        protocol: Any = event_pb2  # its classes are made at run time
         folder.mkdir(parents=True, exist_ok=True)
         self._writer = EventsWriter(str(folder / "events"))
-        self._writer.write_event(Event(step=start, file_version="brain.Event:2"))
-        begins = SessionLog(status=SessionLog.START)
-        self._writer.write_event(Event(step=start, session_log=begins))
+        self._event = protocol.Event
+        self._writer.write_event(self._event(step=start, file_version="brain.Event:2"))
+        begins = protocol.SessionLog(status=protocol.SessionLog.START)
+        self._writer.write_event(self._event(step=start, session_log=begins))
         self._seen = time.monotonic()
 
     def write(self, step: int, values: dict[str, float]) -> None:
@@ -40,11 +43,10 @@ class Events:
         Raises:
             OSError: the disk is full, say.
         """
-        from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 
         for name, value in values.items():
-            event = Event(step=step, wall_time=time.time(), summary=scalar(name, value))
+            event = self._event(step=step, wall_time=time.time(), summary=scalar(name, value))
             self._writer.write_event(event)
         if time.monotonic() > self._seen + _PATIENCE:
             self._writer.flush()
