@@ -22,6 +22,7 @@ from jaxcon.data.pixels import default_side
 from jaxcon.data.sources import MEMORY_LIMIT, refuse_path
 from jaxcon.data.splits import DataError, Split, require_images, summarize
 from jaxcon.data.table import find_table, read_table
+from jaxcon.data.table_rows import unread_splits
 
 _WANTED = "a folder with images and a table of captions"
 _FEWEST = 10  # images that leave at least one for validation and two for the test
@@ -120,6 +121,7 @@ def _load_table(dataset: str, image_size: int | None, memory_limit: int) -> Pair
     layout = read_splits(str(table.parent), paths)
     rows_of = divide(layout)
     require_images(rows_of, shown(table))
+    unread = [f"its column {cut(name)} is not read" for name in unread_splits(table)]
     files = [str(table.parent / path) for path in paths]
     sizes = check_images(files)
     image_size = image_size or default_side(sizes)
@@ -139,7 +141,7 @@ def _load_table(dataset: str, image_size: int | None, memory_limit: int) -> Pair
         train=parts["train"],
         validation=parts["validation"],
         test=parts["test"],
-        notes=(f"table {shown(table.name)}", *layout.notes, size_note(sizes)),
+        notes=(f"table {shown(table.name)}", *layout.notes, *unread, size_note(sizes)),
     )
 
 

@@ -16,6 +16,7 @@ from jaxcon.data.splits import DataError
 COLUMNS = ("image", "caption")
 Row = tuple[str, Mapping[Any, Any]]
 
+_SPLITS = {"split", "splits", "set", "subset", "partition", "fold"}
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 # What tables begin with that are none of ours by another name.
 _BINARY = {
@@ -41,6 +42,17 @@ def read_rows(table: Path) -> Iterator[Row]:
     for place, row in READERS[table.suffix.lower()](table):
         require_columns(place, list(row))
         yield place, {column: _text(place, row, column) for column in COLUMNS}
+
+
+def unread_splits(table: Path) -> list[str]:
+    """Columns that seem to say the split of each row, which nobody reads; of JSON the first row's."""
+    if table.suffix.lower() == ".parquet":
+        import pyarrow.parquet
+
+        names = pyarrow.parquet.read_schema(table).names
+    else:
+        names = next((list(row) for _, row in READERS[table.suffix.lower()](table)), [])
+    return [name for name in names if isinstance(name, str) and name.strip().lower() in _SPLITS]
 
 
 def _text(place: str, row: Mapping[Any, Any], column: str) -> str:

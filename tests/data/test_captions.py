@@ -92,6 +92,13 @@ def test_a_split_beside_other_folders_is_refused(tmp_path):
         load_pairs(f"folder:{tmp_path}")
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_column_of_splits_is_not_left_out_in_silence(folder, kind):
+    write(folder, [{**row, "Split": "train", "author": "me"} for row in ROWS], kind)
+    summary = load_pairs(f"folder:{folder}").summary()
+    assert f"; table captions.{kind}; its column Split is not read; files of" in summary
+
+
 def test_one_caption_of_all_images_is_refused(folder):
     write(folder, [{**row, "caption": "a bird"} for row in ROWS])
     with pytest.raises(DataError, match="all 20 images have the caption a bird; expected"):
