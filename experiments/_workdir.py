@@ -23,7 +23,7 @@ from jaxcon.encoders.describe import describe
 from jaxcon.encoders.tokenizer import Tokenizer
 from jaxcon.runs import load_tokenizer
 from jaxcon.training.checkpoint import load_newest, state_hash, state_leaves
-from jaxcon.training.files import absolute, read_json, told
+from jaxcon.training.files import absolute, check_plain, read_json, told
 from jaxcon.training.workdir import (
     WRITTEN_BY,
     Workdir,
@@ -77,6 +77,7 @@ def check_place(path: Path) -> None:
     with told(absolute(path)):
         finished = Workdir(absolute(path), resumed=True).finished
     if not finished:
+        check_plain(absolute(path))
         check_writable(path)
 
 

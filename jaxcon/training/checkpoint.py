@@ -20,7 +20,7 @@ from jax.tree_util import tree_flatten_with_path, tree_unflatten
 
 from jaxcon.training._orbax import means_full, quiet
 from jaxcon.training.digests import digest, leaf_name, state_bytes, state_hash, state_leaves
-from jaxcon.training.files import absolute, write_text
+from jaxcon.training.files import absolute, check_plain, write_text
 from jaxcon.training.workdir import Workdir, check_writable, open_workdir, saved_steps
 
 __all__ = [
@@ -74,8 +74,12 @@ class Checkpoints:
         """Open the directory; damaged checkpoints are told to `say`.
 
         With `read_only` nothing in it changes: what looks left over may be a save of another process.
+
+        Raises:
+            ValueError: its path has a character with which no checkpoint is found again.
         """
         self._directory = Path(directory).absolute()
+        check_plain(self._directory, written=not read_only)
         self._say = say
         options = ocp.CheckpointManagerOptions(
             max_to_keep=None if read_only else keep,

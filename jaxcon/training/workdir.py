@@ -27,6 +27,7 @@ from jaxcon.training.files import (
     PARTIAL,
     Lock,
     absolute,
+    check_plain,
     lock_file,
     read_json,
     short,
@@ -131,6 +132,7 @@ def open_workdir(
         with contextlib.suppress(OSError):  # a lost file is mended where that is possible
             _write_missing(path, files or {})
         return Workdir(path, resumed)
+    check_plain(path)
     check_writable(path, needed=needed)
     if jax.process_index() != 0:
         return Workdir(path, resumed)
