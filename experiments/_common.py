@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import logging
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -100,7 +101,12 @@ def _file_name(text: str) -> str:
 
 
 def quiet_libraries() -> None:
-    """Leave the console to the run: they narrate every save, and print what they raise, too."""
+    """Leave the console to the run: they narrate every save, and print what they raise, too.
+
+    What Pillow warns of, such as damaged notes of a camera, names no file; what it cannot read is an
+    error of ours.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     for name in ("absl", "asyncio", "orbax", "matplotlib"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 

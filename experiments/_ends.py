@@ -21,7 +21,7 @@ from jaxcon.training.workdir import saved_steps
 _UNREADABLE = "unreadable.json"
 # Of the disk and of the account, not of the program.
 _OF_THE_MACHINE = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
     *(errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EPIPE),
 )
 
@@ -49,10 +49,12 @@ def usage_errors() -> Iterator[None]:
         return
     except ValueError as error:
         said = str(error)
-    except RuntimeError as error:
-        if "home directory" not in str(error):  # of pathlib, for ~
+    except (RuntimeError, MemoryError) as error:
+        said = _out_of_memory(error)
+        if said is None and "home directory" in str(error):  # of pathlib, for ~
+            said = "there is no home folder for ~; write the path in full, or set HOME"
+        if said is None:
             raise
-        said = "there is no home folder for ~; write the path in full, or set HOME"
     fail(said)
 
 
@@ -87,12 +89,18 @@ def _mendable(error: Exception, workdir: Workdir, dataset: Dataset | PairDataset
     if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
         place = error.filename or workdir.path
         return f"{place}: {error.strerror}; {_kept(workdir)} once that is mended"
-    if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
-        return (
-            "the device is out of memory; choose a smaller --batch-size, --image-size or --encoder, "
-            f"and another --workdir ({' '.join(str(error).split())[:160]})"
-        )
-    return None
+    return _out_of_memory(error)
+
+
+def _out_of_memory(error: Exception) -> str | None:
+    exhausted = isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+    if not exhausted and not isinstance(error, MemoryError):
+        return None
+    return (
+        f"{'the device' if exhausted else 'the machine'} is out of memory; choose a smaller "
+        "--batch-size, --image-size or --encoder, and another --workdir "
+        f"({' '.join(str(error).split())[:160]})"
+    )
 
 
 def unreadable(workdir: Any) -> list[str]:

@@ -6,6 +6,7 @@ press Ctrl-C as well.
 
 import codecs
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -71,6 +72,11 @@ def _end(kind: type[BaseException], error: BaseException, trace: TracebackType |
         os.kill(os.getpid(), signal.SIGINT)
     if isinstance(error, BrokenPipeError):  # as of `| head`
         _tell("error: nobody reads the output any more; the same command goes on")
+        leave(2)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        _tell(
+            f"error: {error.filename or 'the output'}: {error.strerror}; the same command goes on"
+        )
         leave(2)
     if isinstance(error, ModuleNotFoundError) and error.name:
         name = error.name.split(".")[0]

@@ -22,6 +22,14 @@ from jaxcon.data.messages import printable
 
 Config = TypeVar("Config")
 
+
+def _path(typed: Sequence[str]) -> Path:
+    """Return the path that was typed; the folder one is in is ".", and not nothing."""
+    if not typed[0].strip():
+        raise ValueError("expected a path, got none (a variable of the shell that is empty?)")
+    return Path(typed[0])
+
+
 # Optional flags, and what `--help` says of leaving them out.
 of_recipe = functools.partial(tyro.conf.arg, help_behavior_hint="(default: what suits the dataset)")
 _unset = functools.partial(tyro.conf.arg, help_behavior_hint="(default: none)")
@@ -36,7 +44,15 @@ FloatOfLoss = Annotated[
 ]
 OptionalFloat = Annotated[float | None, _unset(metavar="FLOAT", constructor=float)]
 OptionalPath = Annotated[
-    Path | None, tyro.conf.arg(metavar="PATH", constructor=Path, help_behavior_hint="")
+    Path | None,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=_path,
+        is_instance=lambda value: value is None or isinstance(value, Path),
+        str_from_instance=lambda value: [str(value)],
+    ),
+    tyro.conf.arg(help_behavior_hint=""),
 ]
 Optimizer = Literal["adamw", "lars", "sgd"]
 OptimizerOfRecipe = Annotated[

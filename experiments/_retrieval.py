@@ -18,7 +18,7 @@ from jaxcon.encoders.tokenizer import Tokenizer
 from jaxcon.evaluation.retrieval import chance_recall, recall_at_k
 from jaxcon.evaluation.zero_shot import zero_shot_accuracy
 
-RANKS = (1, 5, 10)
+_RANKS = (1, 5, 10)
 _FRAMES = ("{}", "a picture of {}", "there is {}")
 # What is large for a star is not what is large for a square: sizes are asked for by shape.
 _PROMPTS = {
@@ -86,6 +86,15 @@ def evaluate(
     return scores | _zero_shot(encode, variables, objective, dataset, images)
 
 
+def ranks(candidates: int) -> tuple[int, ...]:
+    """Return the ranks that tell something: among the first 10 of 8 is everything.
+
+    >>> ranks(48), ranks(8)
+    ((1, 5, 10), (1, 5))
+    """
+    return tuple(k for k in _RANKS if k == 1 or k < candidates)
+
+
 def recalls(
     encode: Encode, variables: Any, objective: Objective, dataset: PairDataset
 ) -> dict[str, float]:
@@ -105,7 +114,7 @@ def _recalls(
         ("text to image", texts, images),
     ):
         matrix = np.asarray(objective.scores(queries, candidates))
-        for k in RANKS:
+        for k in ranks(len(test.ids)):
             scores[f"{name}, recall@{k}"] = recall_at_k(matrix, test.ids, test.ids, k=k)
     return scores, images
 
@@ -143,9 +152,9 @@ def make_prompts(attribute: str, values: Sequence[str]) -> list[str]:
 def chance(dataset: PairDataset) -> dict[str, float]:
     """Return what a random ranking and a random choice score, under the keys of `evaluate`."""
     ids = held_out(dataset.test).ids
-    recalls = {k: chance_recall(ids, ids, k=k) for k in RANKS}
+    recalls = {k: chance_recall(ids, ids, k=k) for k in ranks(len(ids))}
     ways = ("image to text", "text to image")
-    scores = {f"{way}, recall@{k}": recalls[k] for way in ways for k in RANKS}
+    scores = {f"{way}, recall@{k}": recall for way in ways for k, recall in recalls.items()}
     return scores | {f"zero-shot {n}": 1 / len(dataset.classes[n]) for n in dataset.test.attributes}
 
 

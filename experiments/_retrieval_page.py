@@ -9,7 +9,7 @@ import numpy as np
 from experiments import _examples, _figures, _images, _results, _retrieval
 from experiments._common import Run, say
 from experiments._pairs import DualEncoder, Embedded, Objective, shifted
-from experiments._retrieval import RANKS, Encode, HeldOut, Scores, rank_correlation
+from experiments._retrieval import Encode, HeldOut, Scores, rank_correlation
 from experiments._verdict import CHECKED, verdict
 from jaxcon import report
 from jaxcon.data.captions import PairDataset, PairSplit
@@ -128,7 +128,7 @@ def _progress(scores: Scores) -> str:
     >>> _progress({kind: {name: share} for kind, share in shares.items()})
     'In training, text to image, recall@10 went from 1.1% to 43.0% (in a random order: 1.0%).'
     """
-    name = f"text to image, recall@{RANKS[-1]}"
+    name = [name for name in scores["trained"] if name.startswith("text to image, recall@")][-1]
     before, after, chance = (scores[kind][name] for kind in ("untrained", "trained", "chance"))
     return (
         f"In training, {name} went from {before:.1%} to {after:.1%} "
@@ -202,8 +202,8 @@ def _pictures(
     ]
     return report.Gallery(
         strips,
-        f"Captions of test images, and the {_PICTURES} test images that each finds first, the best "
-        "one on the left; an image that has this caption is framed.",
+        f"Captions of test images, and the {found.shape[1]} test images that each finds first, the "
+        "best one on the left; an image that has this caption is framed.",
     )
 
 
@@ -225,7 +225,7 @@ def _captions(
     ]
     return report.Gallery(
         strips,
-        f"Test images, and the {_CAPTIONS} captions that each finds first; its own has a ✓.",
+        f"Test images, and the {found.shape[1]} captions that each finds first; its own has a ✓.",
         columns=2,
     )
 

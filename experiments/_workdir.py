@@ -16,13 +16,14 @@ from experiments._common import say
 from experiments._ends import unreadable
 from jaxcon.data.captions import PairDataset
 from jaxcon.data.fingerprint import Fingerprint, changes, fingerprint
+from jaxcon.data.messages import listed
 from jaxcon.data.preprocessing import preprocessing
 from jaxcon.data.splits import Dataset
 from jaxcon.encoders.describe import describe
 from jaxcon.encoders.tokenizer import Tokenizer
 from jaxcon.runs import load_tokenizer
 from jaxcon.training.checkpoint import load_newest, state_hash, state_leaves
-from jaxcon.training.files import absolute, read_json
+from jaxcon.training.files import absolute, check_plain, read_json, told
 from jaxcon.training.workdir import (
     WRITTEN_BY,
     Workdir,
@@ -36,6 +37,7 @@ from jaxcon.training.workdir import (
 _VERSION = f"jaxcon {jaxcon.__version__}"
 _DATA = "data.json"  # a digest of every image that has a name
 _LENGTH = ("epochs", "warmup_epochs")  # what a user changes to train for longer
+_HOW_READ = ("experiment", "image_size")  # with another one all images would be others
 _TOLD = 8  # differences in a message
 _ANOTHER = "go on with the former values, or choose another --workdir"
 
@@ -72,7 +74,10 @@ class Start(NamedTuple):
 
 def check_place(path: Path) -> None:
     """Raise a ValueError where no run can be written; that of a finished one may be read-only."""
-    if not Workdir(absolute(path), resumed=True).finished:
+    with told(absolute(path)):
+        finished = Workdir(absolute(path), resumed=True).finished
+    if not finished:
+        check_plain(absolute(path))
         check_writable(path)
 
 
@@ -98,7 +103,7 @@ def load_start(run: Path | None, path: Path) -> Start | None:
     begun = saved_steps(path / "checkpoints")
     if begun and isinstance(record, dict) and record.get("run") == str(run):
         return Start(record, None, path, own)
-    config = read_config(run)
+    config = read_config(run, option="--start-from")
     if config is None:
         raise ValueError(f"--start-from={run}: expected the folder of a run, found no config.json")
     step, variables = load_newest(run)
@@ -122,7 +127,13 @@ def check_fits(start: Start | None, network: Network, init: Callable[[jax.Array]
         odd = differences(before, {"model": _described(network)})
         odd = {name: said for name, said in odd.items() if not name.endswith(".dtype")}
         if odd:
-            raise ValueError(f"{place}: {', '.join(odd.values())}; give it the options of that run")
+            if not before["model"].keys() & network.modules.keys():
+                raise ValueError(
+                    f"{place}: it is a run of experiments.{start.config.get('experiment')}, with "
+                    f"{' and '.join(before['model'])} in place of {' and '.join(network.modules)}"
+                )
+            said = listed(odd.values(), _TOLD)
+            raise ValueError(f"{place}: {said}; give it the options of that run")
     wanted = state_leaves(jax.eval_shape(init, jax.random.key(0)))
     found = state_leaves(start.variables)
     for name in sorted(wanted.keys() | found.keys()):
@@ -198,6 +209,8 @@ def open_run(
     now = fingerprint(dataset)
     data = now.summary
     if before is not None:
+        if any(before.get(name) != options.get(name) for name in _HOW_READ):
+            _same_options(path, before, options)
         if before.get("dataset") == options["dataset"] or _both_folders(before, options):
             # First: options that were left open follow from the number of images.
             _check_data(path, before.get("data"), now)

@@ -23,6 +23,7 @@ from jaxcon.typing import ArrayLike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure, SubFigure
     from matplotlib.text import Text
 
@@ -58,6 +59,7 @@ def similarity_heatmap(
     ax = _axes(ax, (5.2, 4.4))
     image = ax.imshow(matrix, vmin=limits[0], vmax=limits[1], cmap="magma", interpolation="nearest")
     ax.set(title=title, xlabel="z2", ylabel="z1")
+    _count_whole(ax.xaxis, ax.yaxis)
     if row_labels is not None:
         ax.set_yticks(range(len(row_labels)), row_labels, fontsize="small")
     if column_labels is not None:
@@ -90,12 +92,14 @@ def loss_curve(
       title, ax: as in :func:`similarity_heatmap`.
     """
     ax = _axes(ax, (6.4, 3.6))
+    marker = "o" if len(np.asarray(steps)) == 1 else None  # no line leads to a single point
     for name, curve in values.items():
-        ax.plot(np.asarray(steps), np.asarray(curve), label=name, linewidth=1.2)
+        ax.plot(np.asarray(steps), np.asarray(curve), label=name, linewidth=1.2, marker=marker)
     if num_candidates is not None:
         label = f"chance, ln {num_candidates}"
         ax.axhline(np.log(num_candidates), color="grey", linestyle="--", label=label)
     ax.set(title=title, xlabel="step", ylabel="loss")
+    _count_whole(ax.xaxis)
     ax.legend(frameon=False)
     ax.grid(alpha=0.3)
     _as_texts(ax)
@@ -117,6 +121,7 @@ def spectrum(
         singular = np.linalg.svd(rows - rows.mean(axis=0), compute_uv=False)
         ax.semilogy(np.arange(1, len(singular) + 1), np.maximum(singular, 1e-12), label=name)
     ax.set(title=title, xlabel="direction", ylabel="singular value")
+    _count_whole(ax.xaxis)
     ax.legend(frameon=False)
     ax.grid(alpha=0.3)
     _as_texts(ax)
@@ -233,6 +238,14 @@ def _letters(file: str) -> frozenset[str]:
         return frozenset(map(chr, FT2Font(file).get_charmap()))
     except (OSError, RuntimeError):  # a font that is gone, or none
         return frozenset()
+
+
+def _count_whole(*axes: Axis) -> None:
+    """Ticks of what is counted: rows, steps and directions have no halves."""
+    from matplotlib.ticker import MaxNLocator
+
+    for axis in axes:
+        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from jaxcon.data.messages import cut, is_utf_8
 from jaxcon.data.preprocessing import image_shape, prepare
 from jaxcon.encoders.describe import build
 from jaxcon.encoders.dual import Embedded
@@ -68,29 +69,26 @@ class TrainedRun:
         the projection head; of one of `experiments.clip` the embeddings that texts are compared to.
 
         Args:
-          images: an array `[n, height, width, channels]`, or a sequence of files, Pillow images and
-            arrays; see `jaxcon.data.preprocessing.prepare`.
+          images: an array `[n, height, width, channels]`, or several files, Pillow images and arrays:
+            a list, an array of paths, what `Path.glob` returns; see
+            `jaxcon.data.preprocessing.prepare`.
           normalize: scale rows to norm 1.
 
         Returns:
           float32 `[n, dim]`.
 
         Raises:
+          ValueError: one image in place of several, or no images.
           DataError: an image that cannot be read or understood, with its position or its file.
         """
-        if isinstance(images, str | os.PathLike):
-            raise ValueError(f"expected several images, got one path: write [{str(images)!r}]")
-        if getattr(images, "ndim", 4) != 4:  # of three axes: one in colour, or many in grey?
-            raise ValueError(
-                f"expected an array [n, height, width, channels], got one of shape {images.shape}: "
-                "one image is image[None], grey images are images[..., None]"
-            )
         settings = self.config["preprocessing"]
         return self._images.embed(
-            images, lambda rows, first: prepare(rows, settings, first=first), normalize
+            _several_images(images),
+            lambda rows, first: prepare(rows, settings, first=first),
+            normalize,
         )
 
-    def embed_texts(self, texts: Sequence[str], *, normalize: bool = True) -> np.ndarray:
+    def embed_texts(self, texts: Iterable[str], *, normalize: bool = True) -> np.ndarray:
         """Embed texts, in batches, with the tokenizer of the run.
 
         Args:
@@ -109,10 +107,47 @@ class TrainedRun:
                 f"{self.folder}: trained by {self.config.get('experiment')} on images alone, so it "
                 "has no text encoder; experiments.clip trains one"
             )
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise ValueError(f"expected a list of texts, got {type(texts).__name__}: write [text]")
+        texts = _several_texts(texts)
         encode = self._tokenizer.encode
         return self._texts.embed(texts, lambda rows, _: encode(rows), normalize)
+
+
+# Iterable, and yet no rows in an order.
+_NO_LIST = str | bytes | Mapping | set | frozenset
+
+
+def _several_images(images: Any) -> Any:
+    """What is sliced: an array of four axes, or a list."""
+    if isinstance(images, str | os.PathLike):
+        raise ValueError(f"expected several images, got one path: write [{str(images)!r}]")
+    if getattr(images, "ndim", 1) not in (1, 4):  # of three axes: one in colour, or many in grey?
+        raise ValueError(
+            f"expected an array [n, height, width, channels], got one of shape {images.shape}: "
+            "one image is image[None], grey images are images[..., None]"
+        )
+    if getattr(images, "ndim", 1) == 4:
+        return images
+    if isinstance(images, _NO_LIST) or not isinstance(images, Iterable):
+        raise ValueError(
+            f"expected a list of images, got {type(images).__name__}: of one image write [image]"
+        )
+    return list(images)
+
+
+def _several_texts(texts: Any) -> list[str]:
+    if isinstance(texts, _NO_LIST) or not isinstance(texts, Iterable):
+        raise ValueError(
+            f"expected a list of texts, got {type(texts).__name__}: of one text write [text]"
+        )
+    texts = list(texts)
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(
+                f"expected a list of texts, got {cut(text)} ({type(text).__name__}) at texts[{number}]"
+            )
+        if not is_utf_8(text):
+            raise ValueError(f"texts[{number}]: a character that is none, in {cut(text)}; mend it")
+    return texts
 
 
 def load_run(folder: str | os.PathLike[str]) -> TrainedRun:
@@ -126,7 +161,7 @@ def load_run(folder: str | os.PathLike[str]) -> TrainedRun:
 
     Raises:
       ValueError: no run lies there, it was written by a version of jaxcon that did not record how to
-        rebuild it, or its tokenizer is missing or damaged.
+        rebuild it, or what it recorded or its tokenizer is missing or damaged.
       CorruptCheckpointError: none of its checkpoints is intact.
     """
     path = absolute(Path(folder))
@@ -139,7 +174,14 @@ def load_run(folder: str | os.PathLike[str]) -> TrainedRun:
             "the network; jaxcon.training.checkpoint.load_variables returns its arrays, and "
             "--start-from takes them into a new run"
         )
-    return TrainedRun(path, config, *load_newest(path))
+    newest = load_newest(path)
+    try:
+        return TrainedRun(path, config, *newest)
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path / 'config.json'}: damaged, it does not say how to rebuild the network "
+            f"({type(error).__name__}: {cut(str(error))}); restore it from a copy"
+        ) from error
 
 
 def load_tokenizer(folder: Path, config: dict[str, Any]) -> Tokenizer:

@@ -122,3 +122,26 @@ def test_letters_of_other_fonts_are_found_or_told():
     nowhere = chr(0x10FFFD)  # of the private use area
     with pytest.warns(UserWarning, match="no installed font has .*: drawn as boxes"):
         plots.loss_curve([0], {"loss": [1.0]}, title=nowhere)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 40])
+def test_what_is_counted_has_whole_ticks(count):
+    steps = np.arange(count)
+    figures = [
+        plots.similarity_heatmap(np.eye(count)),
+        plots.loss_curve(steps, {"loss": steps / 2}, num_candidates=8),
+        plots.spectrum({"z": np.random.default_rng(0).normal(size=(count + 1, count))}),
+    ]
+    for figure, axes in zip(figures, ("xy", "x", "x"), strict=True):
+        figure.draw_without_rendering()
+        for axis in axes:
+            low, high = sorted(getattr(figure.axes[0], f"get_{axis}lim")())
+            ticks = getattr(figure.axes[0], f"get_{axis}ticks")()
+            seen = [tick for tick in ticks if low <= tick <= high]
+            assert seen
+            assert all(float(tick).is_integer() for tick in seen)
+
+
+def test_the_loss_of_a_single_step_is_a_point():
+    (line,) = plots.loss_curve([0], {"loss": [2.0]}).axes[0].lines
+    assert line.get_marker() == "o"

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -127,9 +128,14 @@ def test_texts_need_a_text_encoder_and_are_texts(views, pairs):
     with pytest.raises(ValueError, match=r"trained by simclr on images alone, .* no text encoder"):
         jaxcon.load_run(views[0]).embed_texts(["a bird"])
     run = jaxcon.load_run(pairs[0])
-    for bad in ("a bird", [3], [None]):
-        with pytest.raises(ValueError, match="expected a list of texts"):
-            run.embed_texts(bad)  # pyright: ignore[reportArgumentType]
+    some: Any = run.embed_texts
+    for bad in ("a bird", [3], [None], b"a bird", None, 3, {"a bird"}, {"a bird": 1}, [b"a bird"]):
+        with pytest.raises(ValueError, match="expected a list of texts, got "):
+            some(bad)
+    with pytest.raises(ValueError, match=r"texts\[1\]: a character that is none, in \\ud83d"):
+        run.embed_texts(["a bird", "\ud83d"])
+    for good in (("a bird", "two"), np.array(["a bird", "two"]), iter(["a bird", "two"])):
+        np.testing.assert_array_equal(some(good), some(["a bird", "two"]))
     with pytest.raises(
         ValueError, match=r"expected several images, got one path: write \['a.png'\]"
     ):
@@ -138,6 +144,18 @@ def test_texts_need_a_text_encoder_and_are_texts(views, pairs):
         ValueError, match=r"got one of shape \(8, 8, 3\): one image is image\[None\]"
     ):
         run.embed_images(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_images_in_any_order_of_things(views):
+    folder, data, _, _ = views
+    run = jaxcon.load_run(folder)
+    files = sorted((data / "cat").glob("*.png"))
+    z = run.embed_images(files)
+    for same in ((data / "cat" / file.name for file in files), np.array(list(map(str, files)))):
+        np.testing.assert_array_equal(run.embed_images(same), z)
+    for bad in (None, 3, Image.new("L", (9, 9)), files[0].read_bytes(), {"image": z}, set(files)):
+        with pytest.raises(ValueError, match=r"expected a list of images, got .* write \[image\]"):
+            run.embed_images(bad)
 
 
 def test_what_cannot_be_rebuilt_is_said(views, pairs, tmp_path):
@@ -159,6 +177,17 @@ def test_what_cannot_be_rebuilt_is_said(views, pairs, tmp_path):
         jaxcon.load_run(altered(views[0], model=wider))
     with pytest.raises(ValueError, match="unknown network 'GAN'"):
         jaxcon.load_run(altered(views[0], model={"encoder": {"type": "GAN"}}))
+    for damage in (
+        {"preprocessing": {}},
+        {"preprocessing": {"size": 8, "channels": 3}},
+        {"model": {}},
+        {"model": {"encoder": 3}},
+    ):
+        with pytest.raises(ValueError, match=r"config\.json: damaged, .* \(\w+Error: .*restore it"):
+            jaxcon.load_run(altered(views[0], **damage))
+    for damage in (None, {}):
+        with pytest.raises(ValueError, match=r"config\.json: damaged, .* \(KeyError: "):
+            jaxcon.load_run(altered(pairs[0], tokenizer=damage))
     (altered(pairs[0]) / "tokenizer.json").write_text("{}")
     with pytest.raises(ValueError, match="not the tokenizer that the run was trained with"):
         jaxcon.load_run(tmp_path / "run")

@@ -10,16 +10,19 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from jaxcon.data.image_files import FolderImages, check_images, size_note
-from jaxcon.data.messages import printable, shown
+from jaxcon.data.layout import divide, read_splits
+from jaxcon.data.messages import cut, printable, shown
 from jaxcon.data.paths import user_path
 from jaxcon.data.pixels import default_side
 from jaxcon.data.sources import MEMORY_LIMIT, refuse_path
-from jaxcon.data.splits import DataError, Split, split_indices, summarize
+from jaxcon.data.splits import DataError, Split, require_images, summarize
 from jaxcon.data.table import find_table, read_table
+from jaxcon.data.table_rows import unread_splits
 
 _WANTED = "a folder with images and a table of captions"
 _FEWEST = 10  # images that leave at least one for validation and two for the test
@@ -87,7 +90,7 @@ def load_pairs(
 
     - `"scenes"`: pictures made up by `jaxcon.data.scenes`, with grades and attributes.
     - `"folder:PATH"`: a table (`jaxcon.data.table`), or a folder with one; all captions of an image
-      are in one split.
+      are in one split. Folders `train`, `validation` and `test` above the images are kept.
     - a TFDS name with captions, such as `"coco_captions"`; images without any are left out.
 
     Raises:
@@ -114,6 +117,11 @@ def _load_table(dataset: str, image_size: int | None, memory_limit: int) -> Pair
             f"{shown(table)} names {len(paths)} images; expected at least {_FEWEST}, to be divided "
             "into train, validation and test"
         )
+    _require_different(table, captions)
+    layout = read_splits(str(table.parent), paths)
+    rows_of = divide(layout)
+    require_images(rows_of, shown(table))
+    unread = [f"its column {cut(name)} is not read" for name in unread_splits(table)]
     files = [str(table.parent / path) for path in paths]
     sizes = check_images(files)
     image_size = image_size or default_side(sizes)
@@ -127,11 +135,21 @@ def _load_table(dataset: str, image_size: int | None, memory_limit: int) -> Pair
             tuple(tuple(captions[paths[i]]) for i in rows),
         )
 
-    parts = {part: split(rows.tolist()) for part, rows in split_indices(paths).items()}
+    parts = {part: split(rows.tolist()) for part, rows in rows_of.items()}
     return PairDataset(
         name=printable(dataset),
         train=parts["train"],
         validation=parts["validation"],
         test=parts["test"],
-        notes=(f"table {shown(table.name)}", size_note(sizes)),
+        notes=(f"table {shown(table.name)}", *layout.notes, *unread, size_note(sizes)),
     )
+
+
+def _require_different(table: Path, captions: Mapping[str, Sequence[str]]) -> None:
+    """Raises a DataError where one text is the caption of all: nothing can be learned from it."""
+    texts = {text for of_image in captions.values() for text in of_image}
+    if len(texts) == 1:
+        raise DataError(
+            f"{shown(table)}: all {len(captions):,} images have the caption {cut(texts.pop())}; "
+            "expected captions that tell images apart"
+        )

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxcon.data.messages import cut
+from jaxcon.data.messages import cut, shown
 from jaxcon.data.pixels import Shape, default_side, fit_array
 from jaxcon.data.splits import (
     TEST_SHARE,
@@ -101,21 +101,27 @@ def _find_builder(name: str, root: Path) -> Any:
             return ours(data_dir=str(root), file_format="array_record")
         return tfds.builder(name, data_dir=str(root), file_format="array_record")
     except tfds.core.DatasetNotFoundError:
-        known = [*_OURS, *tfds.list_builders(with_community_datasets=False)]
-        near = difflib.get_close_matches(name.split("/")[0].split(":")[0], known, n=3, cutoff=0.5)
-        near = [f"folder:{name}"] if os.path.isdir(name) else near
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise DataError(
-            f"unknown dataset {cut(name)!r}{hint} (digits, scenes, folder:PATH or a name of TensorFlow "
-            "Datasets)"
-        ) from None
+        raise _unknown(name) from None
     except ValueError as error:
+        if "Parsing builder name string" in str(error):  # it goes on with its grammar
+            raise _unknown(name) from None
         if "File format is already set" not in str(error):
             raise DataError(f"{cut(name)} cannot be opened: {cut(str(error), 200)}") from error
         raise DataError(
             f"{name} is prepared under {root} in a format that cannot be read by position; name "
             "another data_dir, where it will be prepared as array_record"
         ) from error
+
+
+def _unknown(name: str) -> DataError:
+    known = [*_OURS, *tfds.list_builders(with_community_datasets=False)]
+    near = difflib.get_close_matches(name.split("/")[0].split(":")[0], known, n=3, cutoff=0.5)
+    near = [f"folder:{name}"] if os.path.isdir(name) else near
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return DataError(
+        f"unknown dataset {cut(name)!r}{hint} (digits, scenes, folder:PATH or a name of TensorFlow "
+        "Datasets)"
+    )
 
 
 def _prepare(builder: Any, name: str, root: Path) -> None:
@@ -169,7 +175,8 @@ def _one_process_at_a_time(root: Path, name: str) -> Iterator[None]:
         lock.touch()
     except OSError as error:
         raise DataError(
-            f"cannot write to the data folder {root} ({error.strerror}); name another as data_dir"
+            f"cannot write to the data folder {shown(root)} ({error.strerror}); name another as "
+            "data_dir"
         ) from error
     with lock.open("w", encoding="utf-8") as file:
         with contextlib.suppress(OSError):

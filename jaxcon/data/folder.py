@@ -18,19 +18,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from jaxcon.data.image_files import EXTENSIONS, FolderImages, check_images, read_image, size_note
-from jaxcon.data.layout import Layout, read_layout
+from jaxcon.data.layout import Layout, divide, read_layout
 from jaxcon.data.messages import listed, printable, shown
 from jaxcon.data.paths import user_path
 from jaxcon.data.pixels import default_side
-from jaxcon.data.splits import (
-    TEST_SHARE,
-    VALIDATION_SHARE,
-    DataError,
-    Dataset,
-    Split,
-    require_images,
-    split_indices,
-)
+from jaxcon.data.splits import DataError, Dataset, Split, require_images
 from jaxcon.data.table import KINDS
 from jaxcon.data.walk import Found, find_images
 
@@ -48,7 +40,7 @@ def load_folder(path: str, *, image_size: int | None, memory_limit: int) -> Data
         raise DataError(_nothing_found(root, found))
     layout = read_layout(str(root), found.images)
     class_names, labels = _labels(layout)
-    parts = _parts(layout, labels)
+    parts = divide(layout, labels)
     require_images(parts, shown(root))
     files = [str(root / file) for file in found.images]
     sizes = check_images(files)
@@ -100,21 +92,6 @@ def _labels(layout: Layout) -> tuple[tuple[str, ...] | None, np.ndarray | None]:
     return tuple(map(printable, names)), np.array(
         [numbers[name] for name in layout.classes], np.int32
     )
-
-
-def _parts(layout: Layout, labels: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Indices of each split: the folder's own, and of the training images those that it lacks."""
-    homes = np.array(layout.splits or ["train"] * len(layout.keys))
-    parts = {part: np.flatnonzero(homes == part) for part in ("train", "validation", "test")}
-    carved = split_indices(
-        [layout.keys[i] for i in parts["train"].tolist()],
-        None if labels is None else labels[parts["train"]],
-        test_share=0.0 if len(parts["test"]) else TEST_SHARE,
-        validation_share=0.0 if len(parts["validation"]) else VALIDATION_SHARE,
-    )
-    own = {part: positions for part, positions in parts.items() if part != "train"}
-    made = {part: parts["train"][positions] for part, positions in carved.items()}
-    return {part: own[part] if len(own.get(part, ())) else made[part] for part in parts}
 
 
 def _notes(found: Found, sizes: np.ndarray) -> list[str]:

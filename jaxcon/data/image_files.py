@@ -250,6 +250,12 @@ def _explained(path: str | os.PathLike[str], error: Exception) -> Unreadable:
     """The error of one file: the reason in words, and how to mend it."""
     if isinstance(error, Unreadable):
         return Unreadable(error.reason, error.mend, path)
+    if isinstance(error, FileNotFoundError):
+        return Unreadable(
+            error.strerror or "no such file", "bring the file back, or name one that is there", path
+        )
+    if "\0" in os.fspath(path):
+        return Unreadable("no file has a name with a NUL in it", "mend the name", path)
     if isinstance(error, OSError) and error.strerror:  # of the system, not of a decoder
         return Unreadable(error.strerror, "make the file readable, or remove it", path)
     with open(path, "rb") as file:

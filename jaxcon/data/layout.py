@@ -13,12 +13,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+import numpy as np
+
 from jaxcon.data.messages import listed, shown
-from jaxcon.data.splits import DataError
+from jaxcon.data.splits import TEST_SHARE, VALIDATION_SHARE, DataError, split_indices
 
 _SPLIT_WORDS = {
     "train": ("train", "training", "trn"),
@@ -26,6 +28,8 @@ _SPLIT_WORDS = {
     "test": ("test", "tests", "testing", "tst", "eval", "evaluation"),
 }
 _SPLIT_OF = {word: split for split, words in _SPLIT_WORDS.items() for word in words}
+_WITHOUT = "sort them into classes, or move that folder away: then some of train are held out"
+_HELD_OUT = {*_SPLIT_WORDS["validation"], *_SPLIT_WORDS["test"]}
 _SAY_NOTHING = {"data", "dataset", "images", "image", "img", "imgs", "seg", "set", "split"}
 
 
@@ -54,10 +58,38 @@ def split_of(name: str) -> str | None:
       >>> [split_of(name) for name in ("Train", "seg_test", "val2017", "TestSet", "training shoes")]
       ['train', 'test', 'validation', 'test', None]
     """
+    words = _telling_words(name)
+    return _SPLIT_OF.get(words[0]) if len(words) == 1 else None
+
+
+def _telling_words(name: str) -> list[str]:
     apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
     words = [re.sub(r"(?<=.)(set|data|images)$", "", w) for w in re.findall(r"[^\W\d_]+", apart)]
-    telling = [word for word in words if word not in _SAY_NOTHING]
-    return _SPLIT_OF.get(telling[0]) if len(telling) == 1 else None
+    return [word for word in words if word not in _SAY_NOTHING]
+
+
+def _splits_of(names: Sequence[str]) -> dict[str, str]:
+    """The splits that folders side by side mean, by themselves or as parts of one thing.
+
+    Where names are alike but for the word of a split, that is what it is.
+
+    Example:
+      >>> _splits_of(["pets_test", "pets_train", "vans"])
+      {'pets_test': 'test', 'pets_train': 'train'}
+      >>> _splits_of(["bus_station", "train_station"])
+      {}
+    """
+    meant: dict[str, str] = {}
+    alike: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+    for name in names:
+        words = _telling_words(name)
+        found = [word for word in words if word in _SPLIT_OF]
+        if len(found) == 1:
+            alike[tuple(word for word in words if word not in found)][name] = _SPLIT_OF[found[0]]
+    for rest, group in alike.items():
+        if not rest or len(set(group.values())) > 1:
+            meant |= group
+    return {name: meant[name] for name in names if name in meant}
 
 
 def read_layout(root: str, images: Sequence[str]) -> Layout:
@@ -69,19 +101,16 @@ def read_layout(root: str, images: Sequence[str]) -> Layout:
 
     Raises:
       DataError: where splits and other folders stand side by side, a split has two folders or lies
-        inside of a class, or an image lies beside the classes.
+        inside of a class, a split has no classes or others than train, or an image lies beside them.
     """
-    outer = _outer_folder(images)
-    inner = [path[len(outer) + 1 :] if outer else path for path in images]
-    place = shown(f"{root}/{outer}" if outer else root)
+    outer, place, inner = _inside(root, images)
     keys = [unicodedata.normalize("NFC", path) for path in inner]
     notes: list[str] = []
     own = _own_splits(place, inner, notes)
     splits = [own[path.split("/")[0]] for path in inner] if own else None
     below = _below_splits(inner) if own else inner
     if own:
-        folders = (f"{outer}/{name}" if outer else name for name in sorted(own))
-        notes.append(f"splits by the folders {listed(map(shown, folders))}")
+        notes.append(_split_note(outer, own))
     else:
         _refuse_splits_in_classes(place, inner)
     names = [
@@ -95,9 +124,62 @@ def read_layout(root: str, images: Sequence[str]) -> Layout:
         return Layout(keys, splits, None, notes)
     if outer and not own:
         notes.append(f"classes by the folders in {shown(outer)}")
-    classes = _all_named(place, names, inner)
+    _refuse_strays(place, names, inner, splits)
+    classes = [name for name in names if name is not None]
     notes += _compare(place, splits or ["train"] * len(classes), classes)
     return Layout(keys, splits, classes, notes)
+
+
+def read_splits(root: str, images: Sequence[str]) -> Layout:
+    """What the folders of images mean where nobody asks for classes, as in a table of captions.
+
+    Example:
+      >>> read_splits("birds", ["train/1.jpg", "val/2.jpg"]).splits
+      ['train', 'validation']
+
+    Args:
+      root: the folder that paths start at, for messages.
+      images: paths, at least one, with "/" between folders.
+
+    Raises:
+      DataError: where splits and other folders stand side by side, or a split has two folders.
+    """
+    outer, place, inner = _inside(root, [path.lstrip("/") for path in images])
+    own = _own_splits(place, inner, [])
+    splits = [own[path.split("/")[0]] for path in inner] if own else None
+    return Layout([*images], splits, None, [_split_note(outer, own)] if own else [])
+
+
+def divide(layout: Layout, labels: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Indices of each split: the folder's own, and of the training images those that it lacks.
+
+    Args:
+      layout: of `read_layout` or `read_splits`.
+      labels: int `[n]`, or None.
+    """
+    homes = np.array(layout.splits or ["train"] * len(layout.keys))
+    parts = {part: np.flatnonzero(homes == part) for part in _SPLIT_WORDS}
+    carved = split_indices(
+        [layout.keys[i] for i in parts["train"].tolist()],
+        None if labels is None else labels[parts["train"]],
+        test_share=0.0 if len(parts["test"]) else TEST_SHARE,
+        validation_share=0.0 if len(parts["validation"]) else VALIDATION_SHARE,
+    )
+    own = {part: positions for part, positions in parts.items() if part != "train"}
+    made = {part: parts["train"][positions] for part, positions in carved.items()}
+    return {part: own[part] if len(own.get(part, ())) else made[part] for part in parts}
+
+
+def _inside(root: str, images: Sequence[str]) -> tuple[str, str, list[str]]:
+    """The folder around all images, its name for messages, and the paths from there."""
+    outer = _outer_folder(images)
+    inner = [path[len(outer) + 1 :] if outer else path for path in images]
+    return outer, shown(f"{root}/{outer}" if outer else root), inner
+
+
+def _split_note(outer: str, own: Mapping[str, str]) -> str:
+    folders = (f"{outer}/{name}" if outer else name for name in sorted(own))
+    return f"splits by the folders {listed(map(shown, folders))}"
 
 
 def _outer_folder(images: Sequence[str]) -> str:
@@ -113,20 +195,21 @@ def _outer_folder(images: Sequence[str]) -> str:
 def _own_splits(place: str, inner: Sequence[str], notes: list[str]) -> dict[str, str]:
     """The split that each folder is, empty where they are none."""
     tops = sorted({path.split("/")[0] for path in inner if "/" in path})
-    meant = {top: split for top in tops if (split := split_of(top))}
+    meant = _splits_of(tops)
     others = [top for top in tops if top not in meant]
     others += [path for path in inner if "/" not in path]
     if not meant:
         return {}
     names, splits = listed(map(shown, meant)), set(meant.values())
     flat = all(path.count("/") == 1 for path in inner if path.split("/")[0] in meant)
-    if splits == {"train"} and others and flat:
+    held_out = any(set(_telling_words(name)) & _HELD_OUT for name in others)
+    if splits == {"train"} and others and flat and not held_out:
         notes.append(f"the folder {names} is taken for a class")  # among other vehicles
         return {}
     if others:
         raise DataError(
-            f"{place}: {names} is the name of a split, and {listed(map(shown, others))} beside it "
-            "is not; move that away, or rename what is a class"
+            f"{place} has splits ({names}) beside what is none ({listed(map(shown, others))}); move "
+            "that away, or rename what is a class"
         )
     if "train" not in splits:
         raise DataError(f"{place}: it has {names} and no folder train; expected one")
@@ -166,20 +249,29 @@ def _below_splits(inner: Sequence[str]) -> list[str]:
     return [rest[doubled[top] :] for top, _, rest in (path.partition("/") for path in inner)]
 
 
-def _all_named(place: str, names: Sequence[str | None], inner: Sequence[str]) -> list[str]:
-    if None in names:
-        stray = shown(inner[names.index(None)])
+def _refuse_strays(
+    place: str, names: Sequence[str | None], inner: Sequence[str], splits: Sequence[str] | None
+) -> None:
+    """Raises a DataError for an image that lies in no class."""
+    if None not in names:
+        return
+    stray = names.index(None)
+    if splits and not any(n for n, s in zip(names, splits, strict=True) if s == splits[stray]):
         raise DataError(
-            f"the folders in {place} are classes, but {stray} lies in none of them; move it"
+            f"{place}: the {splits[stray]} images lie in no classes ({shown(inner[stray])}), others "
+            f"do; {_WITHOUT}"
         )
-    return [name for name in names if name is not None]
+    raise DataError(
+        f"the folders in {place} are classes, but {shown(inner[stray])} lies in none of them; move it"
+    )
 
 
 def _compare(place: str, splits: Sequence[str], classes: Sequence[str]) -> Iterator[str]:
     """Phrases on classes that a split lacks, or that differ in case only.
 
     Raises:
-      DataError: where no split has both of two such classes, for then they are one.
+      DataError: where no split has both of two such classes, for then they are one; where a split
+        and train have no class in common.
     """
     members: dict[str, set[str]] = defaultdict(set)
     for split, name in zip(splits, classes, strict=True):
@@ -192,6 +284,12 @@ def _compare(place: str, splits: Sequence[str], classes: Sequence[str]) -> Itera
         if all(len(names_of.intersection(spellings)) < 2 for names_of in members.values()):
             raise DataError(f"{place}: {names} differ in case only; give this class one name")
         yield f"the classes {names} differ in case only"
+    for split, names_of in sorted(members.items()):
+        if not names_of & members["train"]:
+            these, those = (listed(map(shown, sorted(m))) for m in (names_of, members["train"]))
+            raise DataError(
+                f"{place}: {split} has no class of train ({these}; train has {those}); {_WITHOUT}"
+            )
     if len(members["train"]) < 2:
         raise DataError(
             f"{place}: the training images are all of one class ({shown(min(members['train']))}); "

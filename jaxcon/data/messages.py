@@ -63,6 +63,20 @@ def counted(count: int, noun: str, rest: str = "") -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}{rest}"
 
 
+def is_utf_8(text: str) -> bool:
+    r"""False for halves of surrogate pairs, which JSON may spell and no tokenizer takes.
+
+    Example:
+      >>> is_utf_8("gr\u00fcn"), is_utf_8("\ud83d")
+      (True, False)
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def printable(text: str) -> str:
     r"""A text without what a line, a figure or a file in UTF-8 cannot show: escaped.
 

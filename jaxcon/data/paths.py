@@ -36,10 +36,18 @@ def user_path(path: str, wanted: str) -> Path:
             f"folder:{cut(path)} cannot be opened ({cut(str(error))}); expected {wanted}"
         ) from error
     if not there:
-        raise DataError(f"there is no folder {shown(found)}{near(found)}; expected {wanted}")
+        hint = _as_meant(path) or near(found)
+        raise DataError(f"there is no folder {shown(found)}{hint}; expected {wanted}")
     if found.is_file() and found.suffix.lower() in _ARCHIVES:
         raise DataError(f"{shown(found)} is an archive; unpack it, and name the folder")
     return found
+
+
+def _as_meant(typed: str) -> str:
+    """What there is without the blanks, quotes, `file://` or variables of the shell that were typed."""
+    meant = os.path.expandvars(typed.strip(" \t\r\n'\"")).removeprefix("file://")
+    there = meant != typed and Path(meant).expanduser().exists()
+    return f"; did you mean {shown(meant)}?" if there else ""
 
 
 def near(path: Path) -> str:

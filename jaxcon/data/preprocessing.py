@@ -78,7 +78,7 @@ def _prepare(image: Any, shape: Shape, place: str) -> np.ndarray:
     elif isinstance(image, Image.Image):
         image = to_rgb(ImageOps.exif_transpose(image))
     else:
-        pixels = _checked(np.asarray(image), place)
+        pixels = _checked(_array(image, place), place)
         if pixels.shape == shape:
             return pixels / np.float32(255) if pixels.dtype == np.uint8 else pixels
         if pixels.dtype != np.uint8:
@@ -88,6 +88,20 @@ def _prepare(image: Any, shape: Shape, place: str) -> np.ndarray:
         image = ImageOps.fit(image, (shape[1], shape[0]), method=Image.Resampling.BICUBIC)
     pixels = np.asarray(image.convert("L" if shape[2] == 1 else "RGB"))
     return pixels.reshape(shape) / np.float32(255)
+
+
+def _array(image: Any, place: str) -> np.ndarray:
+    """An array, of whatever becomes one."""
+    try:
+        pixels = np.asarray(image)
+    except ValueError as error:  # lists of several lengths
+        raise DataError(f"{place}: expected an array, got rows of several lengths") from error
+    if pixels.ndim == 0:
+        raise DataError(
+            f"{place}: expected a path, a Pillow image or an array, got {type(image).__name__}; what "
+            "a file holds is opened by PIL.Image.open(io.BytesIO(content))"
+        )
+    return pixels
 
 
 def _checked(pixels: np.ndarray, place: str) -> np.ndarray:
@@ -101,9 +115,14 @@ def _checked(pixels: np.ndarray, place: str) -> np.ndarray:
             f"channels, got an array of shape {pixels.shape}"
         )
     if pixels.dtype != np.uint8 and not floating:
+        deep = ", in 0..65535: / np.float32(65535)" if pixels.dtype == np.uint16 else ""
+        mend = (
+            ".astype(np.float32)"
+            if pixels.dtype == bool
+            else f"if its values lie in 0..255: .astype(np.uint8){deep}"
+        )
         raise DataError(
-            f"{place}: expected uint8 in 0..255 or floats in [0, 1], got {pixels.dtype}; if its "
-            "values lie in 0..255: .astype(np.uint8)"
+            f"{place}: expected uint8 in 0..255 or floats in [0, 1], got {pixels.dtype}; {mend}"
         )
     if floating and not (pixels.min() >= 0 and pixels.max() <= 1):
         raise DataError(

@@ -16,6 +16,7 @@ from jaxcon.data.splits import DataError, Dataset, ImageSource, Split
 __all__ = ["MEMORY_LIMIT", "DataError", "Dataset", "ImageSource", "Split", "load", "refuse_path"]
 
 MEMORY_LIMIT = 2**30
+_ALMOST_FOLDER = r"(\w*folders?|dir|directory|files?|paths?|images?)\s*[:=]"
 
 
 def load(
@@ -73,15 +74,11 @@ def refuse_path(dataset: str) -> None:
       Traceback (most recent call last):
       jaxcon.data.splits.DataError: /data/pets is a path; did you mean folder:/data/pets?
     """
-    kind, colon, rest = dataset.partition(":")
-    if (
-        colon
-        and kind.lower() in ("folder", "dir", "directory", "file", "path")
-        and kind != "folder"
-    ):
-        raise DataError(f"unknown dataset {cut(dataset)!r}; did you mean {cut('folder:' + rest)}?")
-    if kind == "folder" and colon:
+    if dataset.startswith("folder:"):
         return
+    if almost := re.match(_ALMOST_FOLDER, dataset, re.IGNORECASE):
+        meant = f"folder:{dataset[almost.end() :]}"
+        raise DataError(f"unknown dataset {cut(dataset)!r}; did you mean {cut(meant)}?")
     if dataset.startswith(("/", "./", "../", "~", "\\")) or re.match(r"[A-Za-z]:[\\/]", dataset):
         raise DataError(f"{cut(dataset)} is a path; did you mean folder:{cut(dataset)}?")
     if not re.fullmatch(r"\w[\w.:/=+,-]*", dataset):

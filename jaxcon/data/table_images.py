@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jaxcon.data.messages import VALUE, cut, shown
@@ -64,6 +64,8 @@ class TableImages:
                 f"the image is a web address, {cut(image)}; download the images, and write the "
                 "paths of their files"
             )
+        if _is(stat.S_ISDIR, self._folder / image):
+            return f"the image {cut(image)} is a folder; name a file in it"
         if len(image) > VALUE:
             said = f"there is no image {cut(image)} ({len(image):,} characters)"
         else:
@@ -80,8 +82,12 @@ class TableImages:
 
 
 def _is_file(path: Path) -> bool:
+    return _is(stat.S_ISREG, path)
+
+
+def _is(kind: Callable[[int], bool], path: Path) -> bool:
     try:
-        return path.is_file()
+        return kind(os.stat(path).st_mode)
     except (OSError, ValueError):
         return False
 

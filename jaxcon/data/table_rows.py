@@ -10,13 +10,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxcon.data.messages import cut, listed, shown
+from jaxcon.data.messages import cut, is_utf_8, listed, shown
 from jaxcon.data.splits import DataError
 
 COLUMNS = ("image", "caption")
 Row = tuple[str, Mapping[Any, Any]]
 
+_SPLITS = {"split", "splits", "set", "subset", "partition", "fold"}
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+# What tables begin with that are none of ours by another name.
+_BINARY = {
+    b"PK\x03\x04": "an Excel workbook or a zip file",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook",
+    b"PAR1": "Parquet, to be named .parquet",
+}
 # What others call the columns.
 _FILE = {"file", "file_name", "file_path", "filename", "filepath", "path", "url"}
 _ALSO = {
@@ -37,6 +44,17 @@ def read_rows(table: Path) -> Iterator[Row]:
         yield place, {column: _text(place, row, column) for column in COLUMNS}
 
 
+def unread_splits(table: Path) -> list[str]:
+    """Columns that seem to say the split of each row, which nobody reads; of JSON the first row's."""
+    if table.suffix.lower() == ".parquet":
+        import pyarrow.parquet
+
+        names = pyarrow.parquet.read_schema(table).names
+    else:
+        names = next((list(row) for _, row in READERS[table.suffix.lower()](table)), [])
+    return [name for name in names if isinstance(name, str) and name.strip().lower() in _SPLITS]
+
+
 def _text(place: str, row: Mapping[Any, Any], column: str) -> str:
     value = row[column]
     if value is None or (isinstance(value, str) and not value.strip()):
@@ -44,19 +62,11 @@ def _text(place: str, row: Mapping[Any, Any], column: str) -> str:
     if not isinstance(value, str):
         several = "; write a row for each" if isinstance(value, list) else ""
         raise DataError(f"{place}: the {column} must be a text, got {cut(value)}{several}")
-    if column == "caption" and not _is_utf_8(value):
+    if column == "caption" and not is_utf_8(value):
         raise DataError(
             f"{place}: the {column} has a character that is none, {cut(value)}; mend it"
         )
     return value.strip()
-
-
-def _is_utf_8(text: str) -> bool:
-    """False for halves of surrogate pairs, which JSON may spell and no tokenizer takes."""
-    try:
-        return bool(text.encode())
-    except UnicodeEncodeError:
-        return False
 
 
 def require_columns(place: str, names: Sequence[Any]) -> None:
@@ -86,10 +96,11 @@ def _meant(column: str, names: Sequence[str]) -> str | None:
 
 def _csv(table: Path) -> Iterator[Row]:
     text = _decoded(table)
-    heading_line = text.partition("\n")[0].strip()
-    if other := _other_separator(heading_line):
+    lines = enumerate(io.StringIO(text, newline=None), start=1)
+    number, line = next(((n, x.strip()) for n, x in lines if not _is_blank(x.split(","))), (1, ""))
+    if other := _other_separator(line):
         raise DataError(
-            f"{shown(table)} row 1: cells seem to be separated by {other}, got {cut(heading_line)}; "
+            f"{shown(table)} row {number}: cells seem to be separated by {other}, got {cut(line)}; "
             "save it with commas (docs/own_data.md shows how)"
         )
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -105,10 +116,12 @@ def _csv(table: Path) -> Iterator[Row]:
             ) from error
         if cells is None:
             break
+        if _is_blank(cells):  # spreadsheets end in such rows
+            continue
         if heading is None:
             heading = cells
             require_columns(place, heading)
-        elif any(cell.strip() for cell in cells):  # spreadsheets end in rows of empty cells
+        else:
             if len(cells) > len(heading):
                 raise DataError(
                     f"{place}: more cells than columns; put a caption with commas in quotes"
@@ -119,6 +132,12 @@ def _csv(table: Path) -> Iterator[Row]:
         require_columns(f"{shown(table)} row 1", ["nothing"])
 
 
+def _is_blank(cells: Sequence[str]) -> bool:
+    """Whether a row holds nothing, or nothing but Excel's note that cells end at commas."""
+    said = "".join(cells).strip(" \"'\r\n")
+    return said in ("", "sep=", "sep=,")
+
+
 def _other_separator(heading: str) -> str | None:
     """What stands between the columns in place of commas, as some languages' spreadsheets do."""
     found = [name for mark, name in _SEPARATORS.items() if mark in heading]
@@ -127,23 +146,35 @@ def _other_separator(heading: str) -> str | None:
 
 def _decoded(table: Path) -> str:
     data = _bytes(table)
+    wanted = "UTF-8"
+    if table.suffix.lower() == ".csv":
+        wanted += " CSV with commas (docs/own_data.md shows how)"
+    for beginning, kind in _BINARY.items():
+        if data.startswith(beginning):
+            raise DataError(
+                f"cannot read the table {shown(table)}: it is {kind}; save it as {wanted}"
+            )
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
+        at = data.find(b"\0")  # of every other byte of UTF-16, which may have no mark
     except UnicodeDecodeError as error:
-        row = data.count(b"\n", 0, error.start) + 1
-        kind = (
-            "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else f"byte {data[error.start]:#x}"
-        )
-        other = _other_separator(data.partition(b"\n")[0].decode("latin-1"))
-        also = f", and its cells are separated by {other}" if other else ""
-        raise DataError(
-            f"cannot read the table {shown(table)}: row {row} is not UTF-8 ({kind}){also}; save it as "
-            "UTF-8 CSV with commas (docs/own_data.md shows how)"
-        ) from error
+        text, at = "", error.start
+    if at < 0:
+        return text
+    row = data.count(b"\n", 0, at) + 1
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or data[:4].count(0) == 2:
+        kind = "is not UTF-8 (UTF-16)"
+    else:
+        kind = f"is not UTF-8 (byte {data[at]:#x})" if data[at] else "has a NUL character"
+    other = _other_separator(data.replace(b"\0", b"").partition(b"\n")[0].decode("latin-1"))
+    also = f", and its cells are separated by {other}" if other else ""
+    raise DataError(
+        f"cannot read the table {shown(table)}: row {row} {kind}{also}; save it as {wanted}"
+    )
 
 
 def _jsonl(table: Path) -> Iterator[Row]:
-    for number, line in enumerate(_bytes(table).splitlines(), start=1):
+    for number, line in enumerate(io.StringIO(_decoded(table), newline=None), start=1):
         place = f"{shown(table)} row {number}"
         if not line.strip():
             continue

@@ -21,7 +21,7 @@ from jax.tree_util import tree_flatten_with_path, tree_unflatten
 from jaxcon.training._orbax import means_full, quiet
 from jaxcon.training._shared import check_count
 from jaxcon.training.digests import digest, leaf_name, state_bytes, state_hash, state_leaves
-from jaxcon.training.files import absolute, write_text
+from jaxcon.training.files import absolute, check_plain, write_text
 from jaxcon.training.workdir import Workdir, check_writable, open_workdir, saved_steps
 
 __all__ = [
@@ -77,10 +77,12 @@ class Checkpoints:
         With `read_only` nothing in it changes: what looks left over may be a save of another process.
 
         Raises:
-            ValueError: to keep fewer than one.
+            ValueError: to keep fewer than one, or a path with a character with which no checkpoint is
+                found again.
         """
         check_count("keep", keep)
         self._directory = Path(directory).absolute()
+        check_plain(self._directory, written=not read_only)
         self._say = say
         options = ocp.CheckpointManagerOptions(
             max_to_keep=None if read_only else keep,

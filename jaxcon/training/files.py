@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 PARTIAL = ".partial"
+_NOT_WRITTEN = "[*?\\"
 _SHOWN = 80  # characters of a value in a message
 
 
@@ -69,6 +70,31 @@ def absolute(path: str | Path) -> Path:
         return Path(path).expanduser().absolute()
     except RuntimeError:
         raise ValueError(f"{path}: there is no home folder for ~; write the path in full") from None
+
+
+def check_plain(path: Path, *, written: bool = True) -> None:
+    """Raise a ValueError where checkpoints would be written that nobody can read, or none be found.
+
+    Orbax looks for their parts by `glob`, to which `[`, `*` and `?` in the path mean other folders;
+    tensorstore takes a backslash for a slash, and no path that is not UTF-8.
+
+    >>> check_plain(Path("/data/run [1]"), written=False)
+    >>> check_plain(Path("/data/run [1]"))
+    Traceback (most recent call last):
+    ValueError: /data/run [1]: checkpoints cannot be kept where a path has '['; ...
+
+    Args:
+        path: of a folder, from the root.
+        written: whether checkpoints are to be written there, not only read.
+    """
+    text = str(path)
+    odd = [f"'{c}'" for c in text if c in (_NOT_WRITTEN if written else "\\")]
+    odd += ["a byte that is not UTF-8" for c in text if "\udc80" <= c <= "\udcff"]
+    if odd:
+        raise ValueError(
+            f"{_cut(text)}: checkpoints cannot be kept where a path has {odd[0]}; rename the folder, "
+            "or choose another --workdir"
+        )
 
 
 def short(value: Any) -> str:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from jaxcon.training._shared import check_count, check_number
 from jaxcon.training.checkpoint import Checkpoints, write_text
 from jaxcon.training.clock import Clock
+from jaxcon.training.events import Events
 from jaxcon.training.state import TrainState
 
 
@@ -43,13 +44,11 @@ class MetricsLog:
 
     def __init__(self, folder: Path, *, start: int):
         """Open the files and drop what lies at step `start` or later: it is computed again."""
-        from tensorboardX import SummaryWriter
-
         path = Path(folder) / "metrics.jsonl"
         before = [row for row in read_metrics(path) if row["step"] < start]
         write_text(path, "".join(json.dumps(row) + "\n" for row in before))
         self._file = path.open("a", buffering=1, encoding="utf-8")
-        self._events = SummaryWriter(str(Path(folder) / "events"), purge_step=start)
+        self._events = Events(Path(folder) / "events", start=start)
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -62,9 +61,8 @@ class MetricsLog:
         """Add one line; a value that is not finite becomes null, for JSON has no NaN."""
         row = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
         self._file.write(json.dumps({"step": step, **row}) + "\n")
-        for name, value in metrics.items():
-            if math.isfinite(value):  # TensorBoard would warn of every other
-                self._events.add_scalar(name, value, step)
+        # TensorBoard would warn of every other.
+        self._events.write(step, {k: v for k, v in metrics.items() if math.isfinite(v)})
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ from jaxcon.training.files import (
     PARTIAL,
     Lock,
     absolute,
+    check_plain,
     lock_file,
     read_json,
     short,
@@ -85,7 +86,8 @@ class Workdir:
             return None
         remedy = "remove it, and the same command evaluates again"
         results = read_json(self.results, remedy)
-        if not isinstance(results.get("scores"), dict):
+        scores = results.get("scores")
+        if not isinstance(scores, dict) or not all(isinstance(v, dict) for v in scores.values()):
             raise ValueError(f"{self.results}: holds no scores; {remedy}")
         return results
 
@@ -130,6 +132,7 @@ def open_workdir(
         with contextlib.suppress(OSError):  # a lost file is mended where that is possible
             _write_missing(path, files or {})
         return Workdir(path, resumed)
+    check_plain(path)
     check_writable(path, needed=needed)
     if jax.process_index() != 0:
         return Workdir(path, resumed)
@@ -143,7 +146,7 @@ def open_workdir(
     return Workdir(path, resumed, lock)
 
 
-def read_config(path: str | Path) -> dict[str, Any] | None:
+def read_config(path: str | Path, *, option: str = "--workdir") -> dict[str, Any] | None:
     """Return the configuration of the run in a folder; None where there is none.
 
     >>> read_config("no/such/folder") is None
@@ -151,6 +154,7 @@ def read_config(path: str | Path) -> dict[str, Any] | None:
 
     Args:
         path: of the working directory.
+        option: that named it.
 
     Returns:
         JSON values.
@@ -159,10 +163,10 @@ def read_config(path: str | Path) -> dict[str, Any] | None:
         ValueError: the file cannot be read.
     """
     path = absolute(path)
-    with told(path, done="read"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return read_json(
-            path / "config.json", "restore it from a copy, or choose another --workdir"
-        )
+    remedy = f"restore it from a copy, or choose another {option}"
+    reading = told(path, done="read", option=option)
+    with reading, contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return read_json(path / "config.json", remedy)
     return None
 
 

@@ -47,6 +47,64 @@ def folder(tmp_path):
     return tmp_path
 
 
+def in_folders(root, counts):
+    """Images in folders, by how many of each, and rows of a table."""
+    rows = []
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (9, 9), (i, 0, 0)).save(root / name / f"{i:02}.png")
+            rows.append({"image": f"{name}/{i:02}.png", "caption": f"{name} {i}"})
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("names", "absolute"),
+    [
+        (("train", "val", "test"), False),
+        (("train", "val", "test"), True),
+        (("images/Train", "images/Validation", "images/Test"), False),
+        (("birds_train/a", "birds_val/b", "birds_test/c"), False),
+    ],
+)
+def test_folders_of_splits_are_kept(tmp_path, names, absolute):
+    rows = in_folders(tmp_path, dict(zip(names, (12, 3, 5), strict=True)))
+    if absolute:
+        rows = [{**row, "image": str(tmp_path / row["image"])} for row in rows]
+    write(tmp_path, rows)
+    dataset = load_pairs(f"folder:{tmp_path}")
+    parts = (dataset.train, dataset.validation, dataset.test)
+    for split, name, count in zip(parts, names, (12, 3, 5), strict=True):
+        assert sorted(split.captions) == sorted((f"{name} {i}",) for i in range(count))
+    assert "; splits by the folders " in dataset.summary()
+
+
+def test_a_split_that_folders_lack_is_held_out(tmp_path):
+    write(tmp_path, in_folders(tmp_path, {"train": 20, "test": 5}))
+    dataset = load_pairs(f"folder:{tmp_path}")
+    assert [len(p) for p in (dataset.train, dataset.validation, dataset.test)] == [18, 2, 5]
+    assert all(texts[0].startswith("test ") for texts in dataset.test.captions)
+
+
+def test_a_split_beside_other_folders_is_refused(tmp_path):
+    write(tmp_path, in_folders(tmp_path, {"train": 10, "test": 5, "extra": 5}))
+    with pytest.raises(DataError, match=r"splits \(test, train\) beside what is none \(extra\)"):
+        load_pairs(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_column_of_splits_is_not_left_out_in_silence(folder, kind):
+    write(folder, [{**row, "Split": "train", "author": "me"} for row in ROWS], kind)
+    summary = load_pairs(f"folder:{folder}").summary()
+    assert f"; table captions.{kind}; its column Split is not read; files of" in summary
+
+
+def test_one_caption_of_all_images_is_refused(folder):
+    write(folder, [{**row, "caption": "a bird"} for row in ROWS])
+    with pytest.raises(DataError, match="all 20 images have the caption a bird; expected"):
+        load_pairs(f"folder:{folder}")
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_tables_of_every_kind(folder, kind):
     table = write(folder, ROWS, kind)

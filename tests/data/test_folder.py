@@ -220,6 +220,14 @@ def test_a_folder_that_is_not_there_and_the_one_that_was_meant(tmp_path):
         assert len(str(caught.value)) < 300
 
 
+@pytest.mark.parametrize("typed", [" {}", "{} ", "'{}'", '"{}"', "file://{}", "$PARENT/Pets"])
+def test_a_path_with_more_around_it_than_the_shell_takes_away(typed, tmp_path, monkeypatch):
+    (tmp_path / "Pets").mkdir()
+    monkeypatch.setenv("PARENT", str(tmp_path))
+    with pytest.raises(DataError, match=f"there is no folder .*; did you mean {tmp_path}/Pets?"):
+        load(f"folder:{typed.format(tmp_path / 'Pets')}")
+
+
 def test_a_folder_without_images_says_what_it_has(tmp_path):
     for name in ("a.heic", "b.txt", "pets.zip"):
         (tmp_path / name).write_bytes(b"")

@@ -123,7 +123,7 @@ def test_files_that_may_not_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.open", refuse)
     assert "(Permission denied); make the file readable" in refusal(path)
     monkeypatch.undo()
-    assert "(No such file or directory)" in refusal(tmp_path / "gone.png")
+    assert "(No such file or directory); bring the file back" in refusal(tmp_path / "gone.png")
 
 
 def test_names_that_are_no_text_are_escaped(tmp_path):

@@ -37,6 +37,10 @@ def test_names_of_splits(names, split):
         ("seg_train", {"seg_test": "test"}),
         ("train", {"dev": "validation"}),
         ("TRAIN", {"val": "validation", "Testing": "test"}),
+        ("train_small", {"val_small": "validation", "test_small": "test"}),
+        ("DIV2K_train_HR", {"DIV2K_valid_HR": "validation"}),
+        ("train.zip", {"test.zip": "test"}),
+        ("pets-Training", {"pets-Testing": "test"}),
     ],
 )
 def test_splits_and_the_classes_below_them(train, held_out):
@@ -98,17 +102,35 @@ def test_without_folders():
 @pytest.mark.parametrize(
     ("folders", "said"),
     [
-        (["train/a", "test/a", "extra/a"], "test, train is the name of a split, and extra beside"),
-        (["train", "val", "test", "Unlabeled"], "and 1 more|and Unlabeled beside it is not"),
-        (["test", "cat", "dog"], "test is the name of a split, and cat, dog beside it"),
-        (["train/cat", "extra/cat"], "train is the name of a split, and extra beside it"),
+        (
+            ["train/a", "test/a", "extra/a"],
+            r"has splits \(test, train\) beside what is none \(extra\)",
+        ),
+        (
+            ["train", "val", "test", "Unlabeled"],
+            r"beside what is none \(Unlabeled\); move that away",
+        ),
+        (["test", "cat", "dog"], r"splits \(test\) beside what is none \(cat, dog\)"),
+        (["train/cat", "extra/cat"], r"splits \(train\) beside what is none \(extra\)"),
+        (["train", "test_small"], r"splits \(train\) beside what is none \(test_small\)"),
+        (["trainA", "testA", "trainB"], r"splits \(testA, trainA\) beside what is none \(trainB\)"),
+        (
+            ["a_train", "a_test", "b_train", "b_test"],
+            "a_test and b_test are both names of the test",
+        ),
+        (["a_val/cat", "a_test/cat"], "it has a_test, a_val and no folder train"),
         (["val/cat", "test/cat"], "it has test, val and no folder train"),
         (["train/a", "Train/a", "test/a"], "Train and train are both names of the train split"),
         (["train/a", "valid/a", "val/a"], "val and valid are both names of the validation split"),
         (["cat/train", "cat/test", "dog/train", "dog/test"], "cat has folders for train and other"),
         (["train/Cat", "train/dog", "test/cat", "test/dog"], "Cat and cat differ in case only"),
         (["train/cat", "test/cat", "test/dog"], "training images are all of one class .cat."),
-        (["train/cat", "train/dog", "test"], "test/0.png lies in none of them"),
+        (
+            ["train/cat", "train/dog", "test"],
+            r"test images lie in no classes \(test/0.png\), others",
+        ),
+        (["train/cat", "train/dog", "test/cat", "test"], "test/0.png lies in none of them"),
+        (["train/a", "train/b", "test/unknown"], r"no class of train \(unknown; train has a, b\)"),
     ],
 )
 def test_what_may_be_meant_in_two_ways_is_refused(folders, said):
@@ -119,7 +141,7 @@ def test_what_may_be_meant_in_two_ways_is_refused(folders, said):
 
 
 def test_an_image_beside_splits_is_named():
-    with pytest.raises(DataError, match=r"and logo\.png beside it is not; move that away"):
+    with pytest.raises(DataError, match=r"beside what is none \(logo\.png\); move that away"):
         read_layout("pets", ["logo.png", *images("train/a", "test/a")])
 
 
@@ -128,6 +150,13 @@ def test_a_train_among_vehicles_is_a_class_and_told():
     assert layout.classes == ["bus", "bus", "car", "car", "train", "train"]
     assert layout.splits is None
     assert layout.notes == ["the folder train is taken for a class"]
+
+
+def test_classes_with_the_word_of_a_split_in_them_are_classes():
+    names = ["bus_station", "test_tube", "train_station", "training_shoes"]
+    layout = read_layout("things", images(*names))
+    assert layout.splits is None
+    assert sorted(set(layout.classes)) == names
 
 
 def test_classes_that_a_split_lacks_are_named():

@@ -94,7 +94,12 @@ def test_mean_and_deviation_are_applied():
         (np.zeros((8, 8, 2), np.uint8), r"1, 3 or 4 channels, got an array of shape \(8, 8, 2\)"),
         (np.zeros((0, 8, 3), np.uint8), r"got an array of shape \(0, 8, 3\)"),
         ("none.png", r"cannot read the image"),
-        (None, r"images\[7\]: expected"),
+        ("a\0.png", r"cannot read the image a.x00.png \(no file has a name with a NUL in it\)"),
+        (None, r"images\[7\]: expected a path, a Pillow image or an array, got NoneType"),
+        (b"bytes", r"images\[7\]: expected a path, .* got bytes; .* opened by PIL.Image.open"),
+        ([[0, 1], [0]], r"images\[7\]: expected an array, got rows of several lengths"),
+        (np.zeros((8, 8), bool), r"got bool; \.astype\(np.float32\)"),
+        (np.zeros((8, 8), np.uint16), r"got uint16; .* in 0..65535: / np.float32\(65535\)"),
     ],
 )
 def test_anything_else_is_named(image, said):

@@ -32,6 +32,11 @@ def test_names_like_no_other_get_no_hint(data_dir):
         ("Folder:pets", "folder:pets"),
         ("file:///data/pets", "folder:///data/pets"),
         ("dir:pets", "folder:pets"),
+        ("folder=pets", "folder:pets"),
+        ("folders:pets", "folder:pets"),
+        ("imagefolder:pets", "folder:pets"),
+        ("FOLDER :pets", "folder:pets"),
+        ("pets/", "folder:pets/"),
     ],
 )
 def test_a_path_without_folder_in_front(name, meant, data_dir, tmp_path, monkeypatch):
@@ -43,7 +48,9 @@ def test_a_path_without_folder_in_front(name, meant, data_dir, tmp_path, monkeyp
         assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("name", ["", " ", "cats and dogs", "a\nb", "x" * 1000, "é;è"])
+@pytest.mark.parametrize(
+    "name", ["", " ", "cats and dogs", "a\nb", "x" * 1000, "é;è", "123", "digits/", "a=b"]
+)
 def test_names_that_no_dataset_has_are_refused_in_a_short_line(name, data_dir):
     with pytest.raises(DataError, match="unknown dataset") as caught:
         load(name, data_dir=data_dir)

@@ -56,8 +56,14 @@ CSV = "image,caption\n" + ROWS
         "number,image,caption\n" + "".join(f"7,{row}\n" for row in ROWS.splitlines()),
         CSV.replace("/", "\\"),
         "".join(f'"{a}","{b}"\n' for a, b in (row.split(",") for row in CSV.splitlines())),
+        "\n,\n" + CSV,
+        "sep=,\r\n" + CSV.replace("\n", "\r\n"),
+        '"sep=,"\n' + CSV,
     ],
-    ids=["plain", "BOM", "CRLF", "CR", "empty rows", "more columns", "backslashes", "quotes"],
+    ids=[
+        *("plain", "BOM", "CRLF", "CR", "empty rows", "more columns", "backslashes", "quotes"),
+        *("empty rows above", "Excel's note", "the note in quotes"),
+    ],
 )
 def test_what_spreadsheets_write_is_read(folder, text):
     captions = read_table(write(folder, text))
@@ -78,6 +84,7 @@ def test_captions_with_commas_quotes_and_lines_keep_them(folder):
         (CSV.replace(",", "|"), "separated by bars"),
         ('"image";"caption"\n"images/00.png";"a cat, grey"\n', "separated by semicolons"),
         ("sep=;\nimage;caption\n", "separated by semicolons"),
+        ("\n,\n" + CSV.replace(",", ";"), "row 3: cells seem to be separated by semicolons"),
     ],
 )
 def test_other_separators_are_named(folder, text, said):
@@ -126,7 +133,15 @@ def test_the_row_whose_quotes_do_not_match_is_named_by_its_line(folder, rows, ro
             "row 5 is not UTF-8 (byte 0xe9), and its cells are separated by semicolons",
         ),
         (CSV.encode("utf-16"), "row 1 is not UTF-8 (UTF-16)"),
+        (CSV.encode("utf-16-le"), "row 1 is not UTF-8 (UTF-16)"),
+        (
+            CSV.replace(",", "\t").encode("utf-16-be"),
+            "(UTF-16), and its cells are separated by tabs",
+        ),
+        (CSV.replace("number 3", "a\0b"), "row 5 has a NUL character"),
         (b"\x89PNG\r\n" + bytes(100), "row 1 is not UTF-8"),
+        (b"PK\x03\x04" + bytes(100), "it is an Excel workbook or a zip file"),
+        (b"\xd0\xcf\x11\xe0" + bytes(100), "it is an Excel workbook"),
     ],
 )
 def test_other_encodings_are_named_with_the_row(folder, data, said):
@@ -148,7 +163,7 @@ LONG = "x" * 100_000
         ({"image": "images/00.png", "caption": [LONG, "b"]}, "write a row for each"),
         ({LONG: "images/00.png", "caption": "a"}, "no column 'image' among xxxx"),
         ([LONG], "expected an object with image and caption, got ['xxxx"),
-        ({"image": "images", "caption": "a"}, "there is no image"),
+        ({"image": "images", "caption": "a"}, "the image images is a folder; name a file in it"),
         ({"image": "a\0b", "caption": "a"}, r"a\x00b"),
         ({"image": "\ud800", "caption": "a"}, r"\ud800"),
         ({"image": "images/00.png", "caption": "a \ud800"}, "the caption has a character"),
@@ -175,6 +190,17 @@ def test_json_that_is_damaged(folder):
     assert "row 1: not JSON" in refusal(folder, '{"image": ' + LONG, "a.jsonl")
     assert "row 1: not JSON" in refusal(folder, "[" * 100_000, "a.jsonl")
     assert "row 1: not JSON" in refusal(folder, "[\n {}\n]", "a.jsonl")
+    message = refusal(folder, "{}\n".encode("utf-16"), "a.jsonl")
+    assert message.endswith("row 1 is not UTF-8 (UTF-16); save it as UTF-8")
+
+
+def test_lines_of_json_end_where_files_end_them(folder):
+    rows = [{"image": f"images/{i:02}.png", "caption": f"{i}\u2028\x85\x0b"} for i in range(12)]
+    for end in ("\n", "\r\n", "\r"):
+        text = end.join(json.dumps(row, ensure_ascii=False) for row in rows)
+        assert read_table(write(folder, text, "a.jsonl")) == {
+            row["image"]: [row["caption"].strip()] for row in rows
+        }
 
 
 def test_a_parquet_file_of_pictures_is_told_in_a_short_line(folder):

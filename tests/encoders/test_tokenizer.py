@@ -141,3 +141,16 @@ def test_settings_are_refused():
         Tokenizer.train(["", "  "])
     with pytest.raises(ValueError, match="max_length must be at least 1"):
         Tokenizer.train(["a"], max_length=0)
+
+
+def test_files_are_the_same_whatever_the_locale(tmp_path):
+    """A byte-level vocabulary has letters that ASCII lacks."""
+    program = (
+        "import sys; from jaxcon.encoders.tokenizer import Tokenizer;"
+        "Tokenizer.train([chr(252) * 2]).save(sys.argv[1]); Tokenizer.load(sys.argv[1], length=3)"
+    )
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-c", program, str(tmp_path / "ascii.json")]
+    subprocess.run(command, check=True, env={**os.environ, **plain})
+    Tokenizer.train(["üü"]).save(tmp_path / "here.json")
+    assert (tmp_path / "ascii.json").read_bytes() == (tmp_path / "here.json").read_bytes()

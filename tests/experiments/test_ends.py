@@ -115,8 +115,9 @@ def test_an_image_that_breaks_before_the_evaluation(flags, data, tmp_path, capsy
         (FloatingPointError("try a smaller --learning-rate"), "smaller --learning-rate"),
         (
             jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GiB"),
-            "out of memory; choose a smaller",
+            "the device is out of memory; choose a smaller",
         ),
+        (MemoryError("Unable to allocate 1 TiB"), "the machine is out of memory; choose a smaller"),
     ],
 )
 def test_what_the_machine_lacks_is_one_line(flags, capsys, monkeypatch, error, said):
@@ -162,6 +163,12 @@ def test_the_room_for_the_checkpoints_is_checked_first(flags, tmp_path, capsys, 
     kernels = sum(a * b for a, b in itertools.pairwise(widths))
     assert f"90 MiB free, a run needs at least {64 + 4 * 3 * 4 * kernels / 2**20:.0f}" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_images_that_no_memory_holds_are_refused(flags, capsys, monkeypatch):
+    """An image of this size takes 12 TB as float32."""
+    said = refused(simclr.main, [*flags, "--image-size=1000000"], capsys)
+    assert "is out of memory; choose a smaller --batch-size, --image-size" in said
 
 
 def test_orbax_is_told_from_others_when_the_disk_is_full(tmp_path):
@@ -283,6 +290,15 @@ def test_nobody_who_reads(tmp_path):
     err = process.stderr.read()
     assert process.wait(timeout=120) in (0, 2)
     assert "Traceback" not in err
+
+
+def test_an_output_that_takes_no_more():
+    """As of `> log.txt` on a full disk."""
+    program = [sys.executable, "-m", "experiments.simclr", "--help"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(program, check=False, stdout=full, stderr=subprocess.PIPE, text=True)
+    said = "error: the output: No space left on device; the same command goes on\n"
+    assert (done.returncode, done.stderr) == (2, said)
 
 
 def test_no_home_and_no_account(monkeypatch, capsys, tmp_path):

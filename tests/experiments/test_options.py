@@ -31,6 +31,10 @@ from tests.experiments.commands import refused
         ("--batch-size=5000", "--batch-size=5000: larger than the 1259 training images"),
         ("--batch-size=1", "--batch-size=1: expected a multiple"),
         ("--workdir=/proc/jaxcon", "--workdir=/proc/jaxcon: cannot be written to"),
+        (f"--workdir={'x' * 300}", "xxx…: cannot be written to (File name too long)"),
+        (f"--workdir={'x' * 300}/run", "xxx…: cannot be written to (File name too long)"),
+        (f"--start-from=/{'x' * 300}", "--start-from=/xxx"),
+        (f"--start-from={'x' * 300}", "xxx…: cannot be read (File name too long)"),
     ],
 )
 def test_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, flag, said):
@@ -52,6 +56,9 @@ def test_a_workdir_that_is_a_file(capsys, tmp_path):
         ("--optimizer=None", "invalid choice 'None' for argument '--optimizer'"),
         ("--epochs=many", "Error parsing --epochs"),
         ("--epochs", "Missing value for argument '--epochs'"),
+        ("--workdir=", "Error parsing --workdir: expected a path, got none (a variable of the"),
+        ("--start-from=", "Error parsing --start-from: expected a path, got none"),
+        ("--data-dir= ", "Error parsing --data-dir: expected a path, got none"),
     ],
 )
 def test_what_cannot_be_parsed_ends_in_one_line_with_a_hint(capsys, flag, said):

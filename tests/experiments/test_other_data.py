@@ -77,6 +77,15 @@ def test_other_images_are_refused_and_named(views, tmp_path, capsys, change, sai
     assert content(tmp_path / "run") == before
 
 
+def test_another_way_to_read_the_images_is_no_other_data(views, pairs, capsys):
+    _, flags = views
+    begin(simclr.main, flags)
+    told = refused(simclr.main, [*flags, "--image-size=7"], capsys)
+    assert "made with another configuration: image_size was None, is 7; go on with" in told
+    told = refused(clip.main, pairs[1], capsys)
+    assert "made with another configuration: experiment was 'simclr', is 'clip'; go on" in told
+
+
 def test_the_same_images_are_the_same_data_wherever_and_whenever(views, tmp_path):
     data, flags = views
     first = begin(simclr.main, flags)

@@ -1,6 +1,7 @@
 """People's own files at the command: one line and exit code 2, or one line that says what was found."""
 
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def pets(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "here")
     for name in ("cat", "dog"):
         pictures(tmp_path / "pets" / name, 20)
-    rows = [f"cat/{i}.png,{'a very ' * 40}small cat\n" for i in range(20)]
+    rows = [f"cat/{i}.png,{'a very ' * 40}small cat {i}\n" for i in range(20)]
     (tmp_path / "pets" / "captions.csv").write_text("image,caption\n" + "".join(rows))
     return tmp_path / "pets"
 
@@ -84,6 +85,18 @@ def test_the_first_line_says_what_was_found(pets, capsys, monkeypatch):
         "table captions.csv; files of 12 x 10",
         "20 of 20 captions were cut at 5 tokens; a larger --context-length reads more of them",
     ]
+
+
+def test_damaged_notes_of_a_camera_are_no_matter(pets, capsys, monkeypatch):
+    """Pillow warns of them, without the name of the file."""
+    notes = b"Exif\0\0II*\0" + b"\xff" * 4
+    Image.new("RGB", (12, 10)).save(pets / "cat" / "phone.jpg", exif=notes)
+    monkeypatch.setattr(_common, "pretrain", lambda *_, **__: _common.Run({}, {}, False))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        simclr.main([f"--dataset=folder:{pets}", "--encoder=mlp", "--workdir=run"])
+    assert "found 41 images" in capsys.readouterr().out
+    assert not [warning for warning in caught if "EXIF" in str(warning.message)]
 
 
 def test_captions_that_are_cut_are_counted():

@@ -1,9 +1,12 @@
 """What captions and images find, on the page: the best first, from all parts of the data, as text."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
-from experiments import _retrieval_page
+from experiments import _retrieval, _retrieval_page
 from experiments._pairs import Embedded, make_objective
 from experiments._retrieval import HeldOut
 from jaxcon.data.captions import PairSplit
@@ -54,6 +57,25 @@ def test_pictures_are_shown_with_the_captions_they_find(found):
             ("✓ " if test.ids[i] == test.ids[number] else "· ") + test.captions[i] for i in best
         ]
         assert list(strip.after) == told
+
+
+def test_of_few_pairs_no_more_is_said_than_there_is(found):
+    test, images, texts, objective = found
+    few = HeldOut(test.images[4:7], test.captions[4:7], test.ids[4:7])
+    sides = [Embedded(side.z[4:7], side.log_std[4:7]) for side in (images, texts)]
+    assert (
+        "the 3 test images that each" in _retrieval_page._pictures(*sides, objective, few).caption
+    )
+    assert "the 3 captions that each" in _retrieval_page._captions(*sides, objective, few).caption
+    pictures = Split(np.stack([*few.images] * 2))
+    dataset: Any = SimpleNamespace(
+        test=PairSplit(pictures, tuple((f"number {i}",) for i in range(6))), classes={}
+    )
+    chance = _retrieval.chance(dataset)
+    ways = ("image to text", "text to image")
+    assert chance == pytest.approx({f"{w}, recall@{k}": k / 6 for w in ways for k in (1, 5)})
+    told = _retrieval_page._progress(dict.fromkeys(("trained", "untrained", "chance"), chance))
+    assert told.startswith("In training, text to image, recall@5 went from 83.3% to 83.3%")
 
 
 def test_any_caption_is_text_of_the_page(found):

@@ -112,6 +112,9 @@ def test_the_tokens_of_a_dual_encoder_keep_their_meaning(tmp_path, capsys):
     assert files[0] == files[1]
     said = refused(clip.main, [*second, f"--workdir={tmp_path / 'x'}", "--vocabulary=300"], capsys)
     assert "vocabulary was 4096, is 300; its tokens are kept" in said
+    images = [f"--dataset=folder:{old}", f"--start-from={tmp_path / 'run'}", "--workdir=x"]
+    said = refused(simclr.main, images, capsys)
+    assert "a run of experiments.clip, with image and text in place of encoder and head" in said
     (tmp_path / "run" / "tokenizer.json").write_text("{}")
     said = refused(clip.main, [*second, f"--workdir={tmp_path / 'third'}"], capsys)
     assert "not the tokenizer that the run was trained with" in said

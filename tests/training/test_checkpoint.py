@@ -61,6 +61,29 @@ def test_the_newest_state_comes_back_whole(saved):
     assert [type(s) for s in state.opt_state] == [type(s) for s in states[2].opt_state]
 
 
+# Each has characters that shells, formats of texts or addresses of the web give a meaning to.
+@pytest.mark.parametrize("name", [" %20#:&=+@!~'\";,|<>$^", "{x} ]猫\n\t"])
+def test_what_is_written_in_a_folder_of_any_name_is_found_again(tmp_path, name):
+    with Checkpoints(tmp_path / name) as checkpoints:
+        checkpoints.save(1, {"w": np.ones(2)})
+    assert restore(tmp_path / name, {"w": np.zeros(2)})[0][0] == 1
+
+
+@pytest.mark.parametrize("name", ["[1]", "a*", "b?"])
+def test_where_it_would_not_be_it_is_not_written_but_read(saved, tmp_path, name):
+    with pytest.raises(ValueError, match="checkpoints cannot be kept where a path has "):
+        Checkpoints(tmp_path / name)
+    saved[0].rename(tmp_path / name)
+    with Checkpoints(tmp_path / name, read_only=True) as checkpoints:
+        assert checkpoints.load()[0] == 2
+
+
+@pytest.mark.parametrize("name", ["a\\b", "caf\udce9"])
+def test_where_nothing_can_be_read_it_is_said(tmp_path, name):
+    with pytest.raises(ValueError, match="checkpoints cannot be kept where a path has "):
+        Checkpoints(tmp_path / name, read_only=True)
+
+
 def test_nothing_saved_is_none(tmp_path):
     assert restore(tmp_path / "checkpoints") == (None, [])
 

@@ -7,7 +7,13 @@ from collections import namedtuple
 
 import pytest
 
-from jaxcon.training.workdir import check_writable, differences, open_workdir, read_config
+from jaxcon.training.workdir import (
+    Workdir,
+    check_writable,
+    differences,
+    open_workdir,
+    read_config,
+)
 
 
 def test_a_folder_is_new_then_resumed(tmp_path):
@@ -157,3 +163,19 @@ def test_a_run_whose_page_is_missing_has_something_to_do(tmp_path):
     with pytest.raises(ValueError, match="a run needs at least"):
         open_workdir(tmp_path, {"seed": 0}, needed=2**60)
     assert open_workdir(tmp_path, {"seed": 0}).lock is not None
+
+
+@pytest.mark.parametrize("name", ["run [1]", "run?", "*", "a\\b", "caf\udce9"])
+def test_a_path_where_no_checkpoint_is_found_again_is_refused(tmp_path, name):
+    """Orbax writes there, and looks elsewhere."""
+    for path in (tmp_path / name, tmp_path / name / "below"):
+        with pytest.raises(ValueError, match="checkpoints cannot be kept where a path has "):
+            open_workdir(path, {})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", ["{}", '{"scores": 3}', '{"scores": {"kNN": 0.5}}', "[]", "{"])
+def test_results_without_scores_are_told(tmp_path, content):
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(ValueError, match=r"results\.json: .*remove it, and the same command eval"):
+        Workdir(tmp_path, resumed=True).read_results()
