@@ -82,7 +82,7 @@ def to_float(images: Array) -> Array:
     """
     dtype = jnp.result_type(images)
     if dtype in (jnp.uint8, jnp.uint16):
-        return jnp.asarray(images).astype(jnp.float32) / jnp.iinfo(dtype).max
+        return images.astype(jnp.float32) / jnp.iinfo(dtype).max
     if not (dtype == jnp.bool_ or jnp.issubdtype(dtype, jnp.floating)):
         raise ValueError(
             f"images: expected uint8, uint16, bool, or floats in [0, 1], got {dtype}, whose scale is "
@@ -96,4 +96,4 @@ def to_float(images: Array) -> Array:
                 f"images: expected floats in [0, 1], got {low:g} to {high:g}; divide by the largest "
                 "possible value, or hand over uint8"
             )
-    return jnp.asarray(images).astype(jnp.float32)
+    return images.astype(jnp.float32)
