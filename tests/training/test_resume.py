@@ -44,6 +44,7 @@ def uninterrupted(tmp_path_factory):
     return digest, read_metrics(folder / "metrics.jsonl")
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_sigkill_loses_nothing(tmp_path, uninterrupted):
     first = start(tmp_path)
     wait_for(tmp_path, 25)
