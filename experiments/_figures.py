@@ -12,6 +12,7 @@ import numpy as np
 from experiments import _examples, _images
 from experiments._common import say
 from jaxcon import plots, report
+from jaxcon.data.messages import cut
 from jaxcon.data.splits import Dataset, Split
 from jaxcon.similarity import cosine_similarity
 from jaxcon.training.loop import read_metrics
@@ -24,6 +25,7 @@ COMPARED = 32  # pairs in a heat-map: as many as can be told apart
 SHOWN = 8  # examples in a gallery
 _NEAREST = 5
 _MAPPED = 1000  # test images in a map: t-SNE's time grows faster than its use
+_LONGEST = 32  # characters of a class's name
 _TOLD_APART = 20  # classes whose colours differ
 
 
@@ -150,6 +152,28 @@ def class_texts(labels: np.ndarray | None, class_names: Any, rows: np.ndarray) -
     return [str(i) if class_names is None else class_names[i] for i in numbers]
 
 
+def _legend(names: Sequence[str]) -> tuple[Sequence[str], str]:
+    """The names of classes in a figure, and what a caption says of them.
+
+    Of scripts that the figure's font lacks, numbers stand in the figure and names in the caption, which
+    is text of the page.
+
+    >>> _legend(["cat", "dog"])
+    (['cat', 'dog'], '')
+    >>> _legend(["cat", chr(0x732B)])[0]
+    ['1', '2']
+    """
+    from matplotlib import font_manager
+
+    names = [cut(name, _LONGEST) for name in names]  # a legend takes its room from the map
+    font = font_manager.get_font(font_manager.findfont(font_manager.FontProperties()))
+    if all(font.get_char_index(ord(letter)) for name in names for letter in name):
+        return names, ""
+    numbers = [str(number) for number in range(1, len(names) + 1)]
+    told = ", ".join(f"{number} {name}" for number, name in zip(numbers, names, strict=True))
+    return numbers, f" ({told})"
+
+
 def embedding_map(folder: Path, features: Mapping[str, np.ndarray], dataset: Dataset) -> Picture:
     """Draw the test images in the plane, coloured by class, a panel for each set of features."""
     labels = dataset.test.labels
@@ -157,14 +181,13 @@ def embedding_map(folder: Path, features: Mapping[str, np.ndarray], dataset: Dat
     rows = _examples.spread(len(labels), _MAPPED, labels)
     classes = len(np.unique(labels))
     many = classes > _TOLD_APART
+    names, key = _legend(dataset.class_names or ())
 
     def panel(kind: str) -> Callable[[Any], object]:
         points = report.to_plane(features[kind][rows])
 
         def draw(ax: Any) -> None:
-            plots.embedding_map(
-                points, labels[rows], class_names=dataset.class_names, title=kind, ax=ax
-            )
+            plots.embedding_map(points, labels[rows], class_names=names, title=kind, ax=ax)
             if many or kind != list(features)[-1]:
                 ax.get_legend().remove()
 
@@ -172,7 +195,7 @@ def embedding_map(folder: Path, features: Mapping[str, np.ndarray], dataset: Dat
 
     path = folder / "embedding.png"
     report.draw(path, *map(panel, features), width=4.6)
-    shared = f", each colour for several of the {classes} classes" if many else ""
+    shared = f", each colour for several of the {classes} classes" if many else key
     return report.Figure(
         path,
         f"t-SNE maps of the features of {len(rows):,} test images, coloured by class{shared}: "

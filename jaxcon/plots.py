@@ -54,9 +54,10 @@ def similarity_heatmap(
     ax.set(title=title, xlabel="z2", ylabel="z1")
     _count_whole(ax.xaxis, ax.yaxis)
     if row_labels is not None:
-        ax.set_yticks(range(len(row_labels)), row_labels, fontsize="small")
+        ax.set_yticks(range(len(row_labels)), row_labels, fontsize="small", parse_math=False)
     if column_labels is not None:
-        ax.set_xticks(range(len(column_labels)), column_labels, rotation=90, fontsize="small")
+        ticks = range(len(column_labels))
+        ax.set_xticks(ticks, column_labels, rotation=90, fontsize="small", parse_math=False)
     if matrix.size <= 100:
         for (i, j), value in np.ndenumerate(matrix):
             bright = value > (limits[0] + limits[1]) / 2
@@ -130,7 +131,7 @@ def embedding_map(
     Args:
       points: ``[n, 2]``.
       labels: int ``[n]``, or None for one colour.
-      class_names: names in the legend; None prints the labels.
+      class_names: names in the legend, as they are; None prints the labels.
       title, ax: as in :func:`similarity_heatmap`.
 
     Raises:
@@ -145,12 +146,14 @@ def embedding_map(
         labels = np.asarray(labels)
         groups = [(label, labels == label) for label in np.unique(labels)]
     for label, rows in groups:
-        name = None
-        if label is not None:
-            name = str(label) if class_names is None else class_names[int(label)]
-        ax.scatter(*points[rows].T, s=8, label=name, color=None if label is None else _color(label))
+        color = None if label is None else _color(label)
+        ax.scatter(*points[rows].T, s=8, label=None if label is None else str(label), color=color)
     if labels is not None:
-        ax.legend(frameon=False, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))
+        legend = ax.legend(frameon=False, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))
+        # matplotlib leaves out names that begin with "_", and takes dollars for mathematics.
+        for text, (label, _) in zip(legend.get_texts(), groups, strict=True):
+            text.set_text(str(label) if class_names is None else class_names[int(label)])
+            text.set_parse_math(False)
     ax.set(title=title, xticks=[], yticks=[])
     return ax.figure
 
