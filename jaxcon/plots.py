@@ -151,7 +151,7 @@ def embedding_map(
     if labels is not None:
         legend = ax.legend(frameon=False, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))
         # matplotlib leaves out names that begin with "_", and takes dollars for mathematics.
-        for text, (label, _) in zip(legend.get_texts(), groups, strict=True):
+        for text, label in zip(legend.get_texts(), np.unique(labels), strict=True):
             text.set_text(str(label) if class_names is None else class_names[int(label)])
             text.set_parse_math(False)
     ax.set(title=title, xticks=[], yticks=[])
