@@ -13,6 +13,7 @@ import numpy as np
 from experiments import _examples, _images
 from experiments._common import say
 from jaxcon import plots, report
+from jaxcon.data.messages import cut
 from jaxcon.data.splits import Dataset, Split
 from jaxcon.similarity import cosine_similarity
 from jaxcon.training.loop import read_metrics
@@ -158,6 +159,28 @@ def class_texts(labels: np.ndarray | None, class_names: Any, rows: np.ndarray) -
     return [str(i) if class_names is None else class_names[i] for i in numbers]
 
 
+def _legend(names: Sequence[str]) -> tuple[Sequence[str], str]:
+    """The names of classes in a figure, and what a caption says of them.
+
+    Of scripts that the figure's font lacks, numbers stand in the figure and names in the caption, which
+    is text of the page.
+
+    >>> _legend(["cat", "dog"])
+    (['cat', 'dog'], '')
+    >>> _legend(["cat", chr(0x732B)])[0]
+    ['1', '2']
+    """
+    from matplotlib import font_manager
+
+    names = [cut(name, _LONGEST) for name in names]  # a legend takes its room from the map
+    font = font_manager.get_font(font_manager.findfont(font_manager.FontProperties()))
+    if all(font.get_char_index(ord(letter)) for name in names for letter in name):
+        return names, ""
+    numbers = [str(number) for number in range(1, len(names) + 1)]
+    told = ", ".join(f"{number} {name}" for number, name in zip(numbers, names, strict=True))
+    return numbers, f" ({told})"
+
+
 def embedding_map(folder: Path, features: Mapping[str, np.ndarray], dataset: Dataset) -> Picture:
     """Draw the test images in the plane, coloured by class, a panel for each set of features."""
     labels = dataset.test.labels
@@ -170,9 +193,7 @@ def embedding_map(folder: Path, features: Mapping[str, np.ndarray], dataset: Dat
         points = report.to_plane(features[kind][rows])
 
         def draw(ax: Any) -> None:
-            plots.embedding_map(
-                points, labels[rows], class_names=dataset.class_names, title=kind, ax=ax
-            )
+            plots.embedding_map(points, labels[rows], class_names=names, title=kind, ax=ax)
             if many or kind != list(features)[-1]:
                 ax.get_legend().remove()
 

@@ -61,9 +61,10 @@ def similarity_heatmap(
     ax.set(title=title, xlabel="z2", ylabel="z1")
     _count_whole(ax.xaxis, ax.yaxis)
     if row_labels is not None:
-        ax.set_yticks(range(len(row_labels)), row_labels, fontsize="small")
+        ax.set_yticks(range(len(row_labels)), row_labels, fontsize="small", parse_math=False)
     if column_labels is not None:
-        ax.set_xticks(range(len(column_labels)), column_labels, rotation=90, fontsize="small")
+        ticks = range(len(column_labels))
+        ax.set_xticks(ticks, column_labels, rotation=90, fontsize="small", parse_math=False)
     if matrix.size <= 100:
         for (i, j), value in np.ndenumerate(matrix):
             bright = value > (limits[0] + limits[1]) / 2

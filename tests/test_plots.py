@@ -1,5 +1,6 @@
 """Pictures are drawn from the data given: colours, chance line, groups."""
 
+import io
 import math
 
 import numpy as np
@@ -145,3 +146,13 @@ def test_what_is_counted_has_whole_ticks(count):
 def test_the_loss_of_a_single_step_is_a_point():
     (line,) = plots.loss_curve([0], {"loss": [2.0]}).axes[0].lines
     assert line.get_marker() == "o"
+
+
+def test_names_of_data_are_text():
+    """Not mathematics, and not left out for an underscore."""
+    names = [r"$\frac{1}$", "_cat", "costs 5 $ or $x_1$"]
+    maps = plots.embedding_map(np.eye(3)[:, :2], np.arange(3), class_names=names)
+    assert [text.get_text() for text in maps.axes[0].get_legend().get_texts()] == names
+    heat = plots.similarity_heatmap(np.eye(3), row_labels=names, column_labels=names)
+    for figure in (maps, heat):
+        figure.savefig(io.BytesIO(), format="png")

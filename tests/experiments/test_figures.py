@@ -1,5 +1,6 @@
 """Figures of a page: what panels share is drawn once, and no figure can end a run."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -67,6 +68,19 @@ def test_letters_that_no_font_has_are_one_line(tmp_path, capsys):
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 1
     assert said[0].startswith("figure loss: no installed font has ")
+
+
+def test_names_that_the_font_lacks_stand_in_the_caption(canvases, monkeypatch):
+    monkeypatch.setattr(report, "to_plane", lambda features: features[:, :2])
+    cat, long = chr(0x732B), "x" * 200
+    for names, legend, said in [
+        (("a", "$b$", "_c"), ["a", "$b$", "_c"], "coloured by class: "),
+        (("a", cat, "c"), ["1", "2", "3"], f"coloured by class (1 a, 2 {cat}, 3 c): "),
+        (("a", "b", long), ["a", "b", long[:29] + "..."], "coloured by class: "),
+    ]:
+        data = dataclasses.replace(dataset(3, 5), class_names=names)
+        assert said in _figures.embedding_map(FOLDER, {"trained encoder": np.eye(15)}, data).caption
+        assert [text.get_text() for text in legends(canvases[-1])[0].get_texts()] == legend
 
 
 def test_a_map_of_many_images_has_all_classes(canvases, monkeypatch):
