@@ -27,6 +27,7 @@ SHOWN = 8  # examples in a gallery
 _NEAREST = 5
 _MAPPED = 1000  # test images in a map: t-SNE's time grows faster than its use
 _LEGEND = 20  # names that a legend holds
+_LONGEST = 32  # characters of a name in it
 
 
 def drawn(drawings: Sequence[Drawing]) -> tuple[list[Picture], list[str]]:
@@ -188,6 +189,7 @@ def embedding_map(folder: Path, features: Mapping[str, np.ndarray], dataset: Dat
     rows = _examples.spread(len(labels), _MAPPED, labels)
     classes = len(np.unique(labels))
     many = classes > _LEGEND
+    names, key = _legend(dataset.class_names or ())
 
     def panel(kind: str) -> Callable[[Any], object]:
         points = report.to_plane(features[kind][rows])
@@ -201,8 +203,9 @@ def embedding_map(folder: Path, features: Mapping[str, np.ndarray], dataset: Dat
 
     path = folder / "embedding.png"
     report.draw(path, *map(panel, features), width=4.6)
-    told_apart = classes <= plots.TOLD_APART
-    shared = "" if told_apart else f", each colour for several of the {classes} classes"
+    shared = "" if many else key
+    if classes > plots.TOLD_APART:
+        shared = f", each colour for several of the {classes} classes"
     return report.Figure(
         path,
         f"t-SNE maps of the features of {len(rows):,} test images, coloured by class{shared}: "

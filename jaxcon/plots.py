@@ -163,10 +163,12 @@ def embedding_map(
         # By label, so that a class looks the same in other maps; by rank where labels are too large.
         styles = classes if max(classes, default=0) < TOLD_APART else range(len(classes))
         for label, style in zip(classes, styles, strict=True):
-            known = class_names is not None and 0 <= label < len(class_names)
-            name = class_names[label] if known else str(label)  # pyright: ignore
-            ax.scatter(*points[labels == label].T, s=8, label=name, **_style(label, style))
-        ax.legend(frameon=False, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))
+            ax.scatter(*points[labels == label].T, s=8, label=str(label), **_style(label, style))
+        legend = ax.legend(frameon=False, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))
+        # Set afterwards: matplotlib leaves out names that begin with "_".
+        for text, label in zip(legend.get_texts(), classes, strict=True):
+            if class_names is not None and 0 <= label < len(class_names):
+                text.set_text(class_names[label])
     ax.set(title=title, xticks=[], yticks=[])
     _as_texts(ax)
     return ax.figure
