@@ -123,6 +123,14 @@ def test_pairs_in_a_narrow_cone_that_are_not_found_are_told():
     assert "no more than by luck" in verdict
 
 
+@pytest.mark.parametrize(("directions", "expected"), [(6, "dimensional collapse"), (12, "healthy")])
+def test_few_of_many_directions(directions, expected):
+    """Of 128: scenes of a few attributes take 11, and nearly all pairs are found."""
+    z = np.random.default_rng(0).normal(size=(400, 128))
+    z[:, directions:] = 0
+    assert kind(z, temperature=0.1) == expected
+
+
 def test_rows_along_a_line_are_a_dimensional_collapse():
     line = np.outer(RNG.normal(size=64), np.eye(32)[0]) + 1e-3 * RNG.normal(size=(64, 32))
     result = report(line.astype(np.float32))
