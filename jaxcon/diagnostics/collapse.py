@@ -28,8 +28,9 @@ _NOTHING = 1e-4
 # What is less than a tenth of the possible is few: of the fall that the loss can have at its
 # temperature, of the pairs.
 _FEW = 0.1
-# Of directions: encoders that tell nearly all test pairs apart were seen to use 9 %, of 128.
-_FEW_DIRECTIONS = 0.05
+# Of directions: encoders that find nearly all test pairs were seen to use 9 %, of 128. A line or a
+# plane with a little noise uses up to 3; of fewer than 30 possible that is a tenth.
+_FEW_DIRECTIONS, _PLANE = 0.05, 3.0
 # A row in a plane uses 2 directions, on a line 1; in between lies the line.
 _LINE = 1.5
 # Rows of fewer numbers (rows times features) lie along a line by chance, 3 x 2 in 58 of 100 cases.
@@ -91,7 +92,7 @@ def collapse_report(z1: ArrayLike, z2: ArrayLike, *, temperature: float) -> Coll
     - narrow cone: different rows are so similar that the loss can fall by less than a tenth of what it
       could at this temperature. Pairs may still be found by what little differs.
     - dimensional collapse: rows differ, but along fewer than a twentieth of the directions they could
-      use, or along a single one.
+      use, in little more than a plane, or along a single line.
     - unaligned: rows spread, but no more of them find their pair than luck explains; or fewer than a
       tenth do; or fewer than half, at a loss that is not below that of a collapsed model.
     - undecided: too few pairs, or too few that find each other, to tell luck from more.
@@ -232,7 +233,8 @@ def _verdict(
     rank, possible = numbers["effective_rank"], min(n - 1, dim)
     spread = f"over {rank:.1f} of {possible} directions"
     on_a_line = rank < _LINE < possible and n * dim >= _ENOUGH_NUMBERS
-    if numbers["relative_rank"] < _FEW_DIRECTIONS or on_a_line:
+    few = max(_FEW_DIRECTIONS * possible, min(_PLANE, _FEW * possible))
+    if rank < few or on_a_line:
         return f"dimensional collapse: rows spread only {spread}; {loss}"
     accuracy = numbers["accuracy"]
     # 0.995: what is printed as "1.00 of chance".
