@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from types import TracebackType
 
 # What a console of few characters is given in place of those that we print.
@@ -35,6 +36,8 @@ def install() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="readable")  # pyright: ignore[reportAttributeAccessIssue]
+    # What Orbax leaves undone where a checkpoint is damaged; that is told in a line of our own.
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     sys.excepthook = _end
     sys.unraisablehook = _end_unraisable
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
