@@ -18,6 +18,7 @@ from jaxcon.evaluation.features import (
     at_least_one,
     numbered,
     require_one_width,
+    shares,
     unit_rows,
 )
 
@@ -42,7 +43,8 @@ def linear_probe_accuracy(
     Features are standardized with the training rows' mean and standard deviation. The inverse
     strength C of the l2 penalty is the one of `strengths` that classifies validation best (of
     equals the smallest C, the simplest model); with it the model is fitted once more, on train and
-    validation together. Test rows are only counted.
+    validation together. Test rows are only counted: one that m classes fit equally well as 1 / m where
+    its own is among them, so that collapsed features are at chance, whatever the classes are called.
 
     Example:
       >>> x, y = np.array([[0.0], [0.1], [1.0], [1.1]]), np.array([0, 0, 1, 1])
@@ -86,11 +88,11 @@ def linear_probe_accuracy(
     both_y = np.concatenate([train_y, validation_y])
     with threadpool_limits(None if both_x.size > _MANY_FEATURES else 1, "blas"):
         found = {
-            c: _logistic(train_x, train_y, c).score(validation_x, validation_y)
+            c: _accuracy(_logistic(train_x, train_y, c), validation_x, validation_y)
             for c in sorted(strengths)
         }
         best = max(found, key=found.__getitem__)
-        return float(_logistic(both_x, both_y, best).score(test_x, test_y))
+        return _accuracy(_logistic(both_x, both_y, best), test_x, test_y)
 
 
 def _standardized(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
@@ -120,6 +122,17 @@ def _logistic(rows: np.ndarray, labels: np.ndarray, c: float):
         return LogisticRegression(C=c, max_iter=300).fit(rows, labels)
 
 
+def _accuracy(model, rows: np.ndarray, labels: np.ndarray) -> float:
+    return _share(model.predict_proba(rows), model.classes_, labels)
+
+
+def _share(values: np.ndarray, classes: np.ndarray, labels: np.ndarray) -> float:
+    """Mean of :func:`shares`, of values `[n, classes]` of the numbered classes that a model knows."""
+    of_all = np.full((len(values), 1 + max(classes.max(), labels.max())), -np.inf)
+    of_all[:, classes] = values
+    return float(np.mean(shares(of_all, labels)))
+
+
 def few_label_probe(
     train_x: np.ndarray,
     train_y: np.ndarray,
@@ -139,7 +152,8 @@ def few_label_probe(
         W = X' (X X' + penalty * trace(X X') / n * I)^-1 Y
 
     and the class is the largest entry of (x - mean) W. The penalty is relative to the features'
-    own spread and fixed beforehand, as few labels leave nothing to choose it by.
+    own spread and fixed beforehand, as few labels leave nothing to choose it by. Ties count as in
+    `linear_probe_accuracy`.
 
     Example:
       >>> x, y = np.eye(4)[[0, 0, 1, 1]], np.array([0, 0, 1, 1])
@@ -175,8 +189,7 @@ def few_label_probe(
     draws = few_label_draws(train_y, labels_per_class, num_draws=num_draws, seed=seed)
     with threadpool_limits(None if test.size > _MANY_FEATURES else 1, "blas"):
         accuracies = [
-            np.mean(_ridge_predictions(train[rows], train_y[rows], test, penalty) == test_y)
-            for rows in draws
+            _share(*_ridge(train[rows], train_y[rows], test, penalty), test_y) for rows in draws
         ]
     return float(np.mean(accuracies)), float(np.std(accuracies))
 
@@ -211,19 +224,23 @@ def few_label_draws(
         yield order[np.arange(len(labels)) - np.repeat(starts, counts) < labels_per_class]
 
 
-def _ridge_predictions(
+def _ridge(
     rows: np.ndarray, labels: np.ndarray, test: np.ndarray, penalty: float
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores `[m, classes]` of test rows, and the classes."""
     classes, numbers = np.unique(labels, return_inverse=True)
     targets = np.eye(len(classes), dtype=np.float32)[numbers]
-    mean, shares = rows.mean(axis=0), targets.mean(axis=0)
+    mean, of_classes = rows.mean(axis=0), targets.mean(axis=0)
     x = rows - mean
+    # A feature that never changes would only have its rounding error amplified.
+    rounding = 8 * np.finfo(rows.dtype).eps * np.abs(rows).max(axis=0)
+    x = np.where(np.abs(x).max(axis=0) > rounding, x, 0)
     gram = x @ x.T
     spread = max(float(np.trace(gram)) / len(gram), 1e-12)  # identical rows: predict the shares
     weights = x.T @ np.linalg.solve(
-        gram + penalty * spread * np.eye(len(gram), dtype=np.float32), targets - shares
+        gram + penalty * spread * np.eye(len(gram), dtype=np.float32), targets - of_classes
     )
-    return classes[((test - mean) @ weights + shares).argmax(axis=1)]
+    return (test - mean) @ weights + of_classes, classes
 
 
 def _require_two_classes(labels: np.ndarray) -> None:

@@ -192,3 +192,26 @@ def test_settings_and_shapes_are_refused(blobs):
     one_class = (blobs[0], np.zeros(120), *blobs[2:])
     with pytest.raises(ValueError, match="at least two classes, got one"):
         few_label_probe(*one_class, labels_per_class=1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e3])
+def test_collapsed_features_are_at_chance_whatever_the_classes_are_called(value, dtype):
+    classes = np.arange(12) % 3
+    rows = np.full((12, 7), value, dtype)
+    test_y = np.array([0, 0, 0, 1])  # three of one class
+    for names in ([0, 1, 2], [2, 1, 0], [-1, 5, 3]):
+        train_y, own = np.array(names)[classes], np.array(names)[test_y]
+        validation = {"validation_x": rows, "validation_y": train_y}
+        probed = linear_probe_accuracy(rows, train_y, rows[:4], own, **validation)
+        few = few_label_probe(rows, train_y, rows[:4], own, labels_per_class=2, num_draws=3)
+        assert probed == pytest.approx(1 / 3)
+        assert few == pytest.approx((1 / 3, 0.0))
+
+
+def test_a_class_that_only_the_test_rows_have_is_never_found(blobs):
+    train_x, train_y, test_x, test_y = blobs
+    unknown = np.where(np.arange(len(test_y)) < 30, 9, test_y)
+    own = few_label_probe(train_x, train_y, test_x[30:], test_y[30:], labels_per_class=5)
+    beside = few_label_probe(train_x, train_y, test_x, unknown, labels_per_class=5)
+    assert beside[0] == pytest.approx(own[0] * 60 / 90)
