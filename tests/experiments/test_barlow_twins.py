@@ -126,6 +126,7 @@ def workdir(command, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_leaves_everything_in_its_folder(workdir):
     figures = {path.name for path in (workdir / "figures").iterdir()}
     assert figures == {"loss.png", "similarity.png", "correlation.png"}
@@ -142,6 +143,7 @@ def test_a_run_leaves_everything_in_its_folder(workdir):
     assert config["variance"] is None
 
 
+@pytest.mark.slow
 def test_another_loss_in_the_same_folder_is_refused(workdir, command, capsys):
     with pytest.raises(SystemExit) as ended:
         train(*command, f"--workdir={workdir}", "--loss=vicreg")
@@ -149,6 +151,7 @@ def test_another_loss_in_the_same_folder_is_refused(workdir, command, capsys):
     assert "loss was 'barlow_twins', is 'vicreg'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_like_an_uninterrupted_one(
     workdir, command, tmp_path, capsys, monkeypatch

@@ -123,6 +123,7 @@ def test_a_finished_run_says_so_and_shows_its_table(workdir, capsys):
     assert "Collapse check on all 359 test images" in out
 
 
+@pytest.mark.slow
 def test_a_figure_that_fails_costs_a_line_and_a_page_that_is_missing_is_drawn_again(
     run, tmp_path, capsys, monkeypatch
 ):

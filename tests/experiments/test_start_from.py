@@ -126,6 +126,7 @@ def test_a_run_on_images_alone_has_no_tokenizer(run, tmp_path, capsys):
     assert "says nothing of its tokenizer: it was trained on images alone" in said
 
 
+@pytest.mark.slow
 def test_training_begins_with_the_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(_results, "conclude", lambda *_, **__: None)
     data = pictures(tmp_path / "pets")

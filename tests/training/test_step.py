@@ -41,6 +41,7 @@ def test_losses_do_not_depend_on_the_number_of_devices(devices, single):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), variables, single[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "counts", [(1, 8), pytest.param((1, 2, 4, 8), marks=pytest.mark.slow)], ids=str
 )
