@@ -141,3 +141,18 @@ def test_settings_are_refused():
         Tokenizer.train(["", "  "])
     with pytest.raises(ValueError, match="max_length must be at least 1"):
         Tokenizer.train(["a"], max_length=0)
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["red", "a \ud83d square"], r"number 1 holds half of a surrogate pair.*a \\ud83d square"),
+        (["red", 5], "got int 5 at 1"),
+        ([b"red"], "got bytes b'red' at 0"),
+        ("red", "expected a list of texts, got one, 'red'"),
+    ],
+)
+def test_what_is_no_text_is_refused_by_name(texts, said):
+    for call in (TOKENIZER.encode, TOKENIZER.count_cut, Tokenizer.train):
+        with pytest.raises(ValueError, match=said):
+            call(texts)
