@@ -375,3 +375,9 @@ def test_another_word_for_what_is_outside_is_refused():
 def test_maybe_never_at_probability_zero():
     out = augment.maybe(KEY, lambda key, x: x + 1, jnp.zeros(3), probability=0.0)
     np.testing.assert_array_equal(out, np.zeros(3))
+
+
+def test_a_blur_of_no_width_blurs_nothing():
+    image = np.float32(PHOTOS[0] / 255.0)
+    for sigma in ((0.0, 0.0), (1e-9, 1e-9)):
+        np.testing.assert_array_equal(augment.random_blur(KEY, image, sigma=sigma), image)
