@@ -94,14 +94,16 @@ def loss_curve(
     """
     ax = _axes(ax, (6.4, 3.6))
     marker = "o" if len(np.asarray(steps)) == 1 else None  # no line leads to a single point
+    drawn = {}
     for name, curve in values.items():
-        ax.plot(np.asarray(steps), np.asarray(curve), label=name, linewidth=1.2, marker=marker)
+        line = ax.plot(np.asarray(steps), np.asarray(curve), linewidth=1.2, marker=marker)
+        (drawn[name],) = line
     if num_candidates is not None:
-        label = f"chance, ln {num_candidates}"
-        ax.axhline(np.log(num_candidates), color="grey", linestyle="--", label=label)
+        chance = ax.axhline(np.log(num_candidates), color="grey", linestyle="--")
+        drawn[f"chance, ln {num_candidates}"] = chance
     ax.set(title=title, xlabel="step", ylabel="loss")
     _count_whole(ax.xaxis)
-    ax.legend(frameon=False)
+    _legend(ax, drawn.items())
     ax.grid(alpha=0.3)
     _as_texts(ax)
     return ax.figure
@@ -115,15 +117,29 @@ def spectrum(
     Args:
       embeddings: ``[n, dim]`` each, by name.
       title, ax: as in :func:`similarity_heatmap`.
+
+    Raises:
+      ValueError: for embeddings without rows, or that are not finite.
     """
     ax = _axes(ax, (6.4, 3.6))
+    drawn = {}
     for name, z in embeddings.items():
-        rows = np.asarray(z, np.float64).reshape(len(np.asarray(z)), -1)
+        rows = np.asarray(z, np.float64)
+        if rows.ndim < 2 or not rows.size:
+            raise ValueError(f"{name}: expected [n, dim], at least one row, got shape {rows.shape}")
+        rows = rows.reshape(len(rows), -1)
+        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if len(bad):
+            raise ValueError(
+                f"{name}: {len(bad)} of {len(rows)} rows hold NaN or infinity, "
+                f"the first is row {bad[0]}"
+            )
         singular = np.linalg.svd(rows - rows.mean(axis=0), compute_uv=False)
-        ax.semilogy(np.arange(1, len(singular) + 1), np.maximum(singular, 1e-12), label=name)
+        directions = np.arange(1, len(singular) + 1)
+        (drawn[name],) = ax.semilogy(directions, np.maximum(singular, 1e-12))
     ax.set(title=title, xlabel="direction", ylabel="singular value")
     _count_whole(ax.xaxis)
-    ax.legend(frameon=False)
+    _legend(ax, drawn.items())
     ax.grid(alpha=0.3)
     _as_texts(ax)
     return ax.figure
@@ -149,7 +165,7 @@ def embedding_map(
       title, ax: as in :func:`similarity_heatmap`.
 
     Raises:
-      ValueError: if the points are not of the plane.
+      ValueError: if the points are not of the plane, or labels are not one whole number a point.
     """
     points = np.asarray(points)
     if points.ndim != 2 or points.shape[1] != 2:
@@ -158,20 +174,41 @@ def embedding_map(
     if labels is None:
         ax.scatter(*points.T, s=8)
     else:
-        labels = np.asarray(labels)
+        labels = _as_labels(labels, len(points))
         classes = [int(label) for label in np.unique(labels)]
         # By label, so that a class looks the same in other maps; by rank where labels are too large.
         styles = classes if max(classes, default=0) < TOLD_APART else range(len(classes))
+        drawn = []
         for label, style in zip(classes, styles, strict=True):
-            ax.scatter(*points[labels == label].T, s=8, label=str(label), **_style(label, style))
-        legend = ax.legend(frameon=False, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))
-        # Set afterwards: matplotlib leaves out names that begin with "_".
-        for text, label in zip(legend.get_texts(), classes, strict=True):
-            if class_names is not None and 0 <= label < len(class_names):
-                text.set_text(class_names[label])
+            known = class_names is not None and 0 <= label < len(class_names)
+            name = class_names[label] if known else str(label)  # pyright: ignore
+            of_class = points[labels == label].T
+            drawn.append((name, ax.scatter(*of_class, s=8, **_style(label, style))))
+        _legend(ax, drawn, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))
     ax.set(title=title, xticks=[], yticks=[])
     _as_texts(ax)
     return ax.figure
+
+
+def _as_labels(labels: ArrayLike, points: int) -> np.ndarray:
+    array = np.asarray(labels)
+    if array.shape != (points,):
+        raise ValueError(f"labels must be one a point, [{points}], got shape {array.shape}")
+    if array.size and (array.dtype.kind not in "iubf" or (array != np.floor(array)).any()):
+        raise ValueError(
+            f"labels must be whole numbers, class_names says what they are called; got {array!r:.80}"
+        )
+    return array
+
+
+def _legend(ax: Axes, drawn: Iterable[tuple[str, Any]], **settings: Any) -> None:
+    """Names of what was drawn; matplotlib would leave out those that begin with an underscore."""
+    names, artists = zip(*drawn, strict=True) if drawn else ((), ())
+    if names:
+        legend = ax.legend(artists, [str(i) for i in range(len(names))], frameon=False, **settings)
+        for text, artist, name in zip(legend.get_texts(), artists, names, strict=True):
+            text.set_text(name)
+            artist.set_label(name)  # for a legend of several axes
 
 
 def _style(label: int, number: int) -> dict[str, Any]:

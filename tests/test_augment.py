@@ -367,6 +367,17 @@ def test_a_shift_with_edges_repeats_the_nearest_pixel():
         np.testing.assert_allclose(moved, image[source], atol=1e-6)
 
 
+def test_another_word_for_what_is_outside_is_refused():
+    with pytest.raises(ValueError, match="expected 'black' or 'edge', got 'nearest'"):
+        augment.random_affine(KEY, jnp.ones((4, 4, 1)), outside="nearest")
+
+
 def test_maybe_never_at_probability_zero():
     out = augment.maybe(KEY, lambda key, x: x + 1, jnp.zeros(3), probability=0.0)
     np.testing.assert_array_equal(out, np.zeros(3))
+
+
+def test_a_blur_of_no_width_blurs_nothing():
+    image = np.float32(PHOTOS[0] / 255.0)
+    for sigma in ((0.0, 0.0), (1e-9, 1e-9)):
+        np.testing.assert_array_equal(augment.random_blur(KEY, image, sigma=sigma), image)

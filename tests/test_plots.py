@@ -109,6 +109,44 @@ def test_texts_are_no_formulas(tmp_path):
     assert any(label.get_parse_math() for label in powers.get_yticklabels())
 
 
+def test_names_that_begin_with_an_underscore_are_in_the_legend():
+    names = ["_background", "cat"]
+    figures = [
+        plots.embedding_map(np.ones((2, 2)), [0, 1], class_names=names),
+        plots.embedding_map(np.ones((2, 2)), [3, 4], class_names=["", "", "", *names]),
+        plots.loss_curve([0], dict.fromkeys(names, np.ones(1))),
+        plots.spectrum(dict.fromkeys(names, np.eye(3))),
+    ]
+    for figure in figures:
+        assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == names
+    assert [line.get_label() for line in figures[-1].axes[0].lines] == names
+
+
+def test_nothing_to_draw_is_drawn_without_a_word(recwarn):
+    for figure in (
+        plots.embedding_map(np.ones((0, 2)), []),
+        plots.loss_curve([], {}),
+        plots.spectrum({}),
+    ):
+        figure.savefig("/dev/null", format="png")
+    assert not list(recwarn)
+
+
+@pytest.mark.parametrize(
+    ("draw", "said"),
+    [
+        (lambda: plots.embedding_map(np.ones((3, 2)), [0, 1]), r"\[3\], got shape \(2,\)"),
+        (lambda: plots.embedding_map(np.ones((2, 2)), ["a", "b"]), "must be whole numbers.*'a'"),
+        (lambda: plots.embedding_map(np.ones((2, 2)), [0, np.nan]), "must be whole numbers.*nan"),
+        (lambda: plots.spectrum({"z": [[1.0, 2.0], [np.nan, 3.0]]}), "z: 1 of 2 rows.*is row 1"),
+        (lambda: plots.spectrum({"z": np.ones((0, 3))}), r"z: .*got shape \(0, 3\)"),
+    ],
+)
+def test_what_cannot_be_drawn_is_told(draw, said):
+    with pytest.raises(ValueError, match=said):
+        draw()
+
+
 def test_letters_of_other_fonts_are_found_or_told():
     from matplotlib.font_manager import FontProperties, findfont
     from matplotlib.ft2font import FT2Font

@@ -20,7 +20,8 @@ def two_views(
     """Two independent random views of every image.
 
     Row ``i`` draws from ``split(fold_in(key, index[i]))``. Under ``jax.shard_map`` and ``jax.pmap``
-    each device sees its own rows as 0, 1, ...: there ``index`` has to say which of all they are.
+    each device sees its own rows as 0, 1, ...: there ``index`` has to say which of all they are. So it
+    does under a ``jax.vmap`` that stands for devices, where its absence cannot be noticed.
 
     Example:
         >>> images = jnp.full((2, 4, 4, 1), 255, jnp.uint8)

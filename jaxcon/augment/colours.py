@@ -108,7 +108,7 @@ def random_blur(key: Array, image: Array, *, sigma: tuple[float, float] = (0.1, 
     Args:
         key: a PRNG key.
         image: ``[height, width, channels]``.
-        sigma: range of the standard deviation in pixels, positive.
+        sigma: range of the standard deviation in pixels, 0 or more; 0 blurs nothing.
 
     Returns:
         The image's shape.
@@ -116,7 +116,9 @@ def random_blur(key: Array, image: Array, *, sigma: tuple[float, float] = (0.1, 
     width = jax.random.uniform(key, minval=sigma[0], maxval=sigma[1])
     reach = math.ceil(_WIDE * sigma[1])
     offsets = jnp.arange(-reach, reach + 1)
-    kernel = jax.nn.softmax(-0.5 * (offsets / width) ** 2)
+    kernel = jax.nn.softmax(
+        -0.5 * (offsets / jnp.maximum(width, 1e-6)) ** 2
+    )  # 0 / 0 at a width of 0
     for axis in (0, 1):
         padding = [(reach, reach) if a == axis else (0, 0) for a in range(image.ndim)]
         padded = jnp.pad(image, padding, mode="reflect")

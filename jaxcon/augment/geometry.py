@@ -1,7 +1,7 @@
 """Operations that move pixels: warps and crops."""
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,12 @@ def affine_warp(image: Array, matrix: Array, shift: Array, *, outside: Outside =
 
     Returns:
         The image's shape.
+
+    Raises:
+        ValueError: for another word as `outside`.
     """
+    if outside not in get_args(Outside):
+        raise ValueError(f"outside: expected 'black' or 'edge', got {outside!r:.80}")
     height, width = image.shape[:2]
     centre = jnp.array([(height - 1) / 2, (width - 1) / 2])
     rows, columns = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")

@@ -61,6 +61,8 @@ class TextTransformer(nn.Module):
         del train
         self._check(tokens)
         # What is no token is none of the last ones, as negative numbers would be: NumPy counts back.
+        # int8 holds no number beyond a vocabulary of 300: 300 would be 44, which is a token.
+        tokens = tokens.astype(jnp.promote_types(tokens.dtype, jnp.int32))
         tokens = jnp.where(tokens < 0, self.vocabulary, tokens)
         where = tokens != 0  # (batch, length)
         normal = nn.initializers.normal(0.02)

@@ -52,7 +52,7 @@ class Tokenizer:
             be longer than these. Longer texts lose their end.
 
         Raises:
-          ValueError: for settings out of range, or no text to learn from.
+          ValueError: for settings out of range, no text to learn from, or what is no text.
         """
         from tokenizers import Tokenizer as Model
         from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
@@ -61,7 +61,7 @@ class Tokenizer:
             raise ValueError(f"vocabulary must be at least 257 (bytes, padding), got {vocabulary}")
         if max_length < 1:
             raise ValueError(f"max_length must be at least 1, got {max_length}")
-        texts = list(texts)
+        texts = _as_texts(texts)
         if not any(text.strip() for text in texts):
             raise ValueError(f"a tokenizer learns from texts; all {len(texts)} given are blank")
         model = Model(models.BPE())
@@ -98,10 +98,14 @@ class Tokenizer:
 
         Returns:
           int32 `[len(texts), length]`.
+
+        Raises:
+          ValueError: for what is no text, halves of surrogate pairs among them.
         """
+        texts = _as_texts(texts)
         rows = np.full((len(texts), self.length), PADDING, np.int32)
         cut = 0
-        for row, encoded in zip(rows, self._model.encode_batch(list(texts)), strict=True):
+        for row, encoded in zip(rows, self._model.encode_batch(texts), strict=True):
             ids = encoded.ids[: self.length]
             row[: len(ids)] = ids
             cut += len(encoded.ids) > self.length
@@ -115,7 +119,7 @@ class Tokenizer:
 
     def count_cut(self, texts: Sequence[str]) -> int:
         """How many texts `encode` would cut."""
-        return sum(len(e.ids) > self.length for e in self._model.encode_batch(list(texts)))
+        return sum(len(e.ids) > self.length for e in self._model.encode_batch(_as_texts(texts)))
 
     def decode(self, tokens: np.ndarray) -> list[str]:
         """The texts again, lower-cased and composed, without padding and the blank added in front."""
@@ -144,3 +148,21 @@ class Tokenizer:
         model = Model.from_str(Path(path).read_text(encoding="utf-8"))
         model.encode_special_tokens = True  # not part of the file
         return cls(model, length)
+
+
+def _as_texts(texts: Iterable[str]) -> list[str]:
+    """A list of what the model can take: it has one message for all else, which names nothing."""
+    if isinstance(texts, str | bytes):
+        raise ValueError(f"texts: expected a list of texts, got one, {ascii(texts)[:80]}")
+    texts = list(texts)
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(
+                f"texts: expected texts, got {type(text).__name__} {ascii(text)[:80]} at {number}"
+            )
+        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise ValueError(
+                f"texts: number {number} holds half of a surrogate pair, which is no character: "
+                f"{ascii(text)[:80]}; was it read with another encoding?"
+            )
+    return texts

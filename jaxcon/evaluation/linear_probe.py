@@ -6,6 +6,7 @@ measured on the same ones: single draws of one label a class differ by ten point
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -168,7 +169,7 @@ def few_label_probe(
       labels_per_class: at least 1; classes that have fewer give all they have.
       num_draws: at least 1.
       seed: of `few_label_draws`.
-      penalty: above 0.
+      penalty: above 0, finite.
 
     Returns:
       (mean, standard deviation) of the accuracies, each in [0, 1].
@@ -178,8 +179,8 @@ def few_label_probe(
         that are not finite.
     """
     num_draws = at_least_one("num_draws", num_draws)
-    if not penalty > 0:
-        raise ValueError(f"penalty must be above 0, got {penalty}")
+    if not 0 < penalty < math.inf:
+        raise ValueError(f"penalty must be above 0 and finite, got {penalty}")
     train_x, train_y = as_rows("train", train_x, train_y)
     test_x, test_y = as_rows("test", test_x, test_y)
     _require_two_classes(train_y)

@@ -21,6 +21,10 @@ from jaxcon.evaluation.features import (
     unit_rows,
 )
 
+_DECIMALS = (
+    12  # to which cosines are compared: equal ones differ by rounding, those of 0 in all digits
+)
+
 
 def class_embeddings(prompts: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
     """One embedding a class: the mean of its prompts' normalized embeddings, normalized anew.
@@ -52,8 +56,10 @@ def class_embeddings(prompts: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
         )
     rows = {f"class {i}": as_float_rows(f"class {i}", p) for i, p in enumerate(prompts)}
     require_one_width(**rows)
+    means = np.stack([unit_rows(p.astype(np.float64)).mean(axis=0) for p in rows.values()])
+    # What is left of prompts that cancel is rounding, not a direction.
     return unit_rows(
-        np.stack([unit_rows(p.astype(np.float64)).mean(axis=0) for p in rows.values()])
+        np.where(np.abs(means).max(axis=1, keepdims=True) > 10.0**-_DECIMALS, means, 0)
     )
 
 
@@ -65,7 +71,7 @@ def zero_shot_scores(images: np.ndarray, prompts: np.ndarray | Sequence[np.ndarr
       prompts: as of `class_embeddings`.
 
     Returns:
-      float64 `[n, classes, 1]`, for `zero_shot_accuracy`.
+      float64 `[n, classes, 1]`, to 12 decimals, for `zero_shot_accuracy`.
 
     Raises:
       ValueError: as `class_embeddings`, or if images and prompts differ in width.
@@ -73,7 +79,7 @@ def zero_shot_scores(images: np.ndarray, prompts: np.ndarray | Sequence[np.ndarr
     rows, classes = as_float_rows("images", images), class_embeddings(prompts)
     require_one_width(images=rows, prompts=classes)
     cosines = unit_rows(rows.astype(np.float64)) @ classes.T  # (n, d) . (d, classes)
-    return cosines[:, :, None]
+    return np.round(cosines, _DECIMALS)[:, :, None]
 
 
 def zero_shot_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:

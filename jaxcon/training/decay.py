@@ -15,9 +15,11 @@ import jax
 import numpy as np
 
 # Words in a name that say: shifts, scales (of norms, too), temperatures, positions, class tokens.
-_SHIFTS = {"b", "bias", "biases", "offset", "beta", "shift", "shifts"}
+_SHIFTS = {"bias", "biases", "offset", "beta", "shift", "shifts"}
 _SCALES = {"scale", "scales", "gain", "gamma", "slope", "temperature", "temperatures"}
 _PLACES = {"pos", "posembed", "posemb", "position", "positions", "positional", "pe", "wpe"}
+# `b` says a bias where a name begins with it, as b_q does; lora_b is a matrix.
+_LETTER = "b"
 _LEFT_ALONE = _SHIFTS | _SCALES | _PLACES | {"cls", "class"}
 _TOKENS = ("token", "tokens")  # as the last word: cls_token, mask_token, register_tokens
 _TABLES = ("embedding", "embeddings")
@@ -34,8 +36,9 @@ def decay_mask(params: Any) -> Any:
     more and
 
     - is called `kernel`, as the matrix of every Flax layer is, or
-    - has a name that says none of the above (of `nn.Embed`, whose table is always called `embedding`,
-      the layer's name says it) and is more than one vector, axes of size 1 aside.
+    - has a name that says none of the above and is more than one vector, axes of size 1 aside. The
+      table of `nn.Embed` is always called `embedding`: there the layer's name says it, and where that
+      is Flax's own, `Embed_0`, the name of the layer around it, if it says that they are positions.
 
     So a matrix with a name of its own decays. Where that is not meant, build the optimizer of optax
     with a mask of your own: `optax.adamw(schedule, mask=...)`.
@@ -75,11 +78,21 @@ def _decays(path: Any, leaf: Any) -> bool:
     words = _words(name)
     if words and words[-1] in _TOKENS:
         return False
+    if words[:1] == [_LETTER]:
+        return False
     if name in _TABLES:
-        words += _words(names[-2]) if names[1:] else []
+        words += _of_table(names[:-1])
     elif sum(size > 1 for size in shape) < 2:
         return False
     return _LEFT_ALONE.isdisjoint(words)
+
+
+def _of_table(layers: list[str]) -> list[str]:
+    """What the names of layers around a table say of it."""
+    *around, own = ["", "", *layers]
+    if re.fullmatch(r"Embed_\d+", own):
+        return [word for word in _words(around[-1]) if word in _PLACES]
+    return _words(own)
 
 
 def _words(name: str) -> list[str]:

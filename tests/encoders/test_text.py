@@ -89,6 +89,21 @@ def test_numbers_that_are_no_tokens_are_refused_or_nan(variables, wrong):
     assert np.isfinite(features[1]).all()
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint32])
+def test_numbers_of_every_integer_dtype_are_the_same_tokens(dtype):
+    net = TextTransformer(vocabulary=300, dim=8, depth=1, heads=2)
+    tokens = np.array([[5, 127, 7, 0, 0, 0], [5, 6, 0, 0, 0, 0]])
+    start = jax.jit(partial(net.init, train=False))(jax.random.key(0), tokens)
+    expected, features = (apply(start, rows, net) for rows in (tokens, tokens.astype(dtype)))
+    np.testing.assert_allclose(features, expected, atol=1e-6)
+    if np.issubdtype(
+        dtype, np.signedinteger
+    ):  # whether it can hold the end of the vocabulary or not
+        features = apply(start, np.where(tokens == 127, -1, tokens).astype(dtype), net)
+        assert np.isnan(features[0]).all()
+        assert np.isfinite(features[1]).all()
+
+
 def test_rows_of_another_length_are_refused(variables):
     with pytest.raises(ValueError, match=r"expected rows of \d+, .* got rows of 3"):
         NET.apply(variables, np.ones((2, 3), np.int32), train=False)

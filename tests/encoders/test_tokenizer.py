@@ -154,3 +154,18 @@ def test_files_are_the_same_whatever_the_locale(tmp_path):
     subprocess.run(command, check=True, env={**os.environ, **plain})
     Tokenizer.train(["üü"]).save(tmp_path / "here.json")
     assert (tmp_path / "ascii.json").read_bytes() == (tmp_path / "here.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["red", "a \ud83d square"], r"number 1 holds half of a surrogate pair.*a \\ud83d square"),
+        (["red", 5], "got int 5 at 1"),
+        ([b"red"], "got bytes b'red' at 0"),
+        ("red", "expected a list of texts, got one, 'red'"),
+    ],
+)
+def test_what_is_no_text_is_refused_by_name(texts, said):
+    for call in (TOKENIZER.encode, TOKENIZER.count_cut, Tokenizer.train):
+        with pytest.raises(ValueError, match=said):
+            call(texts)

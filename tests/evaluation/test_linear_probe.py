@@ -187,8 +187,9 @@ def test_settings_and_shapes_are_refused(blobs):
         few_label_probe(*blobs, labels_per_class=0)
     with pytest.raises(ValueError, match="num_draws must be at least 1, got 0"):
         few_label_probe(*blobs, labels_per_class=1, num_draws=0)
-    with pytest.raises(ValueError, match="penalty must be above 0, got -1"):
-        few_label_probe(*blobs, labels_per_class=1, penalty=-1)
+    for penalty in (-1, np.inf, np.nan):
+        with pytest.raises(ValueError, match=f"penalty must be above 0 and finite, got {penalty}"):
+            few_label_probe(*blobs, labels_per_class=1, penalty=penalty)
     one_class = (blobs[0], np.zeros(120), *blobs[2:])
     with pytest.raises(ValueError, match="at least two classes, got one"):
         few_label_probe(*one_class, labels_per_class=1)

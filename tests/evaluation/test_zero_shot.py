@@ -112,3 +112,17 @@ def test_bad_embeddings_and_labels_are_named():
             zero_shot_accuracy(np.zeros((3, 2, 1)), labels)
     with pytest.raises(ValueError, match="labels must be whole numbers"):
         zero_shot_accuracy(np.zeros((3, 2, 1)), np.array([0, 1, 0.5]))
+
+
+def test_cosines_of_zero_tie_whatever_the_rounding():
+    """0.1 + 0.2 - 0.3 is 6e-17 and the same in another order -3e-17: an order, not a fit."""
+    image = np.ones((1, 3))
+    prompts = np.array([[[0.1, 0.2, -0.3]], [[-0.3, 0.2, 0.1]], [[0.2, -0.3, 0.1]]])
+    for label in range(3):
+        accuracy = zero_shot_accuracy(zero_shot_scores(image, prompts), np.array([label]))
+        assert accuracy == pytest.approx(1 / 3)
+
+
+def test_prompts_that_cancel_have_no_direction():
+    rows = np.random.default_rng(0).normal(size=(50, 8))
+    np.testing.assert_array_equal(class_embeddings(np.stack([rows, -3 * rows], axis=1)), 0)

@@ -137,6 +137,11 @@ OTHERS = [
     ("posembed_input/pos_embedding", (1, 16, 8), False),
     ("position_embeddings/embedding", (16, 8), False),
     ("wpe/embedding", (16, 8), False),
+    ("PositionalEmbedding_0/Embed_0/embedding", (16, 8), False),  # Flax's own name says nothing
+    ("ClassEncoder_0/Embed_0/embedding", (16, 8), True),
+    ("lora_a", (8, 2), True),  # of nnx.LoRA: two matrices
+    ("lora_b", (2, 8), True),
+    ("b_q", (2, 4), False),
     ("relative_position_bias_table", (49, 4), False),
     ("relative_attention_bias/embedding", (32, 4), False),
     ("token_embedding/embedding", (300, 8), True),
