@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxcon import collectives, losses
 from jaxcon.similarity import squared_distance
-from jaxcon.similarity.distances import squared_distances
+from jaxcon.similarity.distances import nearest, squared_distances
 from tests.losses.calls import gap
 
 N, DIM = 24, 16
@@ -77,6 +77,21 @@ def test_their_derivatives(kind, apart):
     for one, other in zip(got, expected, strict=True):
         assert gap(one, other) < 1e-3
     assert gap(got[1], np.sum(np.float64(got[0]) * direction)) < 1e-3
+
+
+@pytest.mark.parametrize("apart", [1.0, 1e-2, 1e-4, 1e-6])
+def test_the_nearest_is_no_farther_than_any_other_by_a_thousandth(apart):
+    rng = np.random.default_rng(0)
+    x = np.float32(rng.normal(size=(1, 24)) + apart * rng.normal(size=(50, 24)))
+    y = np.float32(np.concatenate([x[:20] + apart / 100, rng.normal(size=(15, 24))]))
+    keep = rng.random((50, 35)) < 0.7
+    keep[4] = False
+    square = np.where(keep, ((np.float64(x)[:, None] - y[None]) ** 2).sum(2), np.inf)
+    index = np.asarray(jax.jit(nearest)(x, y, keep))
+    assert index[4] == 0
+    rows = np.flatnonzero(keep.any(1))
+    assert keep[rows, index[rows]].all()
+    assert (np.sqrt(square[rows, index[rows]]) <= 1.001 * np.sqrt(square[rows].min(1))).all()
 
 
 def test_pairs_that_do_not_matter_are_not_mended():

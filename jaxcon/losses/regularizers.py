@@ -18,7 +18,7 @@ from jaxcon import collectives
 from jaxcon.losses._candidates import cross_channels, other_ids, reduce_rows
 from jaxcon.losses._shared import Evaluation, positive, prepare
 from jaxcon.similarity import l2_normalize
-from jaxcon.similarity.distances import squared_distances
+from jaxcon.similarity.distances import nearest
 from jaxcon.streaming import PRECISION, Channel, masked_logsumexp
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
@@ -160,8 +160,7 @@ def koleo_loss(
     u = l2_normalize(rows.z[0])
     all_u, position, valid = collectives.gather((u, rows.position, rows.valid), axis_name)
     others = valid[None, :] & (rows.position[:, None] != position[None, :])
-    squares = squared_distances(*lax.stop_gradient((u, all_u)), others)
-    neighbour = jnp.argmin(jnp.where(others, squares, jnp.inf), axis=1)
+    neighbour = nearest(*lax.stop_gradient((u, all_u)), others)
     square = jnp.sum((u - all_u[neighbour]) ** 2, axis=1)
     zero = square == 0
     distance = jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))

@@ -46,6 +46,42 @@ def squared_distances(
     return squares_and_near(x, y, keep, precision=precision)[0]
 
 
+def nearest(x: Array, y: Array, keep: Array) -> Array:
+    """The row of y that is nearest to each row of x, by the same measure; no derivative.
+
+    Of each row the least product form decides; where that is close, the differences do. No matrix of
+    distances is written down.
+
+    >>> x = jnp.array([[1.0, 1.0], [1.0, 1.0001], [1.0, 1.0003]])
+    >>> print(nearest(x, x, ~jnp.eye(3, dtype=bool)))
+    [1 0 1]
+
+    Args:
+      x: ``[n, dim]``; y: ``[m, dim]``, m at least 1; of one float dtype.
+      keep: bool ``[n, m]``, the pairs that matter.
+
+    Returns:
+      int ``[n]``; 0 where no pair matters.
+    """
+    x, y = _wide(x), _wide(y)
+    u, v = _centred(x, y)
+    of_x, of_y = jnp.sum(u * u, axis=1), jnp.sum(v * v, axis=1)
+    ordered = of_y[None, :] - 2 * _product(u, v, lax.Precision.HIGHEST)  # |u_i - v_j|^2 - |u_i|^2
+    ordered = jnp.where(keep, ordered, jnp.inf)
+    index = jnp.argmin(ordered, axis=1)
+    least = of_x + jnp.min(ordered, axis=1)
+    left = least < _CLOSE * (of_x + jnp.max(of_y))  # a little more than those with a close pair
+
+    def mend(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        left, index = carry
+        i = jnp.argmax(left)
+        by_differences = jnp.sum((x[i][None, :] - y) ** 2, axis=1)
+        best = jnp.argmin(jnp.where(keep[i], by_differences, jnp.inf))
+        return left.at[i].set(False), index.at[i].set(best.astype(index.dtype))
+
+    return lax.while_loop(lambda carry: jnp.any(carry[0]), mend, (left, index))[1]
+
+
 def squares_and_near(
     x: Array, y: Array, keep: Array | None, *, precision: Any
 ) -> tuple[Array, Array]:
