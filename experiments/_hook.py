@@ -130,7 +130,9 @@ def _tell(line: str) -> None:
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         with contextlib.suppress(OSError):
-            sys.stderr.write(f"{line}\n")
+            # A bar stands in the last line where the loop has not been left yet.
+            bars = getattr(getattr(sys.modules.get("tqdm"), "tqdm", None), "_instances", ())
+            sys.stderr.write(f"\n{line}\n" if len(bars) else f"{line}\n")
             sys.stderr.flush()
 
 
@@ -150,8 +152,7 @@ def _listen() -> None:
                 continue
             if signal.getsignal(signal.SIGINT) is signal.default_int_handler or handled:
                 time.sleep(_PATIENCE)
-                # The loop has not been left: its bar may stand in the last line.
-                _tell(f"\n{_STOPPED}" if "tqdm" in sys.modules else _STOPPED)
+                _tell(_STOPPED)
                 os._exit(130)
             handled += 1
 
