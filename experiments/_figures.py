@@ -39,7 +39,7 @@ def drawn(drawings: Sequence[Drawing]) -> tuple[list[Picture], list[str]]:
                 warnings.simplefilter("always", UserWarning)
                 warnings.filterwarnings("ignore", "Glyph .* missing")  # matplotlib's, a line each
                 figures.append(draw())
-            for line in dict.fromkeys(str(warning.message) for warning in told):
+            for line in (str(warning.message) for warning in told):
                 if line not in said:
                     said.add(line)
                     say(f"figure {name}: {line}")
@@ -171,11 +171,8 @@ def _legend(names: Sequence[str]) -> tuple[Sequence[str], str]:
     >>> _legend(["cat", chr(0x732B)])[0]
     ['1', '2']
     """
-    from matplotlib import font_manager
-
     names = [cut(name, _LONGEST) for name in names]  # a legend takes its room from the map
-    font = font_manager.get_font(font_manager.findfont(font_manager.FontProperties()))
-    if all(font.get_char_index(ord(letter)) for name in names for letter in name):
+    if plots.drawn_by_default().issuperset("".join(names)):
         return names, ""
     numbers = [str(number) for number in range(1, len(names) + 1)]
     told = ", ".join(f"{number} {name}" for number, name in zip(numbers, names, strict=True))

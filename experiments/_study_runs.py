@@ -34,9 +34,7 @@ from jaxcon.training.step import Step, make_train_step, shard_step
 
 DIM = 128
 VOCABULARY = 4096
-LENGTH = (
-    35  # tokens of the longest caption of scenes to learn from, the row's length when it was run
-)
+LENGTH = 35  # of a row of tokens when it was run: the longest caption of scenes to learn from
 WEIGHT_DECAY = 1e-2
 WARMUP = 0.1  # of the steps
 _PATIENCE = 50  # refused updates in a row that end a run

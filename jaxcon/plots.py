@@ -61,10 +61,10 @@ def similarity_heatmap(
     ax.set(title=title, xlabel="z2", ylabel="z1")
     _count_whole(ax.xaxis, ax.yaxis)
     if row_labels is not None:
-        ax.set_yticks(range(len(row_labels)), row_labels, fontsize="small", parse_math=False)
+        ax.set_yticks(range(len(row_labels)), row_labels, fontsize="small")
     if column_labels is not None:
         ticks = range(len(column_labels))
-        ax.set_xticks(ticks, column_labels, rotation=90, fontsize="small", parse_math=False)
+        ax.set_xticks(ticks, column_labels, rotation=90, fontsize="small")
     if matrix.size <= 100:
         for (i, j), value in np.ndenumerate(matrix):
             bright = value > (limits[0] + limits[1]) / 2
@@ -239,13 +239,14 @@ def _as_texts(ax: Axes, more: Iterable[Text] = ()) -> None:
     ]
     for text in texts:
         text.set_parse_math(False)
-        beyond = frozenset(text.get_text()) - _drawn_by_default()
+        beyond = frozenset(text.get_text()) - drawn_by_default()
         if beyond:
             text.set_fontfamily([*text.get_fontfamily(), *_families(beyond)])
 
 
 @functools.cache
-def _drawn_by_default() -> frozenset[str]:
+def drawn_by_default() -> frozenset[str]:
+    """The letters of matplotlib's default font."""
     from matplotlib.font_manager import FontProperties, findfont
 
     return _letters(findfont(FontProperties())) | {"\n"}

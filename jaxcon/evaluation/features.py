@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+DECIMALS = 12  # to which cosines are compared: equal rows have equal ones, wherever they stand
+
 
 def as_rows(name: str, features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Checks one labelled set of features; trailing axes are flattened.

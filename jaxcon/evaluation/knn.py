@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 
 from jaxcon.evaluation.features import (
+    DECIMALS,
     as_rows,
     at_least_one,
     numbered,
@@ -18,7 +19,6 @@ from jaxcon.evaluation.features import (
 )
 
 _BLOCK = 256
-_DECIMALS = 12  # to which cosines are compared: equal rows have equal cosines, wherever they stand
 
 
 def knn_accuracy(
@@ -75,7 +75,7 @@ def knn_accuracy(
     total = 0.0
     for start in range(0, len(test), _BLOCK):
         cosine = test[start : start + _BLOCK] @ train.T  # (block, d) . (d, n) -> (block, n)
-        cosine = np.round(cosine, _DECIMALS)
+        cosine = np.round(cosine, DECIMALS)
         own = test_y[start : start + _BLOCK]
         nearest = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
         s = np.take_along_axis(cosine, nearest, axis=1)

@@ -14,15 +14,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxcon.evaluation.features import (
+    DECIMALS,
     as_float_rows,
     as_labels,
     require_one_width,
     shares,
     unit_rows,
-)
-
-_DECIMALS = (
-    12  # to which cosines are compared: equal ones differ by rounding, those of 0 in all digits
 )
 
 
@@ -58,9 +55,7 @@ def class_embeddings(prompts: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
     require_one_width(**rows)
     means = np.stack([unit_rows(p.astype(np.float64)).mean(axis=0) for p in rows.values()])
     # What is left of prompts that cancel is rounding, not a direction.
-    return unit_rows(
-        np.where(np.abs(means).max(axis=1, keepdims=True) > 10.0**-_DECIMALS, means, 0)
-    )
+    return unit_rows(np.where(np.abs(means).max(axis=1, keepdims=True) > 10.0**-DECIMALS, means, 0))
 
 
 def zero_shot_scores(images: np.ndarray, prompts: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
@@ -79,7 +74,7 @@ def zero_shot_scores(images: np.ndarray, prompts: np.ndarray | Sequence[np.ndarr
     rows, classes = as_float_rows("images", images), class_embeddings(prompts)
     require_one_width(images=rows, prompts=classes)
     cosines = unit_rows(rows.astype(np.float64)) @ classes.T  # (n, d) . (d, classes)
-    return np.round(cosines, _DECIMALS)[:, :, None]
+    return np.round(cosines, DECIMALS)[:, :, None]
 
 
 def zero_shot_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:

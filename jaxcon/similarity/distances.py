@@ -14,6 +14,7 @@ in float32 unit rows that differ by 5e-4 come out wrong by half, closer ones as 
 1.00e-08
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -72,14 +73,11 @@ def nearest(x: Array, y: Array, keep: Array) -> Array:
     least = of_x + jnp.min(ordered, axis=1)
     left = least < _CLOSE * (of_x + jnp.max(of_y))  # a little more than those with a close pair
 
-    def mend(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        left, index = carry
-        i = jnp.argmax(left)
-        by_differences = jnp.sum((x[i][None, :] - y) ** 2, axis=1)
-        best = jnp.argmin(jnp.where(keep[i], by_differences, jnp.inf))
-        return left.at[i].set(False), index.at[i].set(best.astype(index.dtype))
+    def mend(i: Array, index: Array) -> Array:
+        best = jnp.argmin(jnp.where(keep[i], _by_differences(x[i], y), jnp.inf))
+        return index.at[i].set(best.astype(index.dtype))
 
-    return lax.while_loop(lambda carry: jnp.any(carry[0]), mend, (left, index))[1]
+    return _over_rows(left, mend, index)
 
 
 def squares_and_near(
@@ -115,14 +113,11 @@ def _squares(x: Array, y: Array, keep: Array, precision: Any) -> tuple[Array, Ar
     if 0 in square.shape:
         return square, near.astype(x.dtype)
 
-    def mend(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        left, square = carry
-        i = jnp.argmax(left)  # the first row that is left
-        by_differences = jnp.sum((x[i][None, :] - y) ** 2, axis=1)
-        mended = jnp.where(square[i] < bound_x[i] + bound_y, by_differences, square[i])
-        return left.at[i].set(False), square.at[i].set(mended)
+    def mend(i: Array, square: Array) -> Array:
+        close = square[i] < bound_x[i] + bound_y
+        return square.at[i].set(jnp.where(close, _by_differences(x[i], y), square[i]))
 
-    _, square = lax.while_loop(lambda carry: jnp.any(carry[0]), mend, (near, square))
+    square = _over_rows(near, mend, square)
     return square, near.astype(x.dtype)  # a float, which has a tangent in every version of JAX
 
 
@@ -149,13 +144,10 @@ def _tangent(x: Array, y: Array, near: Array, precision: Any, dx: Array, dy: Arr
 
     @jax.checkpoint  # keeps no differences of all pairs, nor y for every row, for a derivative
     def of_row(x_i: Array, near_i: Array, y: Array) -> Array:
-        def by_differences(x_i: Array, y: Array) -> Array:
-            return jnp.sum((x_i[None, :] - y) ** 2, axis=1)
-
         def nothing(x_i: Array, y: Array) -> Array:
             return 0 * y[:, 0]
 
-        return lax.cond(near_i > 0, by_differences, nothing, x_i, y)
+        return lax.cond(near_i > 0, _by_differences, nothing, x_i, y)
 
     def by_rows(x: Array, y: Array) -> Array:
         return lax.map(lambda row: of_row(*row, y), (x, near))
@@ -168,6 +160,22 @@ def _tangent(x: Array, y: Array, near: Array, precision: Any, dx: Array, dy: Arr
         return jnp.broadcast_to(0 * dx[:1, :1], square.shape)
 
     return square + lax.cond(jnp.any(near > 0), mended, none_mended, dx, dy)
+
+
+def _by_differences(x_i: Array, y: Array) -> Array:
+    """Squared distances of one row to all rows of y."""
+    return jnp.sum((x_i[None, :] - y) ** 2, axis=1)
+
+
+def _over_rows(left: Array, mend: Callable[[Array, Array], Array], value: Array) -> Array:
+    """The value after ``mend(i, value)`` for each row i that is left: no turn where there is none."""
+
+    def turn(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        left, value = carry
+        i = jnp.argmax(left)  # the first row that is left
+        return left.at[i].set(False), mend(i, value)
+
+    return lax.while_loop(lambda carry: jnp.any(carry[0]), turn, (left, value))[1]
 
 
 def _wide(x: Array) -> Array:
