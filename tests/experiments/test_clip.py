@@ -35,7 +35,7 @@ SHORT = ["--epochs=2", "--batch-size=32", "--encoder=mlp", "--accelerator=cpu", 
 def loss_of(objective, outputs):
     """The loss over an axis "batch" of one device."""
     parts = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], outputs)
-    return float(jax.vmap(objective.loss, axis_name="batch")(parts)[0])
+    return float(jax.jit(jax.vmap(objective.loss, axis_name="batch"))(parts)[0])
 
 
 def sides(objective, z1, z2, log_std=None):
@@ -57,10 +57,12 @@ def test_the_loss_of_equal_embeddings_is_what_is_called_chance(name):
             scalars["shift"] = offset
         values.append(Outputs(*sides(objective, z, z), scalars))
     outputs = jax.tree.map(lambda *leaves: np.stack(leaves), *values)
-    losses = jax.vmap(
-        lambda o: jax.vmap(objective.loss, axis_name="batch")(
-            jax.tree.map(lambda leaf: leaf[None], o)
-        )[0]
+    losses = jax.jit(
+        jax.vmap(
+            lambda o: jax.vmap(objective.loss, axis_name="batch")(
+                jax.tree.map(lambda leaf: leaf[None], o)
+            )[0]
+        )
     )(outputs)
     assert float(losses.min()) == pytest.approx(objective.chance(16), rel=1e-4)
 

@@ -204,8 +204,10 @@ def test_labels_where_and_ids_reach_the_loss_and_aux_comes_back(has_aux):
 
     run = cached_value_and_grad(partial(encode, Tower()), of_rows, chunk_size=4, has_aux=has_aux)
     got = jax.jit(run)(params, IMAGES, rows=rows)
-    expected = jax.value_and_grad(
-        lambda p: of_rows(p, encode(Tower(), p, IMAGES, None), **rows), has_aux=has_aux
+    expected = jax.jit(
+        jax.value_and_grad(
+            lambda p: of_rows(p, encode(Tower(), p, IMAGES, None), **rows), has_aux=has_aux
+        )
     )(params)
     assert jax.tree.structure(got) == jax.tree.structure(expected)
     assert_close(got, expected)
