@@ -13,7 +13,7 @@ from experiments._pairs import DualEncoder, Embedded, Objective
 from jaxcon import report
 from jaxcon.augment import to_float
 from jaxcon.data.captions import PairDataset, PairSplit
-from jaxcon.data.drawing import SHAPES
+from jaxcon.data.shipped.drawing import SHAPES
 from jaxcon.encoders.tokenizer import Tokenizer
 from jaxcon.evaluation.retrieval import chance_recall, recall_at_k
 from jaxcon.evaluation.zero_shot import zero_shot_accuracy

@@ -1,4 +1,7 @@
-"""A file imports only lower floors, and importing the losses loads nothing heavy."""
+"""A file imports only lower floors, nothing in a circle, and no private name of another file.
+
+Importing the losses loads nothing heavy.
+"""
 
 import ast
 import pathlib
@@ -87,6 +90,75 @@ def test_a_wrong_import_is_caught(place, line, tmp_path, monkeypatch):
     path.parent.mkdir(parents=True)
     path.write_text(f"def late():\n    {line}\n")
     assert list(wrong_imports(path))
+
+
+def dotted(path):
+    """The name of a file as a module."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {dotted(path): path for path in FILES}
+
+
+def graph(files):
+    """Which of these modules a module imports, at its top or late."""
+    arrows = {}
+    for module, path in files.items():
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        named = [(name, name.rpartition(".")[0]) for name in imported(path, parts[:-1])]
+        arrows[module] = {
+            next(n for n in pair if n in files) for pair in named if files.keys() & pair
+        }
+    return arrows
+
+
+def circles(arrows):
+    """What is left of a graph when, again and again, its leaves and its roots are taken away."""
+    left = dict(arrows)
+    while free := [m for m, others in left.items() if not (others - {m}) & left.keys()]:
+        for module in free:
+            del left[module]
+    while free := [m for m in left if not any(m in left[o] for o in left if o != m)]:
+        for module in free:
+            del left[module]
+    return sorted(left)
+
+
+def private_names(path):
+    """The underscore names that a file imports, but for the private files of its own room."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    for name in imported(path, package):
+        parts = tuple(name.split("."))
+        for k, part in enumerate(parts):
+            holder, file = parts[:k], ".".join(parts[: k + 1])
+            own = file in MODULES and package[: len(holder)] == holder
+            if part.startswith("_") and ".".join(holder) in MODULES and not own:
+                yield name
+
+
+def test_nothing_imports_in_a_circle():
+    assert circles(graph(MODULES)) == []
+
+
+def test_circles_are_seen():
+    arrows = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}
+    assert circles(arrows) == ["b", "c"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_private_name_of_another_file_is_imported(path):
+    assert not list(private_names(path))
+
+
+def test_a_private_name_is_caught(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    path = tmp_path / "jaxcon/data/pairs.py"
+    path.parent.mkdir(parents=True)
+    wrong = ["jaxcon.losses._negatives", "jaxcon.losses._x.rows", "jaxcon.data.batching._place"]
+    lines = [f"from {name.rpartition('.')[0]} import {name.rpartition('.')[2]}\n" for name in wrong]
+    path.write_text("from __future__ import annotations\n" + "".join(lines))
+    assert list(private_names(path)) == wrong
 
 
 @pytest.mark.parametrize("module", ["jaxcon.losses", "jaxcon"])

@@ -155,11 +155,11 @@ def _gathered(
     everywhere = sharding
     if isinstance(sharding, jax.sharding.NamedSharding):
         everywhere = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
-    resident = _place(images, everywhere)
+    resident = place(images, everywhere)
     for step in stream.steps:
-        rows = _place(stream.examples(step).astype(np.int32), sharding)
+        rows = place(stream.examples(step).astype(np.int32), sharding)
         image = _take(resident, rows, sharding=sharding)
-        yield {"image": image, "index": _place(stream.index(step), sharding)}
+        yield {"image": image, "index": place(stream.index(step), sharding)}
 
 
 @functools.partial(jax.jit, static_argnames="sharding")
@@ -186,8 +186,8 @@ def _streamed(
     with contextlib.closing(iter(loader)) as loaded:
         for step, image in zip(stream.steps, loaded, strict=True):
             yield {
-                "image": _place(image, sharding, local, stream.batch_size),
-                "index": _place(stream.index(step), sharding),
+                "image": place(image, sharding, local, stream.batch_size),
+                "index": place(stream.index(step), sharding),
             }
 
 
@@ -217,13 +217,20 @@ def _local_rows(batch_size: int, sharding: jax.sharding.Sharding | None) -> rang
     return range(min(low for low, _, _ in bounds), max(high for _, high, _ in bounds))
 
 
-def _place(
+def place(
     array: np.ndarray,
     sharding: jax.sharding.Sharding | None,
     local: range | None = None,
     batch_size: int | None = None,
 ) -> jax.Array:
-    """`array`, which is all rows or this host's `local` ones, as a global device array."""
+    """`array` as a global device array.
+
+    Args:
+      array: all rows, or those of this host.
+      sharding: where they go; None: the default device.
+      local: which rows those of this host are; None: all.
+      batch_size: rows of all hosts, where `local` says which are here.
+    """
     if sharding is None:
         return jax.device_put(array)
     first = local.start if local else 0

@@ -20,8 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcon.data.captions import PairDataset, PairSplit
-from jaxcon.data.splits import DataError, Dataset, Split
+from jaxcon.data.splits import DataError, Dataset, PairDataset, PairSplit, Split
 
 _PARTS = ("train", "validation", "test")
 _PIECE = 2**14

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
-from jaxcon.data.batching import Batch, _place, batch_indices, batches
+from jaxcon.data.batching import Batch, batch_indices, batches, place
 from jaxcon.data.splits import Split
 
 
@@ -85,4 +85,4 @@ def pair_batches(
     )
     for step, batch in enumerate(stream, start=start_step):
         rows = batch_indices(len(images), seed=seed, batch_size=batch_size, step=step)
-        yield {**batch, "tokens": _place(tokens.of(rows, seed=seed, step=step), sharding)}
+        yield {**batch, "tokens": place(tokens.of(rows, seed=seed, step=step), sharding)}

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxcon.data.folder import read_image
 from jaxcon.data.pixels import Shape, to_rgb
+from jaxcon.data.readers.folder import read_image
 from jaxcon.data.splits import DataError
 
 _FIT = "shorter side to size, bicubic; centre crop"

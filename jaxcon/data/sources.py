@@ -56,12 +56,12 @@ def load(
         raise DataError(f"image_size must be at least 1, got {image_size}")
     refuse_path(dataset)
     if dataset.startswith("folder:"):
-        from jaxcon.data.folder import load_folder
+        from jaxcon.data.readers.folder import load_folder
 
         return load_folder(
             dataset.removeprefix("folder:"), image_size=image_size, memory_limit=memory_limit
         )
-    from jaxcon.data.catalogue import load_tfds
+    from jaxcon.data.readers.tfds_images import load_tfds
 
     return load_tfds(dataset, data_dir=data_dir, image_size=image_size, memory_limit=memory_limit)
 

@@ -1,9 +1,13 @@
-"""What a dataset is here: three splits of uint8 images, each in memory or read one at a time.
+"""What a dataset is here: three splits of uint8 images, with labels or captions.
+
+The images are in memory, or read one at a time.
 
 >>> import numpy as np
 >>> split = Split(np.zeros((4, 8, 8, 1), np.uint8), np.array([0, 1, 0, 1], np.int32))
 >>> len(split), split.image_shape, split.in_memory
 (4, (8, 8, 1), True)
+>>> len(PairSplit(split, (("a", "one"), ("b",), ("c",), ("d",))))
+4
 """
 
 from __future__ import annotations
@@ -129,6 +133,57 @@ class Dataset:
         classes = f" of {len(names)} classes ({listed(map(cut, names), 5)})" if names else ""
         parts = (self.train, self.validation, self.test)
         return summarize(f"images{classes}", parts, self.train, self.notes)
+
+
+@dataclasses.dataclass(frozen=True)
+class PairSplit:
+    """Images, each with one caption or more.
+
+    Args:
+      images: without labels.
+      captions: for each image its captions, at least one.
+      grades: for each image how specific each caption is, from 1; None where nobody knows.
+      attributes: labels by the name of the attribute, int32 `[n]`; -1 where an image has none (a
+        scene of several objects has no one colour).
+      counts: objects in each image, int32 `[n]`, or None.
+    """
+
+    images: Split
+    captions: tuple[tuple[str, ...], ...]
+    grades: tuple[tuple[int, ...], ...] | None = None
+    attributes: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    counts: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+
+@dataclasses.dataclass(frozen=True)
+class PairDataset:
+    """Three splits that share no image.
+
+    Args:
+      name: as it was asked for.
+      train: images and captions to learn from.
+      validation: those to choose settings on.
+      test: those for the last table.
+      classes: names of the values of each attribute.
+      notes: phrases on what was found in a folder.
+    """
+
+    name: str
+    train: PairSplit
+    validation: PairSplit
+    test: PairSplit
+    classes: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        """One line that says what was found: images, captions, splits, side."""
+        parts = (self.train, self.validation, self.test)
+        captions = sum(len(texts) for part in parts for texts in part.captions)
+        what = f"images with {captions:,} captions"
+        return summarize(what, parts, self.train.images, self.notes)
 
 
 def summarize(what: str, parts: Sequence[Sized], images: Split, notes: Sequence[str]) -> str:

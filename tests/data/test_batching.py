@@ -6,7 +6,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxcon.data.batching import _local_rows, batch_indices, batches
-from jaxcon.data.folder import FolderImages
+from jaxcon.data.readers.folder import FolderImages
 from jaxcon.data.sources import DataError, load
 from jaxcon.data.splits import Split
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import types
 
 import numpy as np
 import pyarrow
@@ -11,10 +10,11 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxcon.data import captioned, catalogue, scenes
 from jaxcon.data.captions import load_pairs
-from jaxcon.data.grammar import Thing
-from jaxcon.data.scenes import make_example
+from jaxcon.data.shipped import scenes
+from jaxcon.data.shipped.grammar import Thing
+from jaxcon.data.shipped.scenes import make_example
+from jaxcon.data.sources import load
 from jaxcon.data.splits import DataError
 
 ROWS = [
@@ -284,31 +284,34 @@ def test_any_tfds_name_with_captions(tmp_path):
         assert captions == (f"number {image[0, 0, 0]}", "a grey picture")
 
 
-def test_a_text_of_another_name_is_no_caption():
-    texts = tfds.features.FeaturesDict({"file_name": tfds.features.Text()})
-    builder = types.SimpleNamespace(info=types.SimpleNamespace(name="photographs", features=texts))
-    with pytest.raises(DataError, match=r"photographs has no captions: of its features file_name"):
-        captioned._caption_key(builder)
+class OddPhotographs(TwoCaptions):
+    """Photographs of 40 x 30 but for one, with a text that is no caption."""
+
+    def _info(self):
+        image = tfds.features.Image(shape=(None, None, 3))
+        texts = {
+            "file_name": tfds.features.Text(),
+            "label": tfds.features.ClassLabel(num_classes=2),
+        }
+        features = tfds.features.FeaturesDict({"image": image, **texts})
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _generate_examples(self, first):
+        for number in range(first, first + 20):
+            pixels = Image.new("RGB", (30, 40) if number else (1, 1))
+            yield number, {"image": pixels, "file_name": f"{number}.jpg", "label": number % 2}
 
 
-class Photographs(list):
-    """Records as a data source of TFDS hands them out."""
+def test_a_text_of_another_name_is_no_caption(tmp_path):
+    named = r"odd_photographs has no captions: of its features image, file_name, label, none"
+    with pytest.raises(DataError, match=named):
+        load_pairs("odd_photographs", data_dir=tmp_path)
 
-    def __getitems__(self, positions):
-        return [self[i] for i in positions]
 
-
-def test_one_odd_photograph_of_tfds_does_not_decide_the_size(monkeypatch):
-    sizes = [(1, 1), *[(40, 30)] * 999]
-    records = Photographs({"image": np.zeros((*size, 3), np.uint8)} for size in sizes)
-    monkeypatch.setattr(catalogue, "_source", lambda *_: records)
-    features = tfds.features.FeaturesDict({"image": tfds.features.Image(shape=(None, None, 3))})
-    info = types.SimpleNamespace(
-        features=features, splits={"train": types.SimpleNamespace(num_examples=1000)}
-    )
-    builder = types.SimpleNamespace(info=info)
-    assert catalogue._image_shape(builder, None) == (30, 30, 3)
-    assert catalogue._image_shape(builder, 7) == (7, 7, 3)
+@pytest.mark.parametrize(("asked", "side"), [(None, 30), (7, 7)])
+def test_one_odd_photograph_of_tfds_does_not_decide_the_size(tmp_path, asked, side):
+    dataset = load("odd_photographs", data_dir=tmp_path, image_size=asked)
+    assert dataset.train.image_shape == dataset.test.image_shape == (side, side, 3)
 
 
 def test_a_dataset_without_captions_is_refused(tmp_path):

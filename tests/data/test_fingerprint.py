@@ -7,7 +7,7 @@ import pytest
 
 from jaxcon.data.captions import PairDataset, PairSplit
 from jaxcon.data.fingerprint import changes, fingerprint, name_of
-from jaxcon.data.folder import FolderImages
+from jaxcon.data.readers.folder import FolderImages
 from jaxcon.data.splits import DataError, Dataset, Split
 
 

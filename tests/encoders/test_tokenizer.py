@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxcon.data.scenes import make_example
+from jaxcon.data.shipped.scenes import make_example
 from jaxcon.encoders.tokenizer import Tokenizer
 
 CAPTIONS = [text for number in range(400) for text in make_example(number, test=False).captions]

@@ -13,9 +13,9 @@ from PIL import Image
 from experiments import _pairs, _retrieval, clip
 from experiments._common import jit_once
 from experiments._pairs import Embedded, Outputs
-from jaxcon.data import scenes
-from jaxcon.data.drawing import Draws
-from jaxcon.data.grammar import caption
+from jaxcon.data.shipped import scenes
+from jaxcon.data.shipped.drawing import Draws
+from jaxcon.data.shipped.grammar import caption
 from jaxcon.encoders import MLP, TextTransformer
 from jaxcon.losses import npairs_loss
 from jaxcon.training.loop import read_metrics
@@ -229,9 +229,9 @@ def test_two_devices_give_the_losses_of_one(run):
 
 def command(folder, data_dir):
     code = f"""
-from jaxcon.data import scenes
-from jaxcon.data.drawing import Draws
-from jaxcon.data.grammar import caption
+from jaxcon.data.shipped import scenes
+from jaxcon.data.shipped.drawing import Draws
+from jaxcon.data.shipped.grammar import caption
 scenes.SPLITS = {SPLITS}
 from experiments import clip
 clip.main()

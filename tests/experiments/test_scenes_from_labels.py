@@ -13,9 +13,9 @@ import optax
 import pytest
 
 from experiments import _pairs
-from jaxcon.data.drawing import COLOURS, SHAPES, Draws
-from jaxcon.data.grammar import POSITIONS, SIZES
-from jaxcon.data.scenes import SEED, SIDE, make_example, sample_scene
+from jaxcon.data.shipped.drawing import COLOURS, SHAPES, Draws
+from jaxcon.data.shipped.grammar import POSITIONS, SIZES
+from jaxcon.data.shipped.scenes import SEED, SIDE, make_example, sample_scene
 
 VALUES = {
     "shape": list(SHAPES),

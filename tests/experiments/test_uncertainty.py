@@ -28,8 +28,8 @@ from experiments._common import jit_once
 from experiments._pairs import Embedded, Outputs
 from experiments._study import Piece, Protocol, pieces
 from experiments._study_statistics import Interval
-from jaxcon.data import scenes
 from jaxcon.data.captions import load_pairs
+from jaxcon.data.shipped import scenes
 from jaxcon.losses import clip_loss, csd_loss
 from jaxcon.training.devices import make_mesh
 from jaxcon.training.optimizers import adamw, warmup_cosine

@@ -18,13 +18,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from jaxcon.data.image_files import EXTENSIONS, FolderImages, check_images, read_image, size_note
-from jaxcon.data.layout import Layout, divide, read_layout
 from jaxcon.data.messages import listed, printable, shown
-from jaxcon.data.paths import user_path
 from jaxcon.data.pixels import default_side
+from jaxcon.data.readers.layout import Layout, divide, read_layout
+from jaxcon.data.readers.paths import user_path
+from jaxcon.data.readers.table import KINDS
+from jaxcon.data.readers.walk import Found, find_images
 from jaxcon.data.splits import DataError, Dataset, Split, require_images
-from jaxcon.data.table import KINDS
-from jaxcon.data.walk import Found, find_images
 
 __all__ = ["EXTENSIONS", "FolderImages", "load_folder", "read_image"]
 

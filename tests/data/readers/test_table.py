@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from jaxcon.data.captions import load_pairs
+from jaxcon.data.readers.table import find_table, read_table
 from jaxcon.data.splits import DataError
-from jaxcon.data.table import find_table, read_table
 
 
 @pytest.fixture

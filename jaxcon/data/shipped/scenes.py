@@ -2,8 +2,8 @@
 
 12,000 images of 48 x 48 pixels: every object has a shape, a colour, a size and a corner, the ground
 a tone and a texture. Each image has four captions, from one that fits all images to one that tells
-everything (`jaxcon.data.grammar`). `load_pairs("scenes")` prepares them once, in less than a minute
-and without TensorFlow; one alone is made at once:
+everything (`grammar`). `load_pairs("scenes")` prepares them once, in less than a minute and without
+TensorFlow; one alone is made at once:
 
     >>> example = make_example(1, test=True)
     >>> example.image.shape, example.captions[0]
@@ -15,7 +15,7 @@ An eighth of the combinations of an object's attributes and its ground's is seen
 validation image. Every test image shows at least one of them.
 
 The data are a pure function of `SEED`: no generator is used whose stream might change, and no
-arithmetic that might be rounded differently elsewhere (`jaxcon.data.drawing`).
+arithmetic that might be rounded differently elsewhere (`jaxcon.data.shipped.drawing`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxcon.data.drawing import (
+from jaxcon.data.shipped.drawing import (
     COLOURS,
     SHAPES,
     TEXTURES,
@@ -39,7 +39,7 @@ from jaxcon.data.drawing import (
     background,
     paint,
 )
-from jaxcon.data.grammar import GRADES, POSITIONS, SIZES, Scene, Thing, caption
+from jaxcon.data.shipped.grammar import GRADES, POSITIONS, SIZES, Scene, Thing, caption
 
 SIDE = 48
 SEED = 0

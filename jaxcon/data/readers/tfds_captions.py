@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxcon.data.captions import PairDataset, PairSplit
-from jaxcon.data.catalogue import (
-    TfdsImages,
-    _image_key,
-    _image_shape,
-    _in_memory,
-    _parts,
-    _prepared_builder,
-    _records,
-    _source,
-    default_data_dir,
-)
 from jaxcon.data.pixels import Shape, fit_array
-from jaxcon.data.splits import DataError, Split
+from jaxcon.data.readers.tfds_records import Part, TfdsImages, TfdsRecords, fits_in_memory
+from jaxcon.data.splits import DataError, PairDataset, PairSplit, Split
 
 _NAMES = ("captions", "caption", "text", "description")
 
@@ -32,21 +20,19 @@ def load_captioned(
     name: str, *, data_dir: str | os.PathLike[str] | None, image_size: int | None, memory_limit: int
 ) -> PairDataset:
     """Loads the dataset that TFDS knows as `name`; see `captions.load_pairs`."""
-    root = Path(data_dir).expanduser() if data_dir else default_data_dir()
-    builder = _prepared_builder(name, root)
-    key = _caption_key(builder)
-    shape = _image_shape(builder, image_size)
-    parts = _parts(builder, None)
-    read = _read_now if _in_memory(parts, shape, memory_limit) else _read_later
-    made_up = builder.info.features if name == "scenes" else {}
+    records = TfdsRecords(name, data_dir)
+    key = _caption_key(name, records.features)
+    shape, parts = records.shape(image_size), records.parts(None)
+    read = _read_now if fits_in_memory(parts, shape, memory_limit) else _read_later
+    made_up = records.features if name == "scenes" else {}
     splits = {}
-    for part, (split, positions) in parts.items():
-        rows, images = read(builder, split, positions, key, shape)
+    for which, part in parts.items():
+        rows, images = read(records, part, key, shape)
         if not rows:
             raise DataError(
-                f"{name}: no image of its split {split} has a caption; choose another dataset"
+                f"{name}: no image of its split {part.split} has a caption; choose another dataset"
             )
-        splits[part] = _pair_split(Split(images), rows, made_up)
+        splits[which] = _pair_split(Split(images), rows, made_up)
     return PairDataset(name=name, classes=_classes(made_up), **splits)
 
 
@@ -55,14 +41,13 @@ class _Row(NamedTuple):
     record: Mapping[str, Any]
 
 
-def _caption_key(builder: Any) -> str:
-    features = builder.info.features
+def _caption_key(name: str, features: Mapping[str, Any]) -> str:
     keys = [key for key in features if _is_text(features[key])]
     for key in _NAMES:
         if key in keys:
             return key
     raise DataError(
-        f"{builder.info.name} has no captions: of its features {', '.join(features)}, none is a "
+        f"{name} has no captions: of its features {', '.join(features)}, none is a "
         f"text by the name of {', '.join(_NAMES[:-1])} or {_NAMES[-1]}; choose another dataset, or "
         "write its captions into a table (folder:PATH)"
     )
@@ -78,29 +63,25 @@ def _is_text(feature: Any) -> bool:
 
 
 def _read_now(
-    builder: Any, split: str, positions: np.ndarray, key: str, shape: Shape
+    records: TfdsRecords, part: Part, key: str, shape: Shape
 ) -> tuple[list[_Row], np.ndarray]:
     """Captions and images of one pass over the records."""
-    image, rows, images = _image_key(builder), [], []
-    for record in _records(_source(builder, split), positions):
-        row = _row(record, key, image)
+    rows, images = [], []
+    for record in records.read(part):
+        row = _row(record, key, records.image)
         if row.captions:
             rows.append(row)
-            images.append(fit_array(record[image], shape))
+            images.append(fit_array(record[records.image], shape))
     return rows, np.stack(images) if images else np.empty((0, *shape), np.uint8)
 
 
 def _read_later(
-    builder: Any, split: str, positions: np.ndarray, key: str, shape: Shape
+    records: TfdsRecords, part: Part, key: str, shape: Shape
 ) -> tuple[list[_Row], TfdsImages]:
     """Captions now; images, which stay undecoded meanwhile, when they are asked for."""
-    image = _image_key(builder)
-    read = [
-        _row(record, key, image)
-        for record in _records(_source(builder, split, skip=image), positions)
-    ]
+    read = [_row(record, key, records.image) for record in records.read(part, without_images=True)]
     kept = np.array([bool(row.captions) for row in read], bool)
-    images = TfdsImages(_source(builder, split), image, positions[kept], shape)
+    images = records.on_disk(part._replace(positions=part.positions[kept]), shape)
     return [row for row in read if row.captions], images
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jaxcon.data.messages import VALUE, cut, shown
-from jaxcon.data.paths import near
+from jaxcon.data.readers.paths import near
 from jaxcon.data.splits import DataError
 
 Identity = tuple[int, int]

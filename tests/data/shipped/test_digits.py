@@ -1,7 +1,7 @@
 import numpy as np
 from sklearn.datasets import load_digits
 
-from jaxcon.data.digits import to_uint8
+from jaxcon.data.shipped.digits import to_uint8
 from jaxcon.data.sources import load
 from tests.data.processes import NO_TENSORFLOW, start
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from jaxcon.data.messages import listed, shown
+from jaxcon.data.readers.table_images import TableImages
+from jaxcon.data.readers.table_rows import COLUMNS, KINDS, read_rows
 from jaxcon.data.splits import DataError
-from jaxcon.data.table_images import TableImages
-from jaxcon.data.table_rows import COLUMNS, KINDS, read_rows
 
 __all__ = ["COLUMNS", "KINDS", "find_table", "read_table"]
 

@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from jaxcon.data.layout import read_layout, split_of
+from jaxcon.data.readers.layout import read_layout, split_of
 from jaxcon.data.splits import DataError
 
 

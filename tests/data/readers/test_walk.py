@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from jaxcon.data.walk import find_images
+from jaxcon.data.readers.walk import find_images
 
 
 def put(root, *names):
@@ -124,7 +124,7 @@ def test_a_folder_of_links_to_elsewhere_is_what_it_seems(tmp_path):
 def test_the_same_number_on_two_disks_is_no_link(tmp_path, monkeypatch):
     """Network disks exist that number files alike; without links they are believed to differ."""
     put(tmp_path, "1.png", "2.png")
-    import jaxcon.data.walk as walk
+    import jaxcon.data.readers.walk as walk
 
     monkeypatch.setattr(walk._Walk, "_is_new", lambda self, state: not self.images)
     assert find_images(tmp_path).images == ["1.png", "2.png"]

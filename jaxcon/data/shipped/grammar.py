@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from jaxcon.data.drawing import Draws
+from jaxcon.data.shipped.drawing import Draws
 
 GRADES = (1, 2, 3, 4)
 SIZES = ("small", "large")

@@ -6,11 +6,11 @@ import re
 import numpy as np
 import pytest
 
-from jaxcon.data import scenes
-from jaxcon.data.catalogue import _prepared_builder
-from jaxcon.data.drawing import COLOURS, SHAPES, TEXTURES, TONES, Draws, background, paint
-from jaxcon.data.grammar import GRADES, POSITIONS, SIZES, Scene, Thing, caption
-from jaxcon.data.scenes import held_out, make_example, sample_scene
+from jaxcon.data.readers.tfds_records import Part, TfdsRecords
+from jaxcon.data.shipped import scenes
+from jaxcon.data.shipped.drawing import COLOURS, SHAPES, TEXTURES, TONES, Draws, background, paint
+from jaxcon.data.shipped.grammar import GRADES, POSITIONS, SIZES, Scene, Thing, caption
+from jaxcon.data.shipped.scenes import held_out, make_example, sample_scene
 from jaxcon.data.sources import load
 from tests.data.processes import NO_TENSORFLOW, start
 
@@ -58,7 +58,7 @@ def test_the_data_are_the_same_on_every_machine():
 
 
 def test_prepared_splits_hold_the_examples_with_their_attributes(few):
-    builder = _prepared_builder("scenes", few)
+    prepared = TfdsRecords("scenes", few)
     first = 0
     for split, size in {"train": 100, "validation": 10, "test": 10}.items():
         numbers = range(first, first + size)
@@ -67,7 +67,7 @@ def test_prepared_splits_hold_the_examples_with_their_attributes(few):
             for example in (make_example(number, test=split == "test") for number in numbers)
         }
         first += size
-        records = list(builder.as_data_source(split))
+        records = list(prepared.read(Part(split, np.arange(size))))
         assert len(wanted) == len(records) == size
         for record in records:
             example = wanted.pop(record["image"].tobytes())
@@ -95,7 +95,7 @@ def test_scenes_load_as_images_without_classes(few):
 
 def test_preparing_needs_no_tensorflow(tmp_path):
     code = f"""{NO_TENSORFLOW}
-from jaxcon.data import scenes
+from jaxcon.data.shipped import scenes
 from jaxcon.data.sources import load
 scenes.SPLITS = {{"train": 4, "validation": 2, "test": 2}}
 print(len(load("scenes").train))

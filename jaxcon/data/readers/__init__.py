@@ -1,0 +1,1 @@
+"""Where data comes from: folders, tables of captions, TensorFlow Datasets."""

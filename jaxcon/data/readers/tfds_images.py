@@ -1,0 +1,47 @@
+"""Any image dataset of TensorFlow Datasets, with its classes where it has some."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from jaxcon.data.pixels import Shape, fit_array
+from jaxcon.data.readers.tfds_records import Part, TfdsRecords, fits_in_memory
+from jaxcon.data.splits import Dataset, Split
+
+
+def load_tfds(
+    name: str, *, data_dir: str | os.PathLike[str] | None, image_size: int | None, memory_limit: int
+) -> Dataset:
+    """Loads the dataset that TFDS knows as `name`; see `sources.load`."""
+    records = TfdsRecords(name, data_dir)
+    label = records.label()
+    parts, shape = records.parts(label), records.shape(image_size)
+    read = _read_now if fits_in_memory(parts, shape, memory_limit) else _read_later
+    splits = {name: read(records, part, label, shape) for name, part in parts.items()}
+    names = records.features[label].names if label else None
+    return Dataset(
+        name=name,
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits["test"],
+        class_names=tuple(names) if names else None,
+    )
+
+
+def _read_now(records: TfdsRecords, part: Part, label: str | None, shape: Shape) -> Split:
+    images = np.empty((len(part.positions), *shape), np.uint8)
+    labels = np.empty(len(part.positions), np.int32) if label else None
+    for row, record in enumerate(records.read(part)):
+        images[row] = fit_array(record[records.image], shape)
+        if labels is not None:
+            labels[row] = record[label]
+    return Split(images, labels)
+
+
+def _read_later(records: TfdsRecords, part: Part, label: str | None, shape: Shape) -> Split:
+    def read_labels() -> np.ndarray:
+        return np.array([r[label] for r in records.read(part, without_images=True)], np.int32)
+
+    return Split(records.on_disk(part, shape), read_labels if label else None)

@@ -1,0 +1,159 @@
+"""A dataset of TensorFlow Datasets, found by name and prepared once.
+
+It is prepared as array_record files, which are read by position. Reading needs no TensorFlow; preparing
+a dataset of the catalogue for the first time usually does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib.util
+import io
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from jaxcon.data.messages import cut, shown
+from jaxcon.data.splits import DataError
+
+# What TFDS needs to prepare a dataset of its catalogue, by import name and by pip name.
+_TO_PREPARE = {
+    "tensorflow": "tensorflow-cpu",
+    "importlib_resources": "importlib_resources",
+    "PIL": "pillow",
+}
+
+_OURS = ("digits", "scenes")
+
+
+def default_data_dir() -> Path:
+    """`$XDG_CACHE_HOME/jaxcon`, or `~/.cache/jaxcon`.
+
+    Raises:
+      DataError: if the account has no home folder, as in many a container.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxcon"
+    except RuntimeError:
+        raise DataError(
+            "there is no home folder to prepare datasets in; set HOME or XDG_CACHE_HOME, or name a "
+            "folder (--data-dir)"
+        ) from None
+
+
+def prepared_builder(
+    name: str, data_dir: str | os.PathLike[str] | None, *, check: Callable[[Any], Any]
+) -> Any:
+    """The builder that TFDS knows as `name`, prepared where it was not.
+
+    Args:
+      name: of the dataset.
+      data_dir: where TFDS prepares; None: `default_data_dir()`.
+      check: raises a DataError for a builder that is of no use, before anything is downloaded.
+    """
+    root = Path(data_dir).expanduser() if data_dir else default_data_dir()
+    builder = _find_builder(name, root)
+    check(builder)
+    if not builder.data_path.exists():
+        with _one_process_at_a_time(root, name):
+            builder = _find_builder(name, root)
+            if not builder.data_path.exists():
+                _prepare(builder, name, root)
+    return builder
+
+
+def _find_builder(name: str, root: Path) -> Any:
+    from jaxcon.data.shipped.digits import JaxconDigits
+    from jaxcon.data.shipped.scenes import JaxconScenes
+
+    try:
+        if name in _OURS:
+            ours = JaxconDigits if name == "digits" else JaxconScenes
+            return ours(data_dir=str(root), file_format="array_record")
+        return tfds.builder(name, data_dir=str(root), file_format="array_record")
+    except tfds.core.DatasetNotFoundError:
+        raise _unknown(name) from None
+    except ValueError as error:
+        if "Parsing builder name string" in str(error):  # it goes on with its grammar
+            raise _unknown(name) from None
+        if "File format is already set" not in str(error):
+            raise DataError(f"{cut(name)} cannot be opened: {cut(str(error), 200)}") from error
+        raise DataError(
+            f"{name} is prepared under {root} in a format that cannot be read by position; name "
+            "another data_dir, where it will be prepared as array_record"
+        ) from error
+
+
+def _unknown(name: str) -> DataError:
+    known = [*_OURS, *tfds.list_builders(with_community_datasets=False)]
+    near = difflib.get_close_matches(name.split("/")[0].split(":")[0], known, n=3, cutoff=0.5)
+    near = [f"folder:{name}"] if os.path.isdir(name) else near
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return DataError(
+        f"unknown dataset {cut(name)!r}{hint} (digits, scenes, folder:PATH or a name of TensorFlow "
+        "Datasets)"
+    )
+
+
+def _prepare(builder: Any, name: str, root: Path) -> None:
+    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    # Our own take seconds and download nothing: no reason for three progress bars.
+    quiet = name in _OURS
+    sink = io.StringIO()
+    try:
+        with contextlib.ExitStack() as stack:
+            if quiet:
+                stack.enter_context(contextlib.redirect_stdout(sink))
+                stack.enter_context(contextlib.redirect_stderr(sink))
+            builder.download_and_prepare(download_config=config, file_format="array_record")
+    except Exception as error:
+        if (cause := _import_error(error)) is not None:
+            missing = [pip for module, pip in _TO_PREPARE.items() if not _installed(module)]
+            raise DataError(
+                f"{name} has to be prepared once, and TensorFlow Datasets cannot do it here: "
+                f"{cause}. Run: pip install {' '.join(missing or list(_TO_PREPARE.values()))} "
+                "(once it is prepared, reading it needs no TensorFlow)"
+            ) from error
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(
+            f"{name} could not be prepared under {root}: {type(error).__name__}: {reason}"
+        ) from error
+
+
+def _import_error(error: BaseException | None) -> ImportError | None:
+    """The import that failed: TFDS reports one while unpacking an archive as a broken archive."""
+    while error is not None and not isinstance(error, ImportError):
+        error = error.__cause__
+    return error
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+@contextlib.contextmanager
+def _one_process_at_a_time(root: Path, name: str) -> Iterator[None]:
+    """Others wait: TFDS would fail where a second process publishes the same folder.
+
+    The lock is the kernel's, so it goes with its process however that ends. A file system without
+    locks leaves two processes to TFDS.
+    """
+    import fcntl
+
+    lock = root / f".{name.replace('/', '-')}.lock"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+    except OSError as error:
+        raise DataError(
+            f"cannot write to the data folder {shown(root)} ({error.strerror}); name another as "
+            "data_dir"
+        ) from error
+    with lock.open("w", encoding="utf-8") as file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,149 @@
+"""The records of a TFDS dataset with images: which parts there are, and reading them by position."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jaxcon.data.pixels import Shape, default_side, fit_array
+from jaxcon.data.readers.tfds_prepare import prepared_builder
+from jaxcon.data.splits import TEST_SHARE, VALIDATION_SHARE, DataError, split_indices
+
+_AT_A_TIME = 512  # records
+_SAMPLE = 50  # images whose sizes are looked at
+
+# TFDS warns that OpenCV would decode faster, once in every worker; pillow is what we install.
+logging.getLogger("absl").addFilter(
+    lambda record: not record.getMessage().startswith("OpenCV is not installed")
+)
+
+
+class Part(NamedTuple):
+    """One of our three parts: positions in a split of TFDS."""
+
+    split: str
+    positions: np.ndarray
+
+
+class TfdsImages:
+    """Images of one TFDS split that stay on disk, as an `ImageSource`."""
+
+    def __init__(self, source: Any, key: str, positions: np.ndarray, shape: Shape) -> None:
+        self._source, self._key, self._positions = source, key, positions
+        self.shape = shape
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: int, /) -> np.ndarray:
+        record = self._source[int(self._positions[index])]
+        return fit_array(record[self._key], self.shape)
+
+
+class TfdsRecords:
+    """The records of the dataset that TFDS knows as `name`, prepared where it was not.
+
+    Args:
+      name: of the dataset.
+      data_dir: where TFDS prepares; None: the user's cache folder.
+
+    Attributes:
+      image: key of the images.
+      features: of a record, by their keys.
+    """
+
+    def __init__(self, name: str, data_dir: str | os.PathLike[str] | None) -> None:
+        self.name = name
+        self._builder = prepared_builder(name, data_dir, check=_image_key)
+        self.image = _image_key(self._builder)
+        self.features: Mapping[str, Any] = self._builder.info.features
+
+    def label(self) -> str | None:
+        """Key of the classes, or None."""
+        features = self.features
+        keys = [k for k, value in features.items() if isinstance(value, tfds.features.ClassLabel)]
+        supervised = self._builder.info.supervised_keys
+        for key in ("label", supervised[1] if supervised else None, *keys):
+            if key in keys:
+                return key
+        return None
+
+    def parts(self, label: str | None) -> dict[str, Part]:
+        """Training, validation and test records; `sources.load` states the rule.
+
+        Args:
+          label: key of the classes, if they matter: a competition's test split has no answers.
+        """
+        info = self._builder.info
+        sizes = {name: split.num_examples for name, split in info.splits.items()}
+        if "train" not in sizes:
+            raise DataError(
+                f"{info.full_name} has no split named train (it has {', '.join(sizes)}); "
+                "choose another dataset"
+            )
+        held_out = [name for name in ("test", "validation") if sizes.get(name)]
+        if label and "test" in held_out and self._source("test")[0][label] < 0:
+            held_out.remove("test")
+        carved = split_indices(
+            [str(position) for position in range(sizes["train"])],
+            test_share=0.0 if held_out else TEST_SHARE,
+            validation_share=0.0 if len(held_out) == 2 else VALIDATION_SHARE,
+        )
+        parts = {name: Part("train", positions) for name, positions in carved.items()}
+        for part, split in zip(("test", "validation"), held_out, strict=False):
+            parts[part] = Part(split, np.arange(sizes[split]))
+        return parts
+
+    def shape(self, image_size: int | None) -> Shape:
+        """What every image is brought to; see `sources.load` on `image_size`."""
+        height, width, channels = self.features[self.image].shape
+        if image_size is None and None in (height, width):
+            count = self._builder.info.splits["train"].num_examples
+            some = np.unique(np.linspace(0, count - 1, _SAMPLE, dtype=np.int64))
+            sample = self.read(Part("train", some))
+            image_size = default_side(record[self.image].shape[:2] for record in sample)
+        if image_size is None:
+            return height, width, channels
+        return image_size, image_size, channels
+
+    def read(self, part: Part, *, without_images: bool = False) -> Iterator[Any]:
+        """The records in order, read many at a time: faster than one by one.
+
+        Args:
+          part: which.
+          without_images: leave them undecoded.
+        """
+        source = self._source(part.split, skip=self.image if without_images else None)
+        for start in range(0, len(part.positions), _AT_A_TIME):
+            yield from source.__getitems__(part.positions[start : start + _AT_A_TIME].tolist())
+
+    def on_disk(self, part: Part, shape: Shape) -> TfdsImages:
+        """The images, each read when it is asked for."""
+        return TfdsImages(self._source(part.split), self.image, part.positions, shape)
+
+    def _source(self, split: str, *, skip: str | None = None) -> Any:
+        """Random access to the records of one TFDS split; the feature `skip` stays undecoded."""
+        decoders = {skip: tfds.decode.SkipDecoding()} if skip else None
+        return self._builder.as_data_source(split, decoders=decoders)
+
+
+def fits_in_memory(parts: Mapping[str, Part], shape: Shape, memory_limit: int) -> bool:
+    """Whether the images of all parts take no more than so many bytes."""
+    count = sum(len(part.positions) for part in parts.values())
+    return count * int(np.prod(shape)) <= memory_limit
+
+
+def _image_key(builder: Any) -> str:
+    features = builder.info.features
+    keys = [key for key, value in features.items() if isinstance(value, tfds.features.Image)]
+    if not keys:
+        raise DataError(
+            f"{builder.info.name} has no images: its features are {', '.join(features)}; "
+            "choose an image dataset"
+        )
+    return "image" if "image" in keys else keys[0]

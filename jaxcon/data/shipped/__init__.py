@@ -1,0 +1,1 @@
+"""The datasets we ship, which are made here without a download: digits and scenes."""
