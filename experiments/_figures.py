@@ -16,7 +16,7 @@ from jaxcon import plots, report
 from jaxcon.data.messages import cut
 from jaxcon.data.splits import Dataset, Split
 from jaxcon.similarity import cosine_similarity
-from jaxcon.training.loop import read_metrics
+from jaxcon.training.metrics import read_metrics
 
 Picture = report.Figure | report.Gallery
 # A figure's name, for the line where it fails, and what draws it.

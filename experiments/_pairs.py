@@ -230,17 +230,16 @@ def shifted(key: jax.Array, image: jax.Array) -> jax.Array:
 def make_loss(model: DualEncoder, objective: Objective) -> LossFn:
     """Return the loss of a batch of images and tokens; its metrics are the learned scalars."""
 
-    def loss_fn(params: Any, batch_stats: Any, batch: Any, key: jax.Array) -> Any:
+    def loss_fn(params: Any, carried: Any, batch: Any, key: jax.Array) -> Any:
         images, _ = two_views(key, batch["image"], transform=shifted, index=batch["index"])
-        outputs, updates = model.apply(
-            {"params": params, "batch_stats": batch_stats},
+        outputs, carried = model.apply(
+            {"params": params, **carried},
             images,
             batch["tokens"],
             train=True,
-            mutable=["batch_stats"],
+            mutable=list(carried),
         )
-        statistics = updates.get("batch_stats", batch_stats)
-        return objective.loss(outputs), (statistics, dict(outputs.scalars))
+        return objective.loss(outputs), (carried, dict(outputs.scalars))
 
     return loss_fn
 

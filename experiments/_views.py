@@ -84,14 +84,16 @@ def make_model(images: _images.Images, precision: str, *, side: int) -> Model:
 def make_loss(model: Model, transform: Transform, loss: Callable[..., jax.Array]) -> LossFn:
     """Return the loss of a batch: views, embeddings, the objective over those of all devices."""
 
-    def loss_fn(params: Any, batch_stats: Any, batch: Any, key: jax.Array) -> Any:
+    def loss_fn(params: Any, carried: Any, batch: Any, key: jax.Array) -> Any:
         views = two_views(key, batch["image"], transform=transform, index=batch["index"])
-        variables = {"params": params, "batch_stats": batch_stats}
-        z, updates = model.apply(
-            variables, jnp.concatenate(views), train=True, mutable=["batch_stats"]
+        z, carried = model.apply(
+            {"params": params, **carried},
+            jnp.concatenate(views),
+            train=True,
+            mutable=list(carried),
         )
         z1, z2 = jnp.split(z, 2)
-        return loss(z1, z2, axis_name="batch"), (updates["batch_stats"], {})
+        return loss(z1, z2, axis_name="batch"), (carried, {})
 
     return loss_fn
 

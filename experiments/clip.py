@@ -42,7 +42,7 @@ from jaxcon.data.captions import PairDataset, load_pairs
 from jaxcon.data.pairs import pair_batches
 from jaxcon.encoders.tokenizer import Tokenizer
 from jaxcon.training.checkpoint import Workdir
-from jaxcon.training.loop import read_metrics
+from jaxcon.training.metrics import read_metrics
 
 # What the losses are called in a heading.
 TITLES = {

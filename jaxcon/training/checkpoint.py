@@ -22,6 +22,7 @@ from jaxcon.training._orbax import means_full, quiet
 from jaxcon.training._shared import check_count
 from jaxcon.training.digests import digest, leaf_name, state_bytes, state_hash, state_leaves
 from jaxcon.training.files import absolute, check_plain, write_text
+from jaxcon.training.state import NO_VARIABLES
 from jaxcon.training.workdir import Workdir, check_writable, open_workdir, saved_steps
 
 __all__ = [
@@ -246,8 +247,8 @@ def load_variables(workdir: str | Path) -> dict[str, Any]:
         workdir: the folder of a run, finished or not.
 
     Returns:
-        `{"params": ..., "batch_stats": ...}`, nested dictionaries of numpy arrays; their moving
-        average where the run kept one.
+        `params` and the other collections, such as `batch_stats`: nested dictionaries of numpy
+        arrays; their moving average where the run kept one.
 
     Raises:
         ValueError: no run has written a checkpoint there.
@@ -275,8 +276,8 @@ def load_newest(workdir: str | Path) -> tuple[int, dict[str, Any]]:
     assert found is not None
     step, leaves = found
     tree = traverse_util.unflatten_dict(leaves, sep=".")
-    tree = tree.get("ema", tree)
-    return step, {kind: tree.get(kind, {}) for kind in ("params", "batch_stats")}
+    variables = {name: part for name, part in tree.items() if name not in NO_VARIABLES}
+    return step, variables | tree.get("ema", {})
 
 
 def _load_moving(folder: Path) -> tuple[int, dict[str, np.ndarray]] | None:

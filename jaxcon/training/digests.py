@@ -72,5 +72,5 @@ def state_bytes(state: Any) -> int:
 
 
 def leaf_name(path: tuple[Any, ...]) -> str:
-    """Return the dotted path of a leaf, from its keys."""
-    return keystr(path, simple=True, separator=".")
+    """Return the dotted path of a leaf, from its keys; collections are named as in flax's variables."""
+    return keystr(path, simple=True, separator=".").removeprefix("carried.")

@@ -3,7 +3,8 @@
 Position in the data and randomness are functions of (seed, step), so they need no place in it.
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,29 +15,39 @@ from flax.training import train_state
 
 from jaxcon.training._shared import at_least_float32
 
+# Collections of which an average is kept; a queue or a counter has none.
+_AVERAGED = ("params", "batch_stats")
+
 
 class TrainState(train_state.TrainState):
-    """Flax's state with batch statistics, a moving average and a count of refused updates.
+    """Flax's state with what moves without a gradient, an average and a count of refused updates.
 
     `variables()` is what `apply_fn` takes; `variables(average=True)` is its moving average.
+
+    Attributes:
+        carried: every collection of variables but the parameters, such as `batch_stats`, by its name.
+        ema: the average of parameters and batch statistics, in float32 at least; None where none is
+            kept.
+        skipped: how many updates were refused, int32.
     """
 
-    batch_stats: Any = struct.field(default_factory=dict)
+    carried: dict[str, Any] = struct.field(default_factory=dict)
     ema: Any = None
     skipped: jax.Array = struct.field(default_factory=lambda: jnp.zeros((), jnp.int32))
 
     def variables(self, *, average: bool = False) -> dict[str, Any]:
-        """Return `{"params", "batch_stats"}`, averaged where asked for and kept.
+        """Return all collections by their names, averaged where asked for and kept."""
+        kept = self.ema if average and self.ema is not None else {}
+        return {"params": self.params, **self.carried, **kept}
 
-        An average is in float32 at least, whatever the dtype of the parameters.
-        """
-        if average and self.ema is not None:
-            return self.ema
-        return {"params": self.params, "batch_stats": self.batch_stats}
+
+def averaged(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the collections of which an average is kept, in float32 at least."""
+    return at_least_float32({name: variables[name] for name in _AVERAGED if name in variables})
 
 
 def create_state(
-    variables: dict[str, Any],
+    variables: Mapping[str, Any],
     optimizer: optax.GradientTransformation,
     *,
     apply_fn: Callable[..., Any],
@@ -52,7 +63,8 @@ def create_state(
     (0, None)
 
     Args:
-        variables: of flax's `init`: `params` and, where there is batch norm, `batch_stats`.
+        variables: of flax's `init`: `params`, and any other collections, such as `batch_stats`; the
+            loss gets those, and returns them as they shall be after the step.
         optimizer: of `optimizers`.
         apply_fn: from variables and inputs to outputs; kept for whoever evaluates.
         average: keep an exponential moving average of the variables; the step then needs an
@@ -60,15 +72,29 @@ def create_state(
 
     Returns:
         The state.
+
+    Raises:
+        ValueError: no parameters, or a collection by the name of a part of the state.
     """
-    params = variables["params"]
-    batch_stats = at_least_float32(variables.get("batch_stats", {}))
+    if "params" not in variables:
+        raise ValueError(f"variables: expected params among them, got {', '.join(variables)}")
+    carried = {name: tree for name, tree in variables.items() if name != "params"}
+    if taken := sorted(_FIELDS & carried.keys()):
+        raise ValueError(
+            f"variables: expected another name for the collection {taken[0]}: the state has that"
+        )
+    carried = at_least_float32(carried)
     # The average starts as a copy: the step donates its state, and a buffer is donated only once.
-    ema = at_least_float32({"params": params, "batch_stats": batch_stats})
+    ema = averaged({"params": variables["params"], **carried})
     return TrainState.create(
         apply_fn=apply_fn,
-        params=params,
+        params=variables["params"],
         tx=optimizer,
-        batch_stats=batch_stats,
+        carried=carried,
         ema=jax.tree.map(jnp.copy, ema) if average else None,
     ).replace(step=jnp.zeros((), jnp.int32))
+
+
+_FIELDS = {field.name for field in dataclasses.fields(TrainState)}
+# What a checkpoint holds besides parameters and other collections.
+NO_VARIABLES = _FIELDS - {"params", "carried"}

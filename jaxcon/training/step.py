@@ -6,9 +6,9 @@ with its varying-axes check on or off; either half alone is wrong by the number 
 of them.
 
 >>> from jaxcon.training.state import create_state
->>> def loss_fn(params, batch_stats, batch, key):
+>>> def loss_fn(params, carried, batch, key):
 ...     loss = jnp.mean((batch["image"] @ params["w"] - 1.0) ** 2)
-...     return loss, (batch_stats, {})
+...     return loss, (carried, {})
 >>> variables = {"params": {"w": jnp.zeros(3)}}
 >>> state = create_state(variables, optax.sgd(0.1), apply_fn=lambda v, x: x)
 >>> step = jax.jit(make_train_step(loss_fn, axis_name=None))
@@ -30,12 +30,14 @@ from jax.sharding import PartitionSpec as P
 from jaxcon import collectives
 from jaxcon.training._shared import at_least_float32, check_number, is_inexact
 from jaxcon.training.devices import BATCH_AXIS
-from jaxcon.training.state import TrainState
+from jaxcon.training.state import TrainState, averaged
 
 Batch = Mapping[str, Any]
 Metrics = dict[str, jax.Array]
-# loss_fn(params, batch_stats, batch, key) -> (loss, (batch_stats, metrics))
-LossFn = Callable[[Any, Any, Batch, jax.Array], tuple[jax.Array, tuple[Any, Metrics]]]
+# loss_fn(params, carried, batch, key) -> (loss, (carried, metrics))
+LossFn = Callable[
+    [Any, dict[str, Any], Batch, jax.Array], tuple[jax.Array, tuple[Mapping[str, Any], Metrics]]
+]
 Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
 
 
@@ -44,14 +46,16 @@ def make_train_step(
 ) -> Step:
     """Return `step(state, batch, key) -> (state, metrics)`.
 
-    `loss_fn` gets `fold_in(key, state.step)`, and must return a loss, statistics and metrics that
+    `loss_fn` gets `fold_in(key, state.step)`, and must return a loss, collections and metrics that
     are equal on all devices of the axis (`collectives.mean`). An update is refused if the loss, the
-    gradient's norm, a parameter or a statistic after it is not finite: parameters, statistics and
-    optimizer stay as they were and `state.skipped` counts it. The step number and the schedules of
-    the optimizer move on, so that the next batch is another one and the rate ends where it should.
+    gradient's norm, or a number among the variables after it is not finite: variables and optimizer
+    stay as they were and `state.skipped` counts it. The step number and the schedules of the
+    optimizer move on, so that the next batch is another one and the rate ends where it should.
 
     Args:
-        loss_fn: `(params, batch_stats, batch, key) -> (loss, (batch_stats, metrics))`.
+        loss_fn: `(params, carried, batch, key) -> (loss, (carried, metrics))`, where `carried` holds
+            whatever moves without a gradient, by the names of flax's collections: `batch_stats`, or
+            a queue, or a teacher. It returns all of them, those that moved and those that did not.
         ema_decay: of the moving average, at least 0 and below 1; None for a state that keeps none.
         axis_name: mapped axis that the gradients are averaged over; None for no axis.
 
@@ -60,7 +64,7 @@ def make_train_step(
 
     Raises:
         ValueError: an `ema_decay` out of its range; in the first call, one for a state that keeps no
-            average, or none for a state that does.
+            average, or none for a state that does, or other collections than the state carries.
     """
     if ema_decay is not None:
         check_number("ema_decay", ema_decay, low=0, high=1)
@@ -71,14 +75,15 @@ def make_train_step(
         key = jax.random.fold_in(key, state.step)
 
         gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        outputs, gradients = gradient_fn(state.params, state.batch_stats, batch, key)
-        loss, (batch_stats, metrics) = outputs
+        outputs, gradients = gradient_fn(state.params, state.carried, batch, key)
+        loss, (carried, metrics) = outputs
+        _check_collections(state, carried)
         mean = collectives.mean(at_least_float32(gradients), axis_name)
         norm = optax.tree.norm(mean)
         gradients = jax.tree.map(lambda g, own: g.astype(own.dtype), mean, gradients)
         chex.assert_rank([loss, norm], 0)
 
-        updated = state.apply_gradients(grads=gradients, batch_stats=batch_stats)
+        updated = state.apply_gradients(grads=gradients, carried=dict(carried))
         updated = updated.replace(ema=_average(updated, ema_decay))
         chex.assert_trees_all_equal_shapes_and_dtypes(updated, state)
         finite = _all_finite((loss, norm, updated.variables()))
@@ -121,6 +126,16 @@ def _check_average(state: TrainState, decay: float | None) -> None:
         )
 
 
+def _check_collections(state: TrainState, carried: Mapping[str, Any]) -> None:
+    """What the state has no place for would be lost, and what does not come back would stand still."""
+    if state.carried.keys() != carried.keys():
+        names = (", ".join(sorted(tree)) or "none" for tree in (state.carried, carried))
+        raise ValueError(
+            "loss_fn: expected the collections that the state carries ({}), got {}; give them to "
+            "create_state, and return all of them".format(*names)
+        )
+
+
 def _average(state: TrainState, decay: float | None) -> Any:
     if decay is None:
         return state.ema
@@ -128,7 +143,7 @@ def _average(state: TrainState, decay: float | None) -> Any:
     def average(new: jax.Array, old: jax.Array) -> jax.Array:
         return decay * old + (1.0 - decay) * new if is_inexact(old) else new
 
-    return jax.tree.map(average, at_least_float32(state.variables()), state.ema)
+    return jax.tree.map(average, averaged(state.variables()), state.ema)
 
 
 # States of optax that count steps for a schedule and hold nothing else.

@@ -20,7 +20,7 @@ from tensorflow_datasets.image_classification import cifar
 
 from jaxcon.data.batching import batches
 from jaxcon.data.sources import DataError, load
-from jaxcon.training.loop import read_metrics
+from jaxcon.training.metrics import read_metrics
 from tests.data.processes import NO_TENSORFLOW, start
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

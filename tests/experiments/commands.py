@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from jaxcon.training.checkpoint import Checkpoints, state_hash
-from jaxcon.training.loop import read_metrics
+from jaxcon.training.metrics import read_metrics
 
 
 def refused(main: Callable[..., Any], flags: Sequence[str], capsys: Any) -> str:

@@ -18,7 +18,7 @@ from jaxcon.augment import gaussian_noise
 from jaxcon.encoders import MLP, ProjectionHead
 from jaxcon.training import loop
 from jaxcon.training.devices import batch_sharding, make_mesh, replicate
-from jaxcon.training.loop import read_metrics
+from jaxcon.training.metrics import read_metrics
 from jaxcon.training.state import create_state
 from jaxcon.training.step import make_train_step
 from tests.experiments.commands import refused

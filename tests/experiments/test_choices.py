@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from experiments import simclr
-from jaxcon.training.loop import read_metrics
+from jaxcon.training.metrics import read_metrics
 
 pytestmark = pytest.mark.slow
 

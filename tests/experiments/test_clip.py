@@ -18,7 +18,7 @@ from jaxcon.data.shipped.drawing import Draws
 from jaxcon.data.shipped.grammar import caption
 from jaxcon.encoders import MLP, TextTransformer
 from jaxcon.losses import npairs_loss
-from jaxcon.training.loop import read_metrics
+from jaxcon.training.metrics import read_metrics
 from tests.experiments.commands import end_alike, refused
 from tests.marks import slow_unless
 
@@ -120,9 +120,10 @@ def test_every_loss_trains_every_part(name):
     )
     batch = {"image": images, "tokens": tokens, "index": np.arange(8)}
     loss_fn = _pairs.make_loss(model, objective)
+    carried = {"batch_stats": variables["batch_stats"]}
 
     def loss(params):
-        value, (_, metrics) = loss_fn(params, variables["batch_stats"], batch, jax.random.key(1))
+        value, (_, metrics) = loss_fn(params, carried, batch, jax.random.key(1))
         return value, metrics
 
     @jit_once

@@ -18,7 +18,7 @@ from jaxcon.data.batching import batch_indices
 from jaxcon.data.sources import load
 from jaxcon.training import checkpoint
 from jaxcon.training.checkpoint import Checkpoints
-from jaxcon.training.loop import read_metrics
+from jaxcon.training.metrics import read_metrics
 from jaxcon.training.workdir import open_workdir
 from tests.experiments.commands import ended, refused
 from tests.experiments.folders import begin, draw, pictures

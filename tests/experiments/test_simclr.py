@@ -17,7 +17,7 @@ from jaxcon import plots
 from jaxcon.data.sources import load
 from jaxcon.evaluation.knn import knn_accuracy
 from jaxcon.training.checkpoint import load_variables
-from jaxcon.training.loop import read_metrics
+from jaxcon.training.metrics import read_metrics
 from tests.experiments.commands import end_alike
 
 ORDER = ("training mlp", "evaluating", "raw pixels", "Collapse check", "drawing", "report: ")

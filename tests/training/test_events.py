@@ -7,7 +7,7 @@ from tensorboardX import record_writer
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from jaxcon.training.events import Events
-from jaxcon.training.loop import MetricsLog
+from jaxcon.training.metrics import MetricsLog
 
 
 def read(file):

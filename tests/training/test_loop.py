@@ -17,7 +17,8 @@ from flax import struct
 from jaxcon.training.checkpoint import Checkpoints, DiskFullError
 from jaxcon.training.clock import read_times
 from jaxcon.training.devices import batch_sharding, make_mesh, replicate
-from jaxcon.training.loop import MetricsLog, fit, read_metrics
+from jaxcon.training.loop import fit
+from jaxcon.training.metrics import MetricsLog, read_metrics
 from jaxcon.training.step import make_train_step, shard_step
 from tests.training.toy import BATCH, make_batch, make_loss, make_state
 

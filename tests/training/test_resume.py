@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from jaxcon.training.loop import read_metrics
+from jaxcon.training.metrics import read_metrics
 from tests.stress import kill_one
 
 

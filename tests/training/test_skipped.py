@@ -28,11 +28,11 @@ def rates():
     return rise + [0.15 * (1 + np.cos(np.pi * (step - 5) / 35)) for step in range(5, STEPS)]
 
 
-def linear(params, batch_stats, batch, key):
+def linear(params, carried, batch, key):
     """Its gradient is the batch's."""
     del key
     loss = jnp.sum(params["kernel"] * batch["x"]) + jnp.where(batch["bad"][0], jnp.nan, 0.0)
-    return loss, (batch_stats, {})
+    return loss, (carried, {})
 
 
 def train(optimizer):
@@ -143,9 +143,12 @@ def assert_refused(before, after, metrics):
 def test_statistics_that_are_not_finite_are_refused(bad):
     """One of many, at a finite loss and gradient."""
 
-    def loss_fn(params, batch_stats, batch, key):
-        mean = batch_stats["mean"].at[1].set(bad)
-        return jnp.sum(params["w"] * batch["x"]), ({"mean": mean, "var": batch_stats["var"]}, {})
+    def loss_fn(params, carried, batch, key):
+        mean = carried["batch_stats"]["mean"].at[1].set(bad)
+        return jnp.sum(params["w"] * batch["x"]), (
+            {"batch_stats": {"mean": mean, "var": carried["batch_stats"]["var"]}},
+            {},
+        )
 
     statistics = {"mean": jnp.zeros(3), "var": jnp.ones(3)}
     variables = {"params": {"w": jnp.ones(3)}, "batch_stats": statistics}
@@ -157,8 +160,8 @@ def test_statistics_that_are_not_finite_are_refused(bad):
 def test_parameters_that_are_not_finite_are_refused():
     """A finite gradient and a rate that leads out of float32."""
 
-    def loss_fn(params, batch_stats, batch, key):
-        return 1e10 * jnp.sum(params["w"] * batch["x"]), (batch_stats, {})
+    def loss_fn(params, carried, batch, key):
+        return 1e10 * jnp.sum(params["w"] * batch["x"]), (carried, {})
 
     variables = {"params": {"w": jnp.ones(3), "other": jnp.ones(2)}}
     before, (after, metrics) = one_step(loss_fn, variables, optax.sgd(1e30))
@@ -167,8 +170,8 @@ def test_parameters_that_are_not_finite_are_refused():
 
 
 def test_counts_and_keys_among_the_statistics_are_no_matter():
-    def loss_fn(params, batch_stats, batch, key):
-        return jnp.sum(params["w"] * batch["x"]), (batch_stats, {})
+    def loss_fn(params, carried, batch, key):
+        return jnp.sum(params["w"] * batch["x"]), (carried, {})
 
     statistics = {"seen": jnp.int32(3), "key": jax.random.key(0)}
     variables = {"params": {"w": jnp.ones(3)}, "batch_stats": statistics}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ import optax
 import pytest
 
 from jaxcon.training.devices import batch_sharding, make_mesh, replicate
+from jaxcon.training.state import create_state
 from jaxcon.training.step import make_train_step, shard_step
 from tests.training.toy import BATCH, DATA, make_batch, make_loss, make_state
 
@@ -122,12 +124,12 @@ def test_an_update_that_is_not_finite_changes_nothing_but_the_counts():
 
 
 def test_a_gradient_that_is_not_finite_is_refused_too():
-    def loss_fn(params, batch_stats, batch, key):
+    def loss_fn(params, carried, batch, key):
         # The square root of 0 is finite, its slope is not.
         loss = jnp.sqrt(jnp.sum((params["w"] * batch["x"]) ** 2))
-        return loss, (batch_stats, {})
+        return loss, (carried, {})
 
-    state = make_state().replace(params={"w": jnp.zeros(3)}, batch_stats={})
+    state = make_state().replace(params={"w": jnp.zeros(3)}, carried={})
     state = state.replace(opt_state=state.tx.init(state.params))
     step = make_train_step(loss_fn, axis_name=None)
     state, metrics = step(state, {"x": jnp.ones((2, 3))}, KEY)
@@ -166,3 +168,47 @@ def test_the_state_is_donated():
         state, jax.device_put(make_batch(0), batch_sharding(mesh)), KEY
     )
     assert leaf.is_deleted()
+
+
+def test_every_collection_of_variables_is_carried():
+    """A queue beside the statistics: the loss gets both, and the state holds what it returned."""
+    start = {"batch_stats": {"mean": jnp.zeros(3)}, "queue": {"rows": jnp.zeros((2, 3))}}
+
+    def loss_fn(params, carried, batch, key):
+        rows = jnp.roll(carried["queue"]["rows"], 1, axis=0).at[0].set(batch["x"][0])
+        loss = jnp.sum(params["w"] * batch["x"])
+        return loss, ({**carried, "queue": {"rows": rows}}, {})
+
+    variables = {"params": {"w": jnp.ones(3)}, **start}
+    state = create_state(variables, optax.sgd(0.1), apply_fn=lambda v: v, average=True)
+    step = jax.jit(make_train_step(loss_fn, ema_decay=0.5, axis_name=None))
+    state, _ = step(state, {"x": jnp.full((1, 3), 5.0)}, jax.random.key(0))
+    np.testing.assert_array_equal(state.carried["queue"]["rows"], [[5, 5, 5], [0, 0, 0]])
+    averaged = state.variables(average=True)
+    assert averaged.keys() == variables.keys()
+    np.testing.assert_array_equal(averaged["queue"]["rows"], state.carried["queue"]["rows"])
+    np.testing.assert_allclose(averaged["params"]["w"], (1 + state.params["w"]) / 2)
+
+
+@pytest.mark.parametrize("returned", [{}, {"batch_stats": {}, "queue": {}}])
+def test_a_collection_that_comes_from_nowhere_or_is_lost_is_refused(returned):
+    def loss_fn(params, carried, batch, key):
+        return jnp.sum(params["w"]), (returned, {})
+
+    variables = {"params": {"w": jnp.ones(3)}, "batch_stats": {}}
+    state = create_state(variables, optax.sgd(0.1), apply_fn=lambda v: v)
+    named = f"that the state carries (batch_stats), got {', '.join(returned) or 'none'};"
+    with pytest.raises(ValueError, match=re.escape(named)):
+        make_train_step(loss_fn, axis_name=None)(state, {"x": jnp.ones((1, 3))}, jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"batch_stats": {}}, "expected params among them, got batch_stats"),
+        ({"params": {}, "ema": {}}, "expected another name for the collection ema"),
+    ],
+)
+def test_variables_that_are_no_state_are_refused(variables, named):
+    with pytest.raises(ValueError, match=f"^variables: {named}"):
+        create_state(variables, optax.sgd(0.1), apply_fn=lambda v: v)

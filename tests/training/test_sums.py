@@ -18,10 +18,10 @@ KEY = jax.random.key(7)
 LOW = [jnp.bfloat16, jnp.float16]
 
 
-def linear_loss(params, batch_stats, batch, key):
+def linear_loss(params, carried, batch, key):
     """Its gradient is the batch, whatever the parameters."""
     del key
-    return sum(jnp.sum(batch["x"] * leaf) for leaf in jax.tree.leaves(params)), (batch_stats, {})
+    return sum(jnp.sum(batch["x"] * leaf) for leaf in jax.tree.leaves(params)), (carried, {})
 
 
 def run(state, step, batch, steps):
@@ -81,9 +81,10 @@ def test_an_average_moves_in_any_dtype(dtype):
 
 
 def test_an_average_takes_counts_as_they_are():
-    def loss_fn(params, batch_stats, batch, key):
-        loss, _ = linear_loss(params, batch_stats, batch, key)
-        return loss, ({"seen": batch_stats["seen"] + 1, "key": batch_stats["key"]}, {})
+    def loss_fn(params, carried, batch, key):
+        loss, _ = linear_loss(params, carried, batch, key)
+        seen, key = carried["batch_stats"]["seen"], carried["batch_stats"]["key"]
+        return loss, ({"batch_stats": {"seen": seen + 1, "key": key}}, {})
 
     start = {"seen": jnp.int32(0), "key": jax.random.key(1)}
     variables = {"params": {"w": jnp.zeros(3)}, "batch_stats": start}
@@ -105,12 +106,12 @@ def test_statistics_are_kept_in_float32():
     cast = create_state(
         {**variables, "batch_stats": stats}, whole.tx, apply_fn=whole.apply_fn, average=True
     )
-    kept = cast.batch_stats, cast.ema
+    kept = cast.carried, cast.ema
     assert {leaf.dtype for leaf in jax.tree.leaves(kept)} == {jnp.dtype(jnp.float32)}
     step = jax.jit(make_train_step(make_loss(None), axis_name=None))
     cast, whole = (step(state, make_batch(0), KEY)[0] for state in (cast.replace(ema=None), whole))
     # They begin at 0 and 1, which bfloat16 holds.
-    jax.tree.map(np.testing.assert_array_equal, cast.batch_stats, whole.batch_stats)
+    jax.tree.map(np.testing.assert_array_equal, cast.carried, whole.carried)
 
 
 @pytest.mark.parametrize("dtype", LOW)
@@ -151,10 +152,10 @@ def test_gradients_of_devices_are_averaged_in_float32():
     mesh = make_mesh(jax.devices())
     rows = np.float16([60000.0] * 8)
 
-    def loss_fn(params, batch_stats, batch, key):
+    def loss_fn(params, carried, batch, key):
         del key
         own = jnp.sum(batch["x"] * params["w"]).astype(jnp.float32)
-        return lax.pmean(own, "batch"), (batch_stats, {})
+        return lax.pmean(own, "batch"), (carried, {})
 
     state = create_state(
         {"params": {"w": jnp.zeros((), jnp.float16)}}, optax.sgd(1e-4), apply_fn=lambda v, x: x

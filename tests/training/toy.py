@@ -30,14 +30,15 @@ def make_loss(axis_name):
     """Distance of outputs of two noisy copies: noise by global row, mean over all devices."""
     model = Toy(axis_name)
 
-    def loss_fn(params, batch_stats, batch, key):
+    def loss_fn(params, carried, batch, key):
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(batch["index"])
         noise = jax.vmap(lambda k: jax.random.normal(k, batch["x"].shape[1:], jnp.float32))(keys)
-        variables = {"params": params, "batch_stats": batch_stats}
         inputs = (batch["x"] + 0.1 * noise).astype(batch["x"].dtype)
-        z, updates = model.apply(variables, inputs, train=True, mutable=["batch_stats"])
+        z, carried = model.apply(
+            {"params": params, **carried}, inputs, train=True, mutable=["batch_stats"]
+        )
         loss = collectives.mean(jnp.mean((z - jnp.sin(batch["x"][:, :4])) ** 2), axis_name)
-        return loss, (updates["batch_stats"], {"spread": collectives.mean(jnp.std(z), axis_name)})
+        return loss, (carried, {"spread": collectives.mean(jnp.std(z), axis_name)})
 
     return loss_fn
 
