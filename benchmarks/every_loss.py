@@ -22,6 +22,7 @@ import numpy as np
 from benchmarks.implementations import optax_loss
 from benchmarks.timing import median_ms
 from jaxcon import losses
+from jaxcon.planning.memory import memory_of
 
 
 def arguments(loss: Callable[..., Any], rows: int, dim: int, seed: int) -> tuple[tuple, tuple]:
@@ -48,7 +49,7 @@ def measure(loss: Callable[..., Any], args: argparse.Namespace) -> dict[str, flo
     batches = [arguments(loss, args.rows, args.dim, seed) for seed in range(3)]
     step = jax.jit(jax.value_and_grad(lambda z, rest: loss(*z, *rest)))
     program = step.lower(*batches[0]).compile()
-    mib = program.memory_analysis().temp_size_in_bytes / 2**20
+    mib = memory_of(program).temporaries / 2**20
     if mib > args.memory:
         return {"mib": mib}
     ms = median_ms(lambda k: program(*batches[k % len(batches)]), args.repeats)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcon.losses import clip_loss
+from jaxcon.planning.memory import memory_of
 
 
 def compile_step(pairs: int, dim: int) -> Any:
@@ -23,17 +24,6 @@ def compile_step(pairs: int, dim: int) -> Any:
     step = jax.jit(jax.value_and_grad(clip_loss, argnums=(0, 1)))
     z = jax.ShapeDtypeStruct((pairs, dim), jnp.float32)
     return step.lower(z, z).compile()
-
-
-def gib_of(program: Any) -> float:
-    """Inputs, outputs and temporaries of a compiled program."""
-    memory = program.memory_analysis()
-    sizes = (
-        memory.argument_size_in_bytes,
-        memory.output_size_in_bytes,
-        memory.temp_size_in_bytes,
-    )
-    return sum(sizes) / 2**30
 
 
 def peak_mib() -> float:
@@ -49,9 +39,10 @@ def main() -> None:
     parser.add_argument("--compile-only", action="store_true")
     args = parser.parse_args()
     program = compile_step(args.pairs, args.dim)
+    gib = memory_of(program).total / 2**30
     matrix = 4 * args.pairs**2 / 2**30
     print(
-        f"clip_loss, {args.pairs:,} x {args.dim}: {gib_of(program):.2f} GiB as compiled; "
+        f"clip_loss, {args.pairs:,} x {args.dim}: {gib:.2f} GiB as compiled; "
         f"one matrix of similarities would be {matrix:,.0f} GiB"
     )
     if args.compile_only:

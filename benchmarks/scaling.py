@@ -21,7 +21,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 VIRTUAL = 12
 os.environ["XLA_FLAGS"] = (
@@ -37,8 +37,9 @@ from jax.sharding import Mesh, NamedSharding  # noqa: E402
 from jax.sharding import PartitionSpec as P  # noqa: E402
 
 from benchmarks.timing import median_ms  # noqa: E402
-from benchmarks.traffic import floats_sent  # noqa: E402
 from jaxcon import collectives, losses  # noqa: E402
+from jaxcon.planning.machines import MACHINES  # noqa: E402
+from jaxcon.planning.traffic import floats_sent  # noqa: E402
 
 # A loss, how candidates travel, and the products of (own rows) x (all rows) x dim of a device.
 FORMS: dict[str, tuple[Callable[..., Any], Callable[..., Any], int, float]] = {
@@ -47,30 +48,6 @@ FORMS: dict[str, tuple[Callable[..., Any], Callable[..., Any], int, float]] = {
     "CLIP, gather": (losses.clip_loss, collectives.gather, 1, 4),
     "CLIP, ring": (losses.clip_loss, collectives.ring, 1, 4),
     "SigLIP, ring": (losses.siglip_loss, collectives.ring, 1, 3),
-}
-
-
-class Machine(NamedTuple):
-    """What the vendors' data sheets say of a chip and its links.
-
-    Attributes:
-      links: GB/s that a chip sends on all its links, as a gather can; ring: on the one link to the
-        next chip, as a ring does.
-      rate: TFLOP/s of float32 products: on TPUs six passes of bfloat16, which is `Precision.HIGHEST`.
-      largest: chips that these links connect.
-    """
-
-    links: float
-    ring: float
-    rate: float
-    largest: int
-
-
-MACHINES = {
-    "TPU v5e, ICI": Machine(200, 50, 197 / 6, 256),
-    "TPU v5p, ICI": Machine(600, 100, 459 / 6, 8960),
-    "H100, NVLink": Machine(450, 450, 67, 8),
-    "H100, InfiniBand NDR": Machine(50, 50, 67, 65536),
 }
 
 

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxcon.planning.memory import memory_of
+
 
 class Step(NamedTuple):
     """A step, how its inputs come to it, and what it takes beside them.
@@ -37,8 +39,8 @@ def in_jax(loss: Callable[..., Any], *learned: Any) -> Step:
 
 def compiled_mib(step: Any, *args: Any) -> float:
     """MiB of temporaries and results, from the compiled program, which knows them exactly."""
-    memory = step.lower(*args).compile().memory_analysis()
-    return (memory.temp_size_in_bytes + memory.output_size_in_bytes) / 2**20
+    memory = memory_of(step.lower(*args).compile())
+    return (memory.temporaries + memory.results) / 2**20
 
 
 def in_torch(loss: Callable[[Any, Any], Any]) -> Step:

@@ -15,6 +15,7 @@ Every name below is a module to import by itself; importing ``jaxcon`` loads non
     jaxcon.data          datasets that we ship, and sources for your own
     jaxcon.training      state, optimizers, sharded step, loop, checkpoints
     jaxcon.evaluation    kNN, linear probe: arrays in, floats out
+    jaxcon.planning      memory and traffic of a compiled program, speeds of machines
     jaxcon.report        a run's table, figures and self-contained page
     jaxcon.runs          the encoder of a run for use: jaxcon.load_run(folder)
 

@@ -24,6 +24,7 @@ FLOORS = {
     "jaxcon.plots": 4,
     "jaxcon.training": 4,
     "jaxcon.evaluation": 4,
+    "jaxcon.planning": 4,
     "jaxcon.report": 5,
     "jaxcon.runs": 5,
     "experiments": 6,

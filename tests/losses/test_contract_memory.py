@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxcon import losses
+from jaxcon.planning.memory import memory_of
 from tests.losses.calls import arguments, objective
 from tests.losses.cases import DIM, each
 
@@ -21,7 +22,7 @@ def test_temporaries_are_a_few_matrices_of_all_pairs(case):
     inputs = case.inputs(n=ROWS, dim=DIM if fixed else WIDTH)
     step = jax.jit(jax.value_and_grad(objective(case)))
     compiled = step.lower(*arguments(case, inputs, rows, np.float32, None)).compile()
-    temporaries = compiled.memory_analysis().temp_size_in_bytes
+    temporaries = memory_of(compiled).temporaries
     pairs = 4 * (case.views * ROWS) ** 2
     assert temporaries < SQUARES * pairs, f"{temporaries / pairs:.1f} matrices of all pairs"
 
@@ -40,10 +41,8 @@ def test_a_large_batch_needs_little_beyond_its_rows_and_their_gradients(name, li
     rows = jax.ShapeDtypeStruct(shape, np.float32)
     step = jax.jit(jax.value_and_grad(lambda z1, z2: loss(z1, z2), argnums=(0, 1)))
     compiled = step.lower(rows, rows).compile()
-    memory = compiled.memory_analysis()
-    needed = memory.argument_size_in_bytes + memory.output_size_in_bytes
-    total = needed + memory.temp_size_in_bytes - memory.alias_size_in_bytes
-    assert total < limit * needed
+    memory = memory_of(compiled)
+    assert memory.total < limit * (memory.arguments + memory.results)
     # A store of gradients that a step of the sweep copies, a million times, is fast on paper alone.
     copies = rf"copy[.\d]* = f32\[\d+,512,{shape[1]}\]"
     assert not re.search(copies, in_loops(compiled.as_text()))

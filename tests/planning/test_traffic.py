@@ -22,8 +22,8 @@ import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from benchmarks.traffic import floats_sent
 from jaxcon import collectives, losses
+from jaxcon.planning.traffic import floats_sent
 
 DEVICES, ROWS, DIM = 8, 32, 64
 

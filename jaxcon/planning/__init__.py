@@ -1,0 +1,8 @@
+"""What a program needs and what a machine gives, before either is run.
+
+| file | what |
+|---|---|
+| `memory` | bytes of a compiled program: arguments, results, temporaries |
+| `traffic` | what a compiled program sends between devices |
+| `machines` | matrix rates and link speeds that vendors publish |
+"""
