@@ -6,7 +6,7 @@ coordinator, which is process 0; process 0 listens to all others, they listen to
 `PATIENCE` seconds was killed, stopped or cut off, and the others end with one line that names it.
 
 JAX's client aborts its process in the moment in which its connection to process 0 breaks, before
-anything could be said. So the others do not hold that connection themselves: a `_Tunnel` does.
+anything could be said. So the others do not hold that connection themselves: a `Tunnel` does.
 """
 
 import atexit
@@ -27,7 +27,7 @@ _ARRIVAL = 300.0  # seconds in which all processes have to come
 _PULSE = "jaxcon/pulse"
 _GONE = "gone: "
 
-_watch: "_Watch | None" = None
+_watch: "Watch | None" = None
 
 
 def join(cluster: Mapping[str, Any]) -> None:
@@ -46,8 +46,8 @@ def join(cluster: Mapping[str, Any]) -> None:
             f"JAX_PROCESS_ID={process}: expected a number from 0 to {count - 1}, for "
             f"JAX_NUM_PROCESSES={count}"
         )
-    watch = _Watch(process, count)
-    tunnel = None if process == 0 else _Tunnel(address, watch.coordinator_hung_up)
+    watch = Watch(process, count, store=_store, end=_end)
+    tunnel = None if process == 0 else Tunnel(address, watch.coordinator_hung_up)
     with _time_limit(address, count, process):
         # Limits of JAX's own are longer than ours, for they end in an abort.
         jax.distributed.initialize(
@@ -92,11 +92,30 @@ def end_with_others(reason: str, code: int) -> None:
         os._exit(code)
 
 
-class _Watch:
-    """Two threads: one speaks and listens, which may hang; the other looks at the clock."""
+class Watch:
+    """Two threads: one speaks and listens, which may hang; the other looks at the clock.
 
-    def __init__(self, process: int, count: int):
+    Args:
+      process: number of this process.
+      count: of all processes.
+      store: returns the key-value store that all share; it is there once they have met.
+      end: ends the process, with a line and an exit code.
+      beat: seconds between two signs of life.
+      patience: seconds of silence after which another is gone.
+    """
+
+    def __init__(
+        self,
+        process: int,
+        count: int,
+        *,
+        store: Callable[[], Any],
+        end: Callable[[str, int], NoReturn],
+        beat: float = _BEAT,
+        patience: float = PATIENCE,
+    ):
         self._process, self._count = process, count
+        self._store, self._end, self._beat, self._patience = store, end, beat, patience
         self._values: dict[int, str] = {}
         self._heard: dict[int, float] = {}
         self._joined, self.left = threading.Event(), threading.Event()
@@ -113,7 +132,7 @@ class _Watch:
         """Return whether JAX's client had better not know it; end the process where it is the end."""
         if not self._joined.is_set():
             return False  # it is not there yet: the client tries again
-        if not self.left.wait(2 * _BEAT):  # nor is it the orderly end of the run
+        if not self.left.wait(2 * self._beat):  # nor is it the orderly end of the run
             self._end_without(0, "its connection broke")
         return True
 
@@ -122,25 +141,27 @@ class _Watch:
         with contextlib.suppress(Exception):
             self._say(_GONE + reason, last=True)
             if self._process == 0:  # the store ends with it
-                time.sleep(3 * _BEAT)
+                time.sleep(3 * self._beat)
 
     def _say(self, value: str, *, last: bool = False) -> None:
         with self._speaking:
             if last or not self._said_last:
-                _store().key_value_set(f"{_PULSE}/{self._process}", value, allow_overwrite=True)
+                self._store().key_value_set(
+                    f"{_PULSE}/{self._process}", value, allow_overwrite=True
+                )
             self._said_last |= last
 
     def _speak(self) -> None:
         number = 0
-        while not self.left.wait(_BEAT):
+        while not self.left.wait(self._beat):
             number += 1
             # Whatever goes wrong here: then nothing is heard, and the other thread will say so.
             with contextlib.suppress(Exception):
                 self._say(str(number))
                 if self._process == 0:
-                    told = dict(_store().key_value_dir_get(_PULSE))
+                    told = dict(self._store().key_value_dir_get(_PULSE))
                 else:  # one value each: thousands of processes do not each read thousands
-                    told = {f"{_PULSE}/0": _store().key_value_try_get(f"{_PULSE}/0")}
+                    told = {f"{_PULSE}/0": self._store().key_value_try_get(f"{_PULSE}/0")}
                 for process in self._heard:
                     self._note(process, told.get(f"{_PULSE}/{process}", ""))
 
@@ -150,17 +171,17 @@ class _Watch:
 
     def _look(self) -> None:
         before = time.monotonic()
-        while not self.left.wait(_BEAT / 2):
+        while not self.left.wait(self._beat / 2):
             now = time.monotonic()
-            if now - before > 4 * _BEAT:  # this process was stopped itself
+            if now - before > 4 * self._beat:  # this process was stopped itself
                 self._heard = dict.fromkeys(self._heard, now)
             before = now
             for process, heard in self._heard.items():
                 value = self._values.get(process, "")
                 if value.startswith(_GONE):
                     self._end_without(process, value.removeprefix(_GONE))
-                elif now - heard > PATIENCE:
-                    self._end_without(process, f"no sign of life for {PATIENCE:.0f} s")
+                elif now - heard > self._patience:
+                    self._end_without(process, f"no sign of life for {self._patience:.0f} s")
 
     def _end_without(self, process: int, reason: str) -> NoReturn:
         # Process 0 also hands on what it knows of another.
@@ -168,10 +189,12 @@ class _Watch:
         gone = reason if known else f"process {process} of {self._count} is gone ({reason})"
         if self._process == 0:
             self.tell(gone)
-        _end(f"{gone}; the same command, in every process, goes on from the last checkpoint", 1)
+        self._end(
+            f"{gone}; the same command, in every process, goes on from the last checkpoint", 1
+        )
 
 
-class _Tunnel:
+class Tunnel:
     """A port of this host that leads to `address`, and stays open when `address` hangs up."""
 
     def __init__(self, address: str, hung_up: Callable[[], bool]):

@@ -6,10 +6,12 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import pytest
 
 from jaxcon.training import ranks
+from jaxcon.training.ranks import Tunnel, Watch
 from tests.stress import LIMIT, stop_ranks
 
 
@@ -36,23 +38,20 @@ class EndedError(BaseException):
 
 @pytest.fixture
 def world(monkeypatch):
-    """A store, the lines with which watches ended their processes, and time that runs faster."""
+    """A store, the lines with which watches ended their processes, and a watch that runs faster."""
     store, ends = Store(), []
 
     def end(line, code):
         ends.append((line, code))
         raise EndedError
 
-    monkeypatch.setattr(ranks, "_store", lambda: store)
-    monkeypatch.setattr(ranks, "_end", end)
-    monkeypatch.setattr(ranks, "_BEAT", 0.02)
-    monkeypatch.setattr(ranks, "PATIENCE", 0.5)
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    return store, ends
+    quick = partial(Watch, store=lambda: store, end=end, beat=0.02, patience=0.5)
+    return store, ends, quick
 
 
-def watches(count):
-    started = [ranks._Watch(process, count) for process in range(count)]
+def watches(quick, count):
+    started = [quick(process, count) for process in range(count)]
     for watch in started:
         watch.start()
     return started
@@ -72,8 +71,8 @@ def leave(started):
 
 
 def test_while_all_count_nobody_ends(world):
-    store, ends = world
-    started = watches(3)
+    store, ends, quick = world
+    started = watches(quick, 3)
     wait(lambda: all(int(store.values.get(f"jaxcon/pulse/{p}", 0)) > 40 for p in range(3)))
     assert ends == []
     leave(started)
@@ -81,8 +80,8 @@ def test_while_all_count_nobody_ends(world):
 
 @pytest.mark.parametrize("silent", [0, 2])
 def test_who_falls_silent_is_named_by_all_others(world, silent):
-    store, ends = world
-    started = watches(3)
+    store, ends, quick = world
+    started = watches(quick, 3)
     wait(lambda: len(store.values) == 3)
     started[silent].left.set()
     wait(lambda: len(ends) == 2)
@@ -95,8 +94,8 @@ def test_who_falls_silent_is_named_by_all_others(world, silent):
 
 @pytest.mark.parametrize("wrong", [0, 1])
 def test_what_one_says_at_its_end_all_others_repeat(world, wrong):
-    store, ends = world
-    started = watches(3)
+    store, ends, quick = world
+    started = watches(quick, 3)
     wait(lambda: len(store.values) == 3)
     started[wrong].tell("the disk is full")
     started[wrong].left.set()
@@ -108,11 +107,11 @@ def test_what_one_says_at_its_end_all_others_repeat(world, wrong):
 
 def test_a_process_that_was_stopped_itself_does_not_blame_the_others(world, monkeypatch):
     """As after the lid of a laptop was closed on all of them."""
-    store, ends = world
+    store, ends, quick = world
     jump = [0.0]
     clock = time.monotonic
     monkeypatch.setattr(ranks.time, "monotonic", lambda: clock() + jump[0])
-    started = watches(2)
+    started = watches(quick, 2)
     wait(lambda: len(store.values) == 2)
     jump[0] = 1000.0
     clock_before = clock()
@@ -151,7 +150,7 @@ def test_a_tunnel_passes_on_everything_but_the_end(silent):
         asked.set()
         return silent
 
-    tunnel = ranks._Tunnel(address, hung_up)
+    tunnel = Tunnel(address, hung_up)
     host, port = tunnel.address.split(":")
     with socket.create_connection((host, int(port)), timeout=5) as client:
         client.sendall(b"x" * 100_000)
@@ -173,7 +172,7 @@ def test_a_tunnel_to_nobody_lets_the_client_try_again():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    tunnel = ranks._Tunnel(address, lambda: True)
+    tunnel = Tunnel(address, lambda: True)
     host, port = tunnel.address.split(":")
     for _ in range(2):
         with socket.create_connection((host, int(port)), timeout=5) as client:
@@ -183,7 +182,7 @@ def test_a_tunnel_to_nobody_lets_the_client_try_again():
 def test_a_client_that_closes_is_no_loss():
     address, _ = echo()
     lost = []
-    tunnel = ranks._Tunnel(address, lambda: lost.append(1) or True)
+    tunnel = Tunnel(address, lambda: lost.append(1) or True)
     host, port = tunnel.address.split(":")
     with socket.create_connection((host, int(port)), timeout=5) as client:
         client.sendall(b"x")
