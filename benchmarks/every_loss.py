@@ -2,9 +2,9 @@
 
     python -m benchmarks.every_loss
 
-Written to ``--out``: ``every_loss.json`` and ``every_loss.md``. Temporaries are those of the compiled
-program (``memory_analysis()``), which is exact; time is the median of steps on rotated random inputs.
-A program that needs more than ``--memory`` is not run.
+Written to `--out`: `every_loss.json` and `every_loss.md`. Temporaries are those of the compiled
+program (`memory_analysis()`), which is exact; time is the median of steps on rotated random inputs.
+A program that needs more than `--memory` is not run.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """The losses under comparison: each returns value and gradients of one step, ready to be timed.
 
-An entry of ``IMPLEMENTATIONS[loss]`` is a function ``make(temperature) -> step``; packages are imported
+An entry of `IMPLEMENTATIONS[loss]` is a function `make(temperature) -> step`; packages are imported
 inside, so that a process pays only for what it measures. Every entry normalizes its inputs. The
 temperature is a constant, but in the entries "learned", where value and gradient are also that of the
 temperature (and SigLIP's bias), as models of images and texts are trained.
@@ -101,7 +101,7 @@ def optax_loss(z1: Any, z2: Any, temperature: float) -> Any:
 
 
 def optax_ntxent(temperature: float) -> Step:
-    """A step of :func:`optax_loss`."""
+    """A step of `optax_loss`."""
     return in_jax(partial(optax_loss, temperature=temperature))
 
 
@@ -116,7 +116,7 @@ def torch_loss(z1: Any, z2: Any, temperature: float) -> Any:
 
 
 def torch_ntxent(temperature: float, *, compiled: bool = False) -> Step:
-    """A step of :func:`torch_loss`."""
+    """A step of `torch_loss`."""
     import torch
 
     loss = partial(torch_loss, temperature=temperature)
@@ -146,7 +146,7 @@ def metric_learning(temperature: float) -> Step:
 
 
 def lightly(temperature: float) -> Step:
-    """lightly's NTXentLoss."""
+    """Lightly's NTXentLoss."""
     empty = ["lightly", "lightly.loss", "lightly.utils", "lightly.models"]
     empty += ["lightly.models.modules", "lightly.models.utils"]
     module = import_past_fronts("lightly.loss.ntx_ent_loss", *empty)

@@ -6,17 +6,17 @@
     python -m benchmarks.losses --pairs 256 1024 --dims 128
     python -m benchmarks.losses --resume               # go on with the cells that have no row yet
 
-Each cell, a loss at a batch size and width, starts a process per implementation; ``--processes`` of
+Each cell, a loss at a batch size and width, starts a process per implementation; `--processes` of
 each in turn, where a step takes less than a second, because the same program is up to a half slower in
 one process than in the next. The fastest process counts: what slows down the others is not the
 program. A process makes random inputs, runs once to compile, and reports the median step, over rotated
-inputs, of ``--repeats`` and of a second at least (of one where it takes over 20 s), and the memory that
+inputs, of `--repeats` and of a second at least (of one where it takes over 20 s), and the memory that
 a step adds: in JAX temporaries and gradients by the compiled program, in torch by how much the process
 grows in a further step. A process that fails, is killed for memory or takes too long is a row that says
 so; larger batches of that implementation are then left out. Values and lengths of gradients that differ
 within a cell are an error: they would not be the same loss.
 
-Written to ``--out`` after every cell: ``losses.json``, ``losses.md`` and ``losses.png``. A cell is done
+Written to `--out` after every cell: `losses.json`, `losses.md` and `losses.png`. A cell is done
 in one go, so that its ratios are of one run also where the others were resumed. In the table,
 
     floor   time / (floor U / matmul rate), U = 2 rows^2 dim flop, and the floor the number of such
@@ -24,7 +24,7 @@ in one go, so that its ratios are of one run also where the others were resumed.
     best    time / time of the fastest other implementation in the cell; learned against learned
 
 "gradcache" is a perceptron under InfoNCE: the cell's dim is the width of its input, and the memory is
-what the chunks are for (:mod:`benchmarks.towers`).
+what the chunks are for (`benchmarks.towers`).
 """
 
 import argparse

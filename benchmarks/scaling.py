@@ -2,7 +2,7 @@
 
     python -m benchmarks.scaling                       # about five minutes on 2 cores
 
-Two tables, written to ``--out`` as ``scaling.json`` and ``scaling.md``:
+Two tables, written to `--out` as `scaling.json` and `scaling.md`:
 
 - a global batch over 1, 2, 4 and 8 virtual CPU devices. They share this machine's cores, so time
   cannot fall with their number; what the table shows is that the result is the same, and what

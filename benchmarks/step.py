@@ -4,11 +4,11 @@
     python -m benchmarks.step --models digits --repeats 5
 
 Each part of the step is compiled and timed alone: the wait for the next batch, the two views, the
-encoder forward and backward, the loss with its gradient, the optimizer. ``step`` is a whole step of
+encoder forward and backward, the loss with its gradient, the optimizer. `step` is a whole step of
 the form that the experiments run; what XLA fuses across parts makes it a little less than their sum.
 Networks and settings are those of a common comparison, not of the recipes. torch runs
 the encoder, the loss and Adam on views that are ready (it has no augmentation on the device), so its
-peer is the sum of those three parts here. Written to ``--out``: ``step.json`` and ``step.md``.
+peer is the sum of those three parts here. Written to `--out`: `step.json` and `step.md`.
 """
 
 import argparse

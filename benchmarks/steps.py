@@ -26,7 +26,7 @@ class Step(NamedTuple):
 
 
 def in_jax(loss: Callable[..., Any], *learned: Any) -> Step:
-    """A step of ``loss(z1, z2, *learned)``, gradients of all."""
+    """A step of `loss(z1, z2, *learned)`, gradients of all."""
     import jax
 
     step = jax.jit(jax.value_and_grad(loss, argnums=tuple(range(2 + len(learned)))))
@@ -44,7 +44,7 @@ def compiled_mib(step: Any, *args: Any) -> float:
 
 
 def in_torch(loss: Callable[[Any, Any], Any]) -> Step:
-    """A step of ``loss(z1, z2)``."""
+    """A step of `loss(z1, z2)`."""
     import torch
 
     def run(z1: Any, z2: Any) -> tuple[Any, Any]:

@@ -1,6 +1,6 @@
 """A perceptron under a contrastive loss, as a whole batch and in chunks (GradCache).
 
-Entries as in :mod:`benchmarks.implementations`, where the rows that a step takes are the network's
+Entries as in `benchmarks.implementations`, where the rows that a step takes are the network's
 inputs and the gradients are those of its weights, so that what the chunks save, the activations of the
 batch, is in the memory that is measured.
 """

@@ -2,7 +2,7 @@
 
     views -> encoder -> embeddings -> similarity -> loss -> step -> evaluation -> report
 
-Every name below is a module to import by itself; importing ``jaxcon`` loads none of them.
+Every name below is a module to import by itself; importing `jaxcon` loads none of them.
 
     jaxcon.similarity    l2_normalize; cosine, dot-product and squared-distance matrices
     jaxcon.collectives   gather, mean, ring over a mapped axis; with axis_name=None the identity
@@ -19,8 +19,8 @@ Every name below is a module to import by itself; importing ``jaxcon`` loads non
     jaxcon.report        a run's table, figures and self-contained page
     jaxcon.runs          the encoder of a run for use: jaxcon.load_run(folder)
 
-Up to ``diagnostics`` only ``jax`` and ``chex`` are needed; from ``plots`` on, install
-``jaxcon[experiments]``.
+Up to `diagnostics` only `jax` and `chex` are needed; from `plots` on, install
+`jaxcon[experiments]`.
 """
 
 from typing import TYPE_CHECKING, Any

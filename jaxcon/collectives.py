@@ -1,4 +1,4 @@
-"""Communication over a mapped axis; with ``axis_name=None`` every function is the identity.
+"""Communication over a mapped axis; with `axis_name=None` every function is the identity.
 
 That is how a loss has one meaning and one body on one device and on many: it gathers the candidates,
 computes with its own rows as anchors, and reduces the sums.
@@ -24,7 +24,7 @@ from jaxcon.typing import Array, AxisName
 
 
 def gather(x: Any, axis_name: AxisName) -> Any:
-    """Concatenates the leading axis of every array of ``x`` over all devices: [n, ...] -> [P n, ...].
+    """Concatenates the leading axis of every array of `x` over all devices: [n, ...] -> [P n, ...].
 
     Gradients flow back to the device that a row came from. A single device gets back the very same
     arrays, which tells the engine where both sides of a matrix are one set of rows.
@@ -35,11 +35,11 @@ def gather(x: Any, axis_name: AxisName) -> Any:
 
 
 def ring(x: Any, axis_name: AxisName, hops: int = 1) -> Any:
-    """Moves every array of ``x`` to the device ``hops`` further along the axis, round its end.
+    """Moves every array of `x` to the device `hops` further along the axis, round its end.
 
-    Passed as ``exchange=`` to a loss, the candidates travel round the devices instead of being
+    Passed as `exchange=` to a loss, the candidates travel round the devices instead of being
     gathered on all of them: each holds two devices' rows at a time. Value and gradient are those of
-    :func:`gather`.
+    `gather`.
     """
     if axis_name is None:
         return x
@@ -49,7 +49,7 @@ def ring(x: Any, axis_name: AxisName, hops: int = 1) -> Any:
 
 
 def sum(x: Any, axis_name: AxisName) -> Any:
-    """Sums every array of ``x`` over all devices."""
+    """Sums every array of `x` over all devices."""
     if axis_name is None:
         return x
     # One by one: of several, jax 0.6 cannot transpose those that are constant.
@@ -57,23 +57,23 @@ def sum(x: Any, axis_name: AxisName) -> Any:
 
 
 def mean(x: Any, axis_name: AxisName) -> Any:
-    """Averages every array of ``x`` over all devices."""
+    """Averages every array of `x` over all devices."""
     return x if axis_name is None else lax.pmean(x, axis_name)
 
 
 def size(axis_name: AxisName) -> int:
-    """The number of devices along the axis; 1 for ``None``."""
+    """The number of devices along the axis; 1 for `None`."""
     return 1 if axis_name is None else lax.axis_size(axis_name)
 
 
 def row_index(rows: int, axis_name: AxisName) -> Array:
-    """Global indices of this device's ``rows`` rows, in the order of :func:`gather`: int32 [rows]."""
+    """Global indices of this device's `rows` rows, in the order of `gather`: int32 [rows]."""
     local = jnp.arange(rows, dtype=jnp.int32)
     return local if axis_name is None else lax.axis_index(axis_name) * rows + local
 
 
 def logsumexp(x: Array, axis_name: AxisName) -> Array:
-    """``log sum exp`` of ``x`` over all devices, elementwise."""
+    """`log sum exp` of `x` over all devices, elementwise."""
     if axis_name is None:
         return x
     shift = lax.pmax(lax.stop_gradient(x), axis_name)
@@ -81,7 +81,7 @@ def logsumexp(x: Array, axis_name: AxisName) -> Array:
 
 
 def own_rows(x: Array, axis_name: AxisName) -> Array:
-    """This device's rows of a gathered array, the inverse of :func:`gather`: [P n, ...] -> [n, ...]."""
+    """This device's rows of a gathered array, the inverse of `gather`: [P n, ...] -> [n, ...]."""
     if axis_name is None:
         return x
     rows = x.shape[0] // size(axis_name)
@@ -89,7 +89,7 @@ def own_rows(x: Array, axis_name: AxisName) -> Array:
 
 
 def check_bound(axis_name: AxisName) -> None:
-    """Raises ValueError if ``axis_name`` is not the name of a mapped axis here."""
+    """Raises ValueError if `axis_name` is not the name of a mapped axis here."""
     try:
         size(axis_name)
     except NameError:

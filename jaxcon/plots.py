@@ -1,6 +1,6 @@
 """The pictures of contrastive learning: similarity heat-map, loss curve, spectrum, embeddings.
 
-Each function draws on ``ax`` if one is given, else on a new figure, and returns the figure. matplotlib
+Each function draws on `ax` if one is given, else on a new figure, and returns the figure. matplotlib
 is imported inside, and never through pyplot: no window, no global state. Texts are texts: a dollar
 sign begins no formula, and letters that the default font lacks are taken from an installed one.
 
@@ -43,7 +43,7 @@ def similarity_heatmap(
     """The matrix of all similarities of a batch: a healthy one has a bright diagonal on a dark ground.
 
     Args:
-      similarities: ``[n, m]``, such as ``similarity.cosine_similarity(z1, z2)``.
+      similarities: `[n, m]`, such as `similarity.cosine_similarity(z1, z2)`.
       title: of the axes.
       limits: the similarities at both ends of the colour scale. They are fixed, not taken from the
         data: stretched to its own range, the noise of a collapsed batch would look like structure.
@@ -51,7 +51,7 @@ def similarity_heatmap(
       ax: where to draw.
 
     Raises:
-      ValueError: if ``similarities`` is not a matrix.
+      ValueError: if `similarities` is not a matrix.
     """
     matrix = np.asarray(similarities, np.float32)
     if matrix.ndim != 2:
@@ -87,10 +87,10 @@ def loss_curve(
     """Losses against steps, with the level of chance, ln K, as a dashed line.
 
     Args:
-      steps: ``[t]``.
-      values: curves by name, each ``[t]``.
+      steps: `[t]`.
+      values: curves by name, each `[t]`.
       num_candidates: K; None draws no chance level.
-      title, ax: as in :func:`similarity_heatmap`.
+      title, ax: as in `similarity_heatmap`.
     """
     ax = _axes(ax, (6.4, 3.6))
     marker = "o" if len(np.asarray(steps)) == 1 else None  # no line leads to a single point
@@ -115,8 +115,8 @@ def spectrum(
     """Singular values of the centred rows, largest first: where the line falls, dimensions are unused.
 
     Args:
-      embeddings: ``[n, dim]`` each, by name.
-      title, ax: as in :func:`similarity_heatmap`.
+      embeddings: `[n, dim]` each, by name.
+      title, ax: as in `similarity_heatmap`.
 
     Raises:
       ValueError: for embeddings without rows, or that are not finite.
@@ -159,10 +159,10 @@ def embedding_map(
     say that there is none, are grey.
 
     Args:
-      points: ``[n, 2]``.
-      labels: int ``[n]``, or None for one colour.
+      points: `[n, 2]`.
+      labels: int `[n]`, or None for one colour.
       class_names: names in the legend, by label; None, and a label beyond them, prints the label.
-      title, ax: as in :func:`similarity_heatmap`.
+      title, ax: as in `similarity_heatmap`.
 
     Raises:
       ValueError: if the points are not of the plane, or labels are not one whole number a point.

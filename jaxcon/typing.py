@@ -2,50 +2,50 @@
 
 The keywords below mean the same wherever they appear; a loss's own docstring does not repeat them.
 
-``axis_name``
-    ``None``: this batch alone. The name of a mapped axis (of ``vmap``, ``pmap`` or ``shard_map``;
-    under ``shard_map`` also a tuple of names): the candidates of an anchor are the rows of all
+`axis_name`
+    `None`: this batch alone. The name of a mapped axis (of `vmap`, `pmap` or `shard_map`;
+    under `shard_map` also a tuple of names): the candidates of an anchor are the rows of all
     devices, and the returned value is the global one, equal on every device. Average gradients over
-    the same axis. A name that is not bound is a ``ValueError``.
-``where``
-    bool ``[batch]``. False removes a row, as anchor *and* as candidate: the padding of a last batch.
+    the same axis. A name that is not bound is a `ValueError`.
+`where`
+    bool `[batch]`. False removes a row, as anchor *and* as candidate: the padding of a last batch.
     Such a row is never read; NaN in it changes neither the value nor a gradient.
-``weights``
-    ``[batch]``, the weight of each anchor in the mean: for ``ntxent_loss`` of both of a row's views,
-    for ``clip_loss`` of both directions. A row of weight 0 remains a candidate.
-``ids``
-    int ``[batch]``. Pairs that share an id leave the negatives; positives stay. For batches in which
+`weights`
+    `[batch]`, the weight of each anchor in the mean: for `ntxent_loss` of both of a row's views,
+    for `clip_loss` of both directions. A row of weight 0 remains a candidate.
+`ids`
+    int `[batch]`. Pairs that share an id leave the negatives; positives stay. For batches in which
     one example may occur twice. Of 64-bit NumPy integers, labels too, none is cut to JAX's 32 bits; but
-    arguments of ``jax.jit`` were cut by JAX before: renumber those, ``np.unique(ids,
-    return_inverse=True)[1]``.
-``labels``
-    int ``[batch]``. Rows that share a label are positives of each other (five captions of an image);
+    arguments of `jax.jit` were cut by JAX before: renumber those, `np.unique(ids,
+    return_inverse=True)[1]`.
+`labels`
+    int `[batch]`. Rows that share a label are positives of each other (five captions of an image);
     an anchor's loss is the average over its positives.
-``reduce_fn``
-    ``jnp.mean`` (default): ``sum w v / sum w`` over all devices, 0 where there is no weight, with
-    ``w = weights * where * (the anchor is valid)``. ``jnp.sum``: ``sum w v``. ``None``: this device's
-    values per anchor, unweighted, 0 where invalid. Anything else is a ``ValueError``.
-``block_size``
-    ``None``: the pairs are evaluated as one matrix or in tiles, by their number; an int: in tiles of
+`reduce_fn`
+    `jnp.mean` (default): `sum w v / sum w` over all devices, 0 where there is no weight, with
+    `w = weights * where * (the anchor is valid)`. `jnp.sum`: `sum w v`. `None`: this device's
+    values per anchor, unweighted, 0 where invalid. Anything else is a `ValueError`.
+`block_size`
+    `None`: the pairs are evaluated as one matrix or in tiles, by their number; an int: in tiles of
     that edge, whose memory grows with N rather than N^2. Results agree to rounding. In tiles, second
-    derivatives need a reverse-mode inner gradient; pure forward mode raises JAX's ``TypeError``.
-    :func:`jaxcon.streaming.reduce_pairs` states the rule.
-``exchange``
-    ``collectives.gather`` (default): every device collects all candidates. ``collectives.ring``: they
+    derivatives need a reverse-mode inner gradient; pure forward mode raises JAX's `TypeError`.
+    `jaxcon.streaming.reduce_pairs` states the rule.
+`exchange`
+    `collectives.gather` (default): every device collects all candidates. `collectives.ring`: they
     travel round the devices, and a device holds two devices' rows at a time. The same value and
-    gradient; matters under ``axis_name`` alone.
-``precision``
-    of the products between rows: a ``jax.lax.Precision``, ``HIGHEST`` by default (JAX's own default is
-    TF32 on NVIDIA GPUs and bfloat16 on TPUs); or ``jnp.bfloat16``, which rounds the rows to it and
+    gradient; matters under `axis_name` alone.
+`precision`
+    of the products between rows: a `jax.lax.Precision`, `HIGHEST` by default (JAX's own default is
+    TF32 on NVIDIA GPUs and bfloat16 on TPUs); or `jnp.bfloat16`, which rounds the rows to it and
     accumulates in float32: faster where the hardware multiplies it, with a relative error of the
     gradient around 1e-3. A pair's own logit is always computed in full.
-``temperature``
+`temperature`
     a positive scalar or traced array; similarities are *divided* by it.
-``key``
+`key`
     a JAX PRNG key: the first argument, split once.
 
-Embeddings are ``[batch, *features]`` of any float dtype; trailing axes are flattened. Losses compute
-and return ``promote_types(embedding dtypes, float32)``, and settings are cast to that dtype.
+Embeddings are `[batch, *features]` of any float dtype; trailing axes are flattened. Losses compute
+and return `promote_types(embedding dtypes, float32)`, and settings are cast to that dtype.
 """
 
 from collections.abc import Callable
@@ -63,7 +63,7 @@ Precision = lax.Precision | type
 
 
 class PairLoss(Protocol):
-    """A loss of paired embeddings: row i of ``z1`` and row i of ``z2`` belong together."""
+    """A loss of paired embeddings: row i of `z1` and row i of `z2` belong together."""
 
     def __call__(
         self,
@@ -80,7 +80,7 @@ class PairLoss(Protocol):
 
 
 class LabelLoss(Protocol):
-    """A loss of labelled embeddings: rows of ``z`` with equal ``labels`` belong together."""
+    """A loss of labelled embeddings: rows of `z` with equal `labels` belong together."""
 
     def __call__(
         self,

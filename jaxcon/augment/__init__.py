@@ -1,7 +1,7 @@
 """Random views of images, made on the device inside the jitted training step.
 
-A transform is a pure function of one key and one image, ``transform(key, image) -> image``;
-``two_views`` maps it over a batch. Every row draws from its own key, ``fold_in(key, index)``, so
+A transform is a pure function of one key and one image, `transform(key, image) -> image`;
+`two_views` maps it over a batch. Every row draws from its own key, `fold_in(key, index)`, so
 the views of an example do not depend on which device it sits on or on who shares its batch.
 
     >>> from functools import partial
@@ -11,7 +11,7 @@ the views of an example do not depend on which device it sits on or on who share
     >>> v1.shape, v1.dtype
     ((4, 8, 8, 1), dtype('float32'))
 
-Settings are keyword arguments with defaults; ``functools.partial`` changes them:
+Settings are keyword arguments with defaults; `functools.partial` changes them:
 
     >>> mild = partial(digits_transform, rotation=0.1, noise=0.0)
     >>> v1, v2 = two_views(jax.random.key(0), jnp.zeros((4, 8, 8, 1)), transform=mild)

@@ -19,28 +19,28 @@ def two_views(
 ) -> tuple[Array, Array]:
     """Two independent random views of every image.
 
-    Row ``i`` draws from ``split(fold_in(key, index[i]))``. Under ``jax.shard_map`` and ``jax.pmap``
-    each device sees its own rows as 0, 1, ...: there ``index`` has to say which of all they are. So it
-    does under a ``jax.vmap`` that stands for devices, where its absence cannot be noticed.
+    Row `i` draws from `split(fold_in(key, index[i]))`. Under `jax.shard_map` and `jax.pmap`
+    each device sees its own rows as 0, 1, ...: there `index` has to say which of all they are. So it
+    does under a `jax.vmap` that stands for devices, where its absence cannot be noticed.
 
     Example:
-        >>> images = jnp.full((2, 4, 4, 1), 255, jnp.uint8)
-        >>> v1, v2 = two_views(jax.random.key(0), images, transform=lambda key, image: image)
-        >>> float(v1.min()), float(v2.max())
-        (1.0, 1.0)
+      >>> images = jnp.full((2, 4, 4, 1), 255, jnp.uint8)
+      >>> v1, v2 = two_views(jax.random.key(0), images, transform=lambda key, image: image)
+      >>> float(v1.min()), float(v2.max())
+      (1.0, 1.0)
 
     Args:
-        key: a PRNG key, one a step.
-        images: ``[batch, height, width, channels]``, as :func:`to_float` takes them.
-        transform: ``(key, image) -> image`` on one float32 image ``[height, width, channels]``.
-        index: int ``[batch]``, the global position of each row; ``arange(batch)`` by default, but under
-            a mapped axis ``collectives.row_index(batch, axis_name)``.
+      key: a PRNG key, one a step.
+      images: `[batch, height, width, channels]`, as `to_float` takes them.
+      transform: `(key, image) -> image` on one float32 image `[height, width, channels]`.
+      index: int `[batch]`, the global position of each row; `arange(batch)` by default, but under
+          a mapped axis `collectives.row_index(batch, axis_name)`.
 
     Returns:
-        Two float32 arrays with values in [0, 1], ``[batch, ...]`` with the transform's shape.
+      Two float32 arrays with values in [0, 1], `[batch, ...]` with the transform's shape.
 
     Raises:
-        ValueError: no index where every device would draw the same; images that are not pixels.
+      ValueError: no index where every device would draw the same; images that are not pixels.
     """
     chex.assert_rank(images, 4)
     batch = images.shape[0]
@@ -68,18 +68,18 @@ def to_float(images: Array) -> Array:
     Other integers have no scale: 255 is white in some arrays of int32 and nearly black in others.
 
     Example:
-        >>> to_float(jnp.array([0, 255], jnp.uint8)).tolist()
-        [0.0, 1.0]
+      >>> to_float(jnp.array([0, 255], jnp.uint8)).tolist()
+      [0.0, 1.0]
 
     Args:
-        images: any shape, of the dtypes above, NumPy's or JAX's. Floating values in [0, 1]: checked
-            where they are known, that is outside of ``jax.jit``; what is traced is believed.
+      images: any shape, of the dtypes above, NumPy's or JAX's. Floating values in [0, 1]: checked
+          where they are known, that is outside of `jax.jit`; what is traced is believed.
 
     Returns:
-        The same shape, float32.
+      The same shape, float32.
 
     Raises:
-        ValueError: for another dtype, or floating values that are not finite or lie outside of [0, 1].
+      ValueError: for another dtype, or floating values that are not finite or lie outside of [0, 1].
     """
     dtype = jnp.result_type(images)
     if dtype in (jnp.uint8, jnp.uint16):

@@ -11,19 +11,19 @@ _WIDE = 4.0  # standard deviations to which a blur reaches: 0.9995 of one is lef
 
 
 def random_gain(key: Array, image: Array, *, strength: float) -> Array:
-    """Multiplies the image by a factor, uniform in ``[1 - strength, 1 + strength]``.
+    """Multiplies the image by a factor, uniform in `[1 - strength, 1 + strength]`.
 
     Example:
-        >>> random_gain(jax.random.key(0), jnp.ones(2), strength=0.0).tolist()
-        [1.0, 1.0]
+      >>> random_gain(jax.random.key(0), jnp.ones(2), strength=0.0).tolist()
+      [1.0, 1.0]
 
     Args:
-        key: a PRNG key.
-        image: any shape.
-        strength: in [0, 1].
+      key: a PRNG key.
+      image: any shape.
+      strength: in [0, 1].
 
     Returns:
-        The image's shape.
+      The image's shape.
     """
     return image * jax.random.uniform(key, minval=1 - strength, maxval=1 + strength)
 
@@ -32,16 +32,16 @@ def gaussian_noise(key: Array, image: Array, *, std: float) -> Array:
     """Adds independent Gaussian noise to every pixel.
 
     Example:
-        >>> gaussian_noise(jax.random.key(0), jnp.ones(2), std=0.0).tolist()
-        [1.0, 1.0]
+      >>> gaussian_noise(jax.random.key(0), jnp.ones(2), std=0.0).tolist()
+      [1.0, 1.0]
 
     Args:
-        key: a PRNG key.
-        image: any shape.
-        std: the noise's standard deviation.
+      key: a PRNG key.
+      image: any shape.
+      std: the noise's standard deviation.
 
     Returns:
-        The image's shape.
+      The image's shape.
     """
     return image + std * jax.random.normal(key, image.shape)
 
@@ -49,22 +49,22 @@ def gaussian_noise(key: Array, image: Array, *, std: float) -> Array:
 def colour_jitter(key: Array, image: Array, *, strength: float) -> Array:
     """Brightness, contrast, saturation, hue, in this order, each by a uniform amount.
 
-    Factors lie within 0.8 ``strength`` of 1, the hue turns by at most 0.2 ``strength``.
+    Factors lie within 0.8 `strength` of 1, the hue turns by at most 0.2 `strength`.
 
     Example:
-        >>> colour_jitter(jax.random.key(0), jnp.ones((2, 2, 3)), strength=0.5).shape
-        (2, 2, 3)
+      >>> colour_jitter(jax.random.key(0), jnp.ones((2, 2, 3)), strength=0.5).shape
+      (2, 2, 3)
 
     Args:
-        key: a PRNG key.
-        image: in [0, 1], ``[height, width, channels]``; without 3 channels only the first two act.
-        strength: in [0, 1.25].
+      key: a PRNG key.
+      image: in [0, 1], `[height, width, channels]`; without 3 channels only the first two act.
+      strength: in [0, 1.25].
 
     Returns:
-        The image's shape, in [0, 1].
+      The image's shape, in [0, 1].
 
     Reference:
-        Chen et al. 2020, appendix A (their code draws the order, too).
+      Chen et al. 2020, appendix A (their code draws the order, too).
     """
     bright, contrast, saturation, hue = jax.random.split(key, 4)
     low, high = 1 - 0.8 * strength, 1 + 0.8 * strength
@@ -80,38 +80,38 @@ def grayscale(key: Array, image: Array) -> Array:
     """The image without its colours, channels kept; the key goes unused.
 
     Example:
-        >>> grayscale(jax.random.key(0), jnp.ones((2, 2, 3))).shape
-        (2, 2, 3)
+      >>> grayscale(jax.random.key(0), jnp.ones((2, 2, 3))).shape
+      (2, 2, 3)
 
     Args:
-        key: ignored; here so that this is a transform like the others.
-        image: ``[height, width, 3]``.
+      key: ignored; here so that this is a transform like the others.
+      image: `[height, width, 3]`.
 
     Returns:
-        The image's shape.
+      The image's shape.
     """
     del key
     return jnp.asarray(dm_pix.rgb_to_grayscale(image, keep_dims=True))
 
 
 def random_blur(key: Array, image: Array, *, sigma: tuple[float, float] = (0.1, 2.0)) -> Array:
-    """Gaussian blur, its width uniform in ``sigma`` pixels; beyond the rim the image is mirrored.
+    """Gaussian blur, its width uniform in `sigma` pixels; beyond the rim the image is mirrored.
 
-    The kernel reaches four times the largest ``sigma`` on images of any shape, so that the blur has the
+    The kernel reaches four times the largest `sigma` on images of any shape, so that the blur has the
     width that was drawn.
 
     Example:
-        >>> blurred = random_blur(jax.random.key(0), jnp.ones((80, 20, 3)))
-        >>> bool(jnp.allclose(blurred, 1.0))
-        True
+      >>> blurred = random_blur(jax.random.key(0), jnp.ones((80, 20, 3)))
+      >>> bool(jnp.allclose(blurred, 1.0))
+      True
 
     Args:
-        key: a PRNG key.
-        image: ``[height, width, channels]``.
-        sigma: range of the standard deviation in pixels, 0 or more; 0 blurs nothing.
+      key: a PRNG key.
+      image: `[height, width, channels]`.
+      sigma: range of the standard deviation in pixels, 0 or more; 0 blurs nothing.
 
     Returns:
-        The image's shape.
+      The image's shape.
     """
     width = jax.random.uniform(key, minval=sigma[0], maxval=sigma[1])
     reach = math.ceil(_WIDE * sigma[1])

@@ -13,24 +13,24 @@ _TRIES = 10  # torchvision's, for a crop that fits
 
 
 def affine_warp(image: Array, matrix: Array, shift: Array, *, outside: Outside = "black") -> Array:
-    """Pulls ``out[p] = image[c + matrix (p - c) + shift]``, c the centre; bilinear.
+    """Pulls `out[p] = image[c + matrix (p - c) + shift]`, c the centre; bilinear.
 
     Example:
-        >>> image = jnp.arange(4.0).reshape(2, 2, 1)
-        >>> affine_warp(image, jnp.eye(2), jnp.array([0.0, 1.0]))[..., 0].tolist()
-        [[1.0, 0.0], [3.0, 0.0]]
+      >>> image = jnp.arange(4.0).reshape(2, 2, 1)
+      >>> affine_warp(image, jnp.eye(2), jnp.array([0.0, 1.0]))[..., 0].tolist()
+      [[1.0, 0.0], [3.0, 0.0]]
 
     Args:
-        image: ``[height, width, channels]``.
-        matrix: ``[2, 2]``, from offsets (row, column) in the output to offsets in the input.
-        shift: ``[2]``, (rows, columns) in pixels.
-        outside: what is read beyond the image: "black", 0, or "edge", its nearest pixel.
+      image: `[height, width, channels]`.
+      matrix: `[2, 2]`, from offsets (row, column) in the output to offsets in the input.
+      shift: `[2]`, (rows, columns) in pixels.
+      outside: what is read beyond the image: "black", 0, or "edge", its nearest pixel.
 
     Returns:
-        The image's shape.
+      The image's shape.
 
     Raises:
-        ValueError: for another word as `outside`.
+      ValueError: for another word as `outside`.
     """
     if outside not in get_args(Outside):
         raise ValueError(f"outside: expected 'black' or 'edge', got {outside!r:.80}")
@@ -75,20 +75,20 @@ def random_affine(
     """Rotates, zooms each axis, shears and shifts, each by a uniform amount up to its limit.
 
     Example:
-        >>> random_affine(jax.random.key(0), jnp.ones((2, 2, 1)))[..., 0].tolist()
-        [[1.0, 1.0], [1.0, 1.0]]
+      >>> random_affine(jax.random.key(0), jnp.ones((2, 2, 1)))[..., 0].tolist()
+      [[1.0, 1.0], [1.0, 1.0]]
 
     Args:
-        key: a PRNG key.
-        image: ``[height, width, channels]``.
-        rotation: largest angle in radians, either way.
-        scale: largest relative zoom of each axis, ``0 <= scale < 1``.
-        shear: largest horizontal shear, either way.
-        translation: largest shift as a share of the side, either way.
-        outside: as of :func:`affine_warp`; "edge" leaves a light background light.
+      key: a PRNG key.
+      image: `[height, width, channels]`.
+      rotation: largest angle in radians, either way.
+      scale: largest relative zoom of each axis, `0 <= scale < 1`.
+      shear: largest horizontal shear, either way.
+      translation: largest shift as a share of the side, either way.
+      outside: as of `affine_warp`; "edge" leaves a light background light.
 
     Returns:
-        The image's shape.
+      The image's shape.
     """
     draw = jax.random.uniform(key, (6,), minval=-1.0, maxval=1.0)
     angle, slant = rotation * draw[0], shear * draw[1]
@@ -115,23 +115,23 @@ def random_resized_crop(
     """A crop of random area and aspect, resized (bilinear, antialiased) to the image's own size.
 
     Of ten draws of area and aspect the first that fits into the image counts, as in torchvision's
-    ``RandomResizedCrop``; where none does, the first with its aspect moved until it fits; where no
+    `RandomResizedCrop`; where none does, the first with its aspect moved until it fits; where no
     aspect in the range does, the largest crop of the image's centre of one that is. So every crop is
-    within ``ratio``, and within ``area`` wherever the image admits both. dm-pix crops to fixed sizes
-    only, hence ``jax.image``.
+    within `ratio`, and within `area` wherever the image admits both. dm-pix crops to fixed sizes
+    only, hence `jax.image`.
 
     Example:
-        >>> jax.jit(random_resized_crop)(jax.random.key(0), jnp.ones((8, 8, 3))).shape
-        (8, 8, 3)
+      >>> jax.jit(random_resized_crop)(jax.random.key(0), jnp.ones((8, 8, 3))).shape
+      (8, 8, 3)
 
     Args:
-        key: a PRNG key.
-        image: ``[height, width, channels]``.
-        area: range of the crop's share of the image, ``0 < low <= high <= 1``.
-        ratio: range of width / height, drawn uniformly in its logarithm.
+      key: a PRNG key.
+      image: `[height, width, channels]`.
+      area: range of the crop's share of the image, `0 < low <= high <= 1`.
+      ratio: range of width / height, drawn uniformly in its logarithm.
 
     Returns:
-        The image's shape.
+      The image's shape.
     """
     corner, size = crop_box(key, image.shape[:2], area, ratio)
     side = jnp.array(image.shape[:2], jnp.float32)

@@ -32,21 +32,21 @@ def digits_transform(
     """A view of a small grey drawing: affine warp, intensity, noise. No flip: 2 is not its mirror.
 
     Example:
-        >>> jax.jit(digits_transform)(jax.random.key(0), jnp.ones((8, 8, 1))).shape
-        (8, 8, 1)
+      >>> jax.jit(digits_transform)(jax.random.key(0), jnp.ones((8, 8, 1))).shape
+      (8, 8, 1)
 
     Args:
-        key: a PRNG key.
-        image: float in [0, 1], dark background, ``[height, width, channels]``.
-        rotation: largest angle in radians, either way.
-        scale: largest relative zoom of each axis, ``0 <= scale < 1``.
-        shear: largest horizontal shear, either way.
-        translation: largest shift as a share of the side, either way.
-        gain: largest relative change of the ink's intensity, either way.
-        noise: standard deviation of Gaussian noise added to every pixel.
+      key: a PRNG key.
+      image: float in [0, 1], dark background, `[height, width, channels]`.
+      rotation: largest angle in radians, either way.
+      scale: largest relative zoom of each axis, `0 <= scale < 1`.
+      shear: largest horizontal shear, either way.
+      translation: largest shift as a share of the side, either way.
+      gain: largest relative change of the ink's intensity, either way.
+      noise: standard deviation of Gaussian noise added to every pixel.
 
     Returns:
-        The image's shape, float in [0, 1].
+      The image's shape, float in [0, 1].
     """
     key_warp, key_gain, key_noise = jax.random.split(key, 3)
     image = random_affine(
@@ -69,22 +69,22 @@ def simclr_transform(
     Images with one channel skip the colour operations but brightness and contrast.
 
     Example:
-        >>> jax.jit(simclr_transform)(jax.random.key(0), jnp.ones((32, 32, 3))).shape
-        (32, 32, 3)
+      >>> jax.jit(simclr_transform)(jax.random.key(0), jnp.ones((32, 32, 3))).shape
+      (32, 32, 3)
 
     Args:
-        key: a PRNG key.
-        image: float in [0, 1], ``[height, width, channels]`` with 1 or 3 channels.
-        area: range of the crop's share of the image, ``0 < low <= high <= 1``.
-        strength: of the colour jitter; the paper takes 0.5 for CIFAR-10, 1.0 for ImageNet.
-        gray: probability of grayscale.
+      key: a PRNG key.
+      image: float in [0, 1], `[height, width, channels]` with 1 or 3 channels.
+      area: range of the crop's share of the image, `0 < low <= high <= 1`.
+      strength: of the colour jitter; the paper takes 0.5 for CIFAR-10, 1.0 for ImageNet.
+      gray: probability of grayscale.
 
     Returns:
-        The image's shape, float in [0, 1].
+      The image's shape, float in [0, 1].
 
     Reference:
-        Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, 2020,
-        appendix A.
+      Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, 2020,
+      appendix A.
     """
     chex.assert_rank(image, 3)
     crop, flip, jitter, pale, blur = jax.random.split(key, 5)
@@ -104,18 +104,18 @@ def maybe(
     """The transformed image with the given probability, else the image itself.
 
     Example:
-        >>> maybe(jax.random.key(0), lambda key, x: x + 1, jnp.zeros(2), probability=1.0).tolist()
-        [1.0, 1.0]
+      >>> maybe(jax.random.key(0), lambda key, x: x + 1, jnp.zeros(2), probability=1.0).tolist()
+      [1.0, 1.0]
 
     Args:
-        key: a PRNG key.
-        transform: ``(key, image, **settings) -> image`` of the same shape.
-        image: any shape.
-        probability: in [0, 1].
-        **settings: handed to the transform.
+      key: a PRNG key.
+      transform: `(key, image, **settings) -> image` of the same shape.
+      image: any shape.
+      probability: in [0, 1].
+      **settings: handed to the transform.
 
     Returns:
-        The image's shape.
+      The image's shape.
     """
     key_coin, key_transform = jax.random.split(key)
     heads = jax.random.bernoulli(key_coin, probability)

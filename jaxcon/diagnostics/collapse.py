@@ -41,18 +41,18 @@ _PROOF, _SURPRISE = 7, 4
 
 
 class CollapseReport(NamedTuple):
-    """What :func:`collapse_report` found.
+    """What `collapse_report` found.
 
     Attributes:
-      loss: ``clip_loss`` at the given temperature, and chance: ``ln n``, what a collapsed model scores.
+      loss: `clip_loss` at the given temperature, and chance: `ln n`, what a collapsed model scores.
       relative_loss: loss / chance; 1 is chance.
       accuracy: share of rows whose pair is the nearest candidate; 1 / n is chance.
       positive_similarity: mean cosine of the pairs.
       negative_similarity: mean cosine of the other pairs, and negative_spread its standard deviation.
       alignment, uniformity: of Wang & Isola, lower is better; uniformity averaged over both views.
-      effective_rank: the smaller of the views' (see :func:`effective_rank`), and
+      effective_rank: the smaller of the views' (see `effective_rank`), and
       relative_rank: the same divided by min(n - 1, dim).
-      feature_std: ``[dim]``, standard deviation of each feature of the normalized rows, the mean of
+      feature_std: `[dim]`, standard deviation of each feature of the normalized rows, the mean of
         both views; about 1 / sqrt(dim) when the directions are evenly used.
       verdict: the same in words; it begins with "not finite", "complete collapse", "narrow cone",
         "dimensional collapse", "unaligned", "undecided" or "healthy".
@@ -100,16 +100,16 @@ def collapse_report(z1: ArrayLike, z2: ArrayLike, *, temperature: float) -> Coll
       7 or more do so in at most 1 of 7! = 5,040 batches, of any size and dimension.
 
     Args:
-      z1, z2: ``[n, *features]``, paired embeddings of a batch, n >= 2, any scale; normalized here.
+      z1, z2: `[n, *features]`, paired embeddings of a batch, n >= 2, any scale; normalized here.
         Arrays on an Explicit mesh are gathered.
-      temperature: that of the training loss; ``loss`` depends on it, and what is a narrow cone.
+      temperature: that of the training loss; `loss` depends on it, and what is a narrow cone.
 
     Returns:
-      A :class:`CollapseReport`; printing it shows a table.
+      A `CollapseReport`; printing it shows a table.
 
     Raises:
       ValueError: if there are fewer than two pairs, for a temperature that is not positive, under
-        ``jit``, or for arguments of another shape or dtype.
+        `jit`, or for arguments of another shape or dtype.
 
     >>> import jax
     >>> z = jax.random.normal(jax.random.key(0), (32, 16))
@@ -196,10 +196,10 @@ def _opening(directions: np.ndarray) -> float:
 
 
 def _lowest(gap: float, temperature: float, n: int) -> float:
-    """The lowest ``clip_loss`` of n pairs whose cosines exceed the others' by ``gap`` on average.
+    """The lowest `clip_loss` of n pairs whose cosines exceed the others' by `gap` on average.
 
-    ``ln(1 + (n - 1) e^(-gap / temperature))``. The gap is ``n / (n - 1)`` times the mean inner product
-    of the centred pairs, hence at most ``sqrt(a b)``, a and b the :func:`_opening` of the two sides.
+    `ln(1 + (n - 1) e^(-gap / temperature))`. The gap is `n / (n - 1)` times the mean inner product
+    of the centred pairs, hence at most `sqrt(a b)`, a and b the `_opening` of the two sides.
     """
     return math.log1p((n - 1) * math.exp(-gap / temperature))
 

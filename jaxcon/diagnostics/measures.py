@@ -14,12 +14,12 @@ from jaxcon.typing import Array, ArrayLike
 
 
 def chance_loss(num_candidates: int) -> float:
-    """``ln K``: the cross-entropy of a model to which all K candidates look alike.
+    """`ln K`: the cross-entropy of a model to which all K candidates look alike.
 
-    For ``clip_loss`` and ``npairs_loss`` K is the global batch N, for ``ntxent_loss`` 2 N - 1.
+    For `clip_loss` and `npairs_loss` K is the global batch N, for `ntxent_loss` 2 N - 1.
 
     Raises:
-      ValueError: if ``num_candidates`` is not a whole number >= 1.
+      ValueError: if `num_candidates` is not a whole number >= 1.
 
     >>> print(f"{chance_loss(7):.4f}")
     1.9459
@@ -36,10 +36,10 @@ def contrastive_accuracy(z1: ArrayLike, z2: ArrayLike) -> Array:
     embeddings score chance.
 
     Args:
-      z1, z2: ``[n, *features]``, paired embeddings, any scale.
+      z1, z2: `[n, *features]`, paired embeddings, any scale.
 
     Returns:
-      A scalar in [0, 1]; chance is 1 / n. Under ``jit``, NaN where an argument is not finite.
+      A scalar in [0, 1]; chance is 1 / n. Under `jit`, NaN where an argument is not finite.
 
     Raises:
       ValueError: if the shapes differ, there are no rows, for a dtype that is not float, or for
@@ -57,13 +57,13 @@ def contrastive_accuracy(z1: ArrayLike, z2: ArrayLike) -> Array:
 
 
 def effective_rank(z: ArrayLike) -> float:
-    """Number of directions that the centred rows use: ``exp`` of their singular values' entropy.
+    """Number of directions that the centred rows use: `exp` of their singular values' entropy.
 
-    With ``p_i`` the i-th singular value over their sum, ``exp(-sum p_i ln p_i)``: k for rows spread
+    With `p_i` the i-th singular value over their sum, `exp(-sum p_i ln p_i)`: k for rows spread
     evenly over k directions. 0 if the centred rows hold less than 1e-6 of the rows' energy.
 
     Args:
-      z: ``[n, *features]``. Rows are taken as they are; normalize them to count directions alone.
+      z: `[n, *features]`. Rows are taken as they are; normalize them to count directions alone.
 
     Returns:
       A number in {0} or [1, min(n - 1, dim)].
@@ -96,14 +96,14 @@ def effective_rank(z: ArrayLike) -> float:
 def mean_cosine(z: ArrayLike) -> Array:
     """Mean cosine of different rows: 1 in a collapse, near 0 when they spread. O(n dim).
 
-    ``(n |mean u|^2 - mean |u|^2) / (n - 1)`` of the normalized rows u: the mean over all pairs, less
+    `(n |mean u|^2 - mean |u|^2) / (n - 1)` of the normalized rows u: the mean over all pairs, less
     the pairs of a row with itself.
 
     Args:
-      z: ``[n, *features]``, n >= 2, any scale.
+      z: `[n, *features]`, n >= 2, any scale.
 
     Returns:
-      A scalar in [-1 / (n - 1), 1]. Under ``jit``, NaN where z is not finite.
+      A scalar in [-1 / (n - 1), 1]. Under `jit`, NaN where z is not finite.
 
     Raises:
       ValueError: if there are fewer than two rows, for a dtype that is not float, or for rows that
@@ -123,7 +123,7 @@ def mean_cosine(z: ArrayLike) -> Array:
 
 
 def paired_rows(z1: ArrayLike, z2: ArrayLike) -> tuple[Array, Array]:
-    """Both as ``[n, dim]`` of a float dtype; a ValueError if they are not pairs."""
+    """Both as `[n, dim]` of a float dtype; a ValueError if they are not pairs."""
     shapes = np.shape(z1), np.shape(z2)
     if shapes[0] != shapes[1]:
         raise ValueError(
@@ -134,7 +134,7 @@ def paired_rows(z1: ArrayLike, z2: ArrayLike) -> tuple[Array, Array]:
 
 
 def as_rows(z: ArrayLike, name: str) -> Array:
-    """``z`` as ``[n, dim]``, float32 at least, whole on every device of an Explicit mesh."""
+    """`z` as `[n, dim]`, float32 at least, whole on every device of an Explicit mesh."""
     _check_shape(np.shape(z), name)
     array: Any = z if isinstance(z, jax.Array) else np.asarray(z)
     mesh = collectives.explicit_mesh(z) if isinstance(z, jax.Array) else None
@@ -155,7 +155,7 @@ def _check_shape(shape: tuple[int, ...], name: str) -> None:
 
 
 def refuse_not_finite(**rows: Array) -> None:
-    """Raises a ValueError for NaN and infinity in concrete arrays ``[n, dim]``."""
+    """Raises a ValueError for NaN and infinity in concrete arrays `[n, dim]`."""
     bad = count_not_finite(**rows)
     if bad:
         raise ValueError(not_finite(bad, len(next(iter(rows.values())))))
@@ -175,7 +175,7 @@ def _not_finite(rows: Array) -> tuple[Array, Array]:
 
 
 def not_finite(bad: dict[str, tuple[int, int]], n: int) -> str:
-    """What :func:`count_not_finite` found, in words.
+    """What `count_not_finite` found, in words.
 
     >>> not_finite({"z1": (3, 7)}, 64)
     'not finite: 3 of 64 rows of z1 hold NaN or infinity, the first is row 7'

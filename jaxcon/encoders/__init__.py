@@ -1,8 +1,8 @@
-"""Encoders as flax linen modules: from a batch of inputs to features ``[batch, dim]``.
+"""Encoders as flax linen modules: from a batch of inputs to features `[batch, dim]`.
 
-All image encoders are called alike and take the same last two settings: ``axis_name``, the mapped
-axis over which batch statistics are averaged, and ``dtype`` of the computation. Parameters are
-float32, features come out in float32. Texts become numbers in ``jaxcon.encoders.tokenizer``.
+All image encoders are called alike and take the same last two settings: `axis_name`, the mapped
+axis over which batch statistics are averaged, and `dtype` of the computation. Parameters are
+float32, features come out in float32. Texts become numbers in `jaxcon.encoders.tokenizer`.
 
     >>> from functools import partial
     >>> import jax, jax.numpy as jnp

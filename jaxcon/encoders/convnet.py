@@ -14,25 +14,25 @@ class ConvNet(nn.Module):
     """Residual stages of 3x3 convolutions, halved between stages; mean over the last map.
 
     Example:
-        >>> from functools import partial
-        >>> import jax, jax.numpy as jnp
-        >>> net = ConvNet(widths=(8, 16))
-        >>> start = jax.jit(partial(net.init_with_output, train=False))
-        >>> features, variables = start(jax.random.key(0), jnp.ones((2, 8, 8, 1)))
-        >>> features.shape
-        (2, 16)
+      >>> from functools import partial
+      >>> import jax, jax.numpy as jnp
+      >>> net = ConvNet(widths=(8, 16))
+      >>> start = jax.jit(partial(net.init_with_output, train=False))
+      >>> features, variables = start(jax.random.key(0), jnp.ones((2, 8, 8, 1)))
+      >>> features.shape
+      (2, 16)
 
     Attributes:
-        widths: channels of each stage; the last one is the number of features.
-        blocks: residual blocks in a stage.
-        patch: edge of the squares of pixels that the first layer takes as one. 4 makes images of 48
-            pixels as cheap as such of 12.
-        narrow: channels inside the blocks of each stage; their second convolution then is 1x1, which
-            makes a block about twice as cheap. None: two 3x3 convolutions as wide as the stage.
-        layout: hand out the whole last map, so that the features tell where things lie, not its
-            mean.
-        axis_name: the mapped axis over which batch statistics are averaged, or None.
-        dtype: of the computation, e.g. ``jnp.bfloat16``; parameters stay float32.
+      widths: channels of each stage; the last one is the number of features.
+      blocks: residual blocks in a stage.
+      patch: edge of the squares of pixels that the first layer takes as one. 4 makes images of 48
+          pixels as cheap as such of 12.
+      narrow: channels inside the blocks of each stage; their second convolution then is 1x1, which
+          makes a block about twice as cheap. None: two 3x3 convolutions as wide as the stage.
+      layout: hand out the whole last map, so that the features tell where things lie, not its
+          mean.
+      axis_name: the mapped axis over which batch statistics are averaged, or None.
+      dtype: of the computation, e.g. `jnp.bfloat16`; parameters stay float32.
     """
 
     widths: Sequence[int] = (32, 64, 128)
@@ -48,11 +48,11 @@ class ConvNet(nn.Module):
         """Features of images.
 
         Args:
-            images: float, ``[batch, height, width, channels]``.
-            train: use and update the batch's statistics (``mutable=["batch_stats"]``).
+          images: float, `[batch, height, width, channels]`.
+          train: use and update the batch's statistics (`mutable=["batch_stats"]`).
 
         Returns:
-            ``[batch, widths[-1]]``, float32; with ``layout`` as many for each place of the last map.
+          `[batch, widths[-1]]`, float32; with `layout` as many for each place of the last map.
         """
         norm = {"axis_name": self.axis_name, "dtype": self.dtype}
         x = PatchConv(self.widths[0], dtype=self.dtype)(to_patches(images, self.patch))
@@ -73,16 +73,16 @@ def to_patches(images: Array, patch: int) -> Array:
     will do, and a rim of zeros would be an edge that no image has.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> to_patches(jnp.ones((1, 8, 8, 3)), 4).shape, to_patches(jnp.ones((1, 9, 8, 3)), 4).shape
-        ((1, 2, 2, 48), (1, 3, 2, 48))
+      >>> import jax.numpy as jnp
+      >>> to_patches(jnp.ones((1, 8, 8, 3)), 4).shape, to_patches(jnp.ones((1, 9, 8, 3)), 4).shape
+      ((1, 2, 2, 48), (1, 3, 2, 48))
 
     Args:
-        images: ``[batch, height, width, channels]``.
-        patch: edge of the squares.
+      images: `[batch, height, width, channels]`.
+      patch: edge of the squares.
 
     Returns:
-        ``[batch, height / patch, width / patch, patch * patch * channels]``, rounded up.
+      `[batch, height / patch, width / patch, patch * patch * channels]`, rounded up.
     """
     images = _repeat_rim(images, patch)
     batch, height, width, channels = images.shape
@@ -94,15 +94,15 @@ def halve(x: Array) -> Array:
     """Means of squares of 2x2; at the rim of an odd map, of the one or two places that are there.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> halve(jnp.array([[1.0, 2.0, 6.0]])[None, ..., None])[0, ..., 0].tolist()
-        [[1.5, 6.0]]
+      >>> import jax.numpy as jnp
+      >>> halve(jnp.array([[1.0, 2.0, 6.0]])[None, ..., None])[0, ..., 0].tolist()
+      [[1.5, 6.0]]
 
     Args:
-        x: ``[batch, height, width, channels]``.
+      x: `[batch, height, width, channels]`.
 
     Returns:
-        ``[batch, height / 2, width / 2, channels]``, rounded up; the dtype of x.
+      `[batch, height / 2, width / 2, channels]`, rounded up; the dtype of x.
     """
     # Repeated once, a place counts as often as it did: (a + a) / 2 = a.
     return nn.avg_pool(_repeat_rim(x, 2), (2, 2), strides=(2, 2))
@@ -115,20 +115,20 @@ def _repeat_rim(x: Array, size: int) -> Array:
 
 
 class ConvBlock(nn.Module):
-    """``relu(x + f(x))`` with f two convolutions; starts as ``relu(x)``, for f starts at 0.
+    """`relu(x + f(x))` with f two convolutions; starts as `relu(x)`, for f starts at 0.
 
     Example:
-        >>> from functools import partial
-        >>> import jax, jax.numpy as jnp
-        >>> start = jax.jit(partial(ConvBlock(4).init_with_output, train=False))
-        >>> start(jax.random.key(0), jnp.ones((1, 4, 4, 4)))[0].shape
-        (1, 4, 4, 4)
+      >>> from functools import partial
+      >>> import jax, jax.numpy as jnp
+      >>> start = jax.jit(partial(ConvBlock(4).init_with_output, train=False))
+      >>> start(jax.random.key(0), jnp.ones((1, 4, 4, 4)))[0].shape
+      (1, 4, 4, 4)
 
     Attributes:
-        width: number of output channels.
-        narrow: channels between the convolutions, which are 3x3 and 1x1; None: `width`, both 3x3.
-        axis_name: the mapped axis over which batch statistics are averaged, or None.
-        dtype: of the computation.
+      width: number of output channels.
+      narrow: channels between the convolutions, which are 3x3 and 1x1; None: `width`, both 3x3.
+      axis_name: the mapped axis over which batch statistics are averaged, or None.
+      dtype: of the computation.
     """
 
     width: int

@@ -39,13 +39,13 @@ def describe(module: nn.Module) -> dict[str, Any]:
     {'type': 'MLP', 'widths': [8, 16], 'dtype': 'bfloat16'}
 
     Args:
-        module: one of `jaxcon.encoders`; the axis of the batch is not described.
+      module: one of `jaxcon.encoders`; the axis of the batch is not described.
 
     Returns:
-        JSON values.
+      JSON values.
 
     Raises:
-        TypeError: a network that is not of jaxcon, or a setting that JSON cannot hold.
+      TypeError: a network that is not of jaxcon, or a setting that JSON cannot hold.
     """
     if type(module) not in _NETWORKS:  # nor one derived from them: it could not be built again
         raise TypeError(f"expected one of {_names(_NETWORKS)}, got {type(module).__name__}")
@@ -58,10 +58,10 @@ def build(description: Mapping[str, Any]) -> Any:
     """Return the network that was described, without an axis of the batch.
 
     Args:
-        description: of `describe`.
+      description: of `describe`.
 
     Raises:
-        ValueError: a type or a setting that is unknown here.
+      ValueError: a type or a setting that is unknown here.
     """
     known = {network.__name__: network for network in _NETWORKS}
     settings = dict(description)

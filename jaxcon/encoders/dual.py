@@ -19,18 +19,18 @@ class Side(nn.Module):
     """An encoder and a linear map to embeddings of norm about 1; perhaps a deviation beside.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jaxcon.encoders import TextTransformer
-        >>> side = Side(TextTransformer(vocabulary=300, dim=8, depth=1, heads=2), dim=4)
-        >>> tokens = jnp.ones((2, 3), jnp.int32)
-        >>> variables = side.init(jax.random.key(0), tokens, train=False)
-        >>> side.apply(variables, tokens, train=False).z.shape
-        (2, 4)
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxcon.encoders import TextTransformer
+      >>> side = Side(TextTransformer(vocabulary=300, dim=8, depth=1, heads=2), dim=4)
+      >>> tokens = jnp.ones((2, 3), jnp.int32)
+      >>> variables = side.init(jax.random.key(0), tokens, train=False)
+      >>> side.apply(variables, tokens, train=False).z.shape
+      (2, 4)
 
     Attributes:
-        encoder: from inputs to features ``[batch, features]``.
-        dim: width of the embeddings.
-        log_std: first value of the log deviations; None for embeddings without.
+      encoder: from inputs to features `[batch, features]`.
+      dim: width of the embeddings.
+      log_std: first value of the log deviations; None for embeddings without.
     """
 
     encoder: nn.Module
@@ -42,11 +42,11 @@ class Side(nn.Module):
         """Embeddings of inputs.
 
         Args:
-            inputs: what the encoder takes.
-            train: use and update the batch's statistics.
+          inputs: what the encoder takes.
+          train: use and update the batch's statistics.
 
         Returns:
-            float32 ``[batch, dim]``, and with deviations ``[batch]``.
+          float32 `[batch, dim]`, and with deviations `[batch]`.
         """
         features = LayerNorm()(self.encoder(inputs, train=train))
         scaled = nn.initializers.variance_scaling(1 / self.dim, "fan_in", "normal")

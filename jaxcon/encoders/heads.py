@@ -12,21 +12,21 @@ class ProjectionHead(nn.Module):
     """A perceptron from features to embeddings: hidden layers with batch norm and relu.
 
     Example:
-        >>> from functools import partial
-        >>> import jax, jax.numpy as jnp
-        >>> start = jax.jit(partial(ProjectionHead(hidden=32, dim=16).init_with_output, train=False))
-        >>> start(jax.random.key(0), jnp.ones((4, 8)))[0].shape
-        (4, 16)
+      >>> from functools import partial
+      >>> import jax, jax.numpy as jnp
+      >>> start = jax.jit(partial(ProjectionHead(hidden=32, dim=16).init_with_output, train=False))
+      >>> start(jax.random.key(0), jnp.ones((4, 8)))[0].shape
+      (4, 16)
 
     Attributes:
-        hidden: width of the hidden layers.
-        dim: width of the embeddings.
-        layers: number of layers; 1 is a linear map.
-        axis_name: the mapped axis over which batch statistics are averaged, or None.
-        dtype: of the computation.
+      hidden: width of the hidden layers.
+      dim: width of the embeddings.
+      layers: number of layers; 1 is a linear map.
+      axis_name: the mapped axis over which batch statistics are averaged, or None.
+      dtype: of the computation.
 
     Reference:
-        Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, 2020.
+      Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, 2020.
     """
 
     hidden: int = 256
@@ -40,11 +40,11 @@ class ProjectionHead(nn.Module):
         """Embeddings of features.
 
         Args:
-            features: ``[batch, features]``.
-            train: use and update the batch's statistics (``mutable=["batch_stats"]``).
+          features: `[batch, features]`.
+          train: use and update the batch's statistics (`mutable=["batch_stats"]`).
 
         Returns:
-            ``[batch, dim]``, float32.
+          `[batch, dim]`, float32.
         """
         x = features
         for _ in range(self.layers - 1):

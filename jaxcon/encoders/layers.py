@@ -17,28 +17,28 @@ he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 class BatchNorm(nn.Module):
     """Batch normalization whose statistics are those of the global batch.
 
-    ``(x - mean) / sqrt(var + 1e-5) * scale + bias``, statistics over all axes but the last and,
-    in training, over ``axis_name``. The variance is the mean square of differences from the mean, right
+    `(x - mean) / sqrt(var + 1e-5) * scale + bias`, statistics over all axes but the last and,
+    in training, over `axis_name`. The variance is the mean square of differences from the mean, right
     also where the mean is large beside it, whatever the dtype of x: twice as many reductions between
     devices as E[x^2] - E[x]^2 takes.
 
-    Running averages are ``0.9 * old + 0.1 * new`` of this biased variance, as in Flax: the one that
+    Running averages are `0.9 * old + 0.1 * new` of this biased variance, as in Flax: the one that
     training divides by, and defined for a single value. PyTorch's are of the unbiased one, n / (n - 1)
     times as large over n values. Running variances that come from there need no conversion: evaluation
     takes them as they are.
 
     Example:
-        >>> import jax
-        >>> x = jnp.array([[0.0], [2.0]])
-        >>> variables = BatchNorm().init(jax.random.key(0), x, train=False)
-        >>> y, _ = BatchNorm().apply(variables, x, train=True, mutable=["batch_stats"])
-        >>> y.round(3).tolist()
-        [[-1.0], [1.0]]
+      >>> import jax
+      >>> x = jnp.array([[0.0], [2.0]])
+      >>> variables = BatchNorm().init(jax.random.key(0), x, train=False)
+      >>> y, _ = BatchNorm().apply(variables, x, train=True, mutable=["batch_stats"])
+      >>> y.round(3).tolist()
+      [[-1.0], [1.0]]
 
     Attributes:
-        axis_name: the mapped axis to average statistics over, or None.
-        dtype: of the computation; None takes the input's. Statistics stay in float32 at least.
-        zero_scale: start at scale 0, so that a residual branch starts as nothing.
+      axis_name: the mapped axis to average statistics over, or None.
+      dtype: of the computation; None takes the input's. Statistics stay in float32 at least.
+      zero_scale: start at scale 0, so that a residual branch starts as nothing.
     """
 
     axis_name: str | None = None
@@ -61,18 +61,18 @@ class BatchNorm(nn.Module):
 class PatchConv(nn.Module):
     """A convolution without bias as patches times matrix: for images of a few pixels.
 
-    On a CPU at 8x8 pixels this runs 1.5 times faster, forward and backward, than ``nn.Conv``;
+    On a CPU at 8x8 pixels this runs 1.5 times faster, forward and backward, than `nn.Conv`;
     the kernel has the same name, shape and meaning (padding "SAME").
 
     Example:
-        >>> import jax
-        >>> jax.jit(PatchConv(4).init_with_output)(jax.random.key(0), jnp.ones((1, 8, 8, 3)))[0].shape
-        (1, 8, 8, 4)
+      >>> import jax
+      >>> jax.jit(PatchConv(4).init_with_output)(jax.random.key(0), jnp.ones((1, 8, 8, 3)))[0].shape
+      (1, 8, 8, 4)
 
     Attributes:
-        features: number of output channels.
-        size: edge of the square kernel, odd.
-        dtype: of the computation; None takes the input's.
+      features: number of output channels.
+      size: edge of the square kernel, odd.
+      dtype: of the computation; None takes the input's.
     """
 
     features: int
@@ -97,13 +97,13 @@ def to_features(x: Array) -> Array:
     """What encoders hand out: at least float32, whatever they computed in.
 
     Example:
-        >>> to_features(jnp.ones(2, jnp.bfloat16)).dtype
-        dtype('float32')
+      >>> to_features(jnp.ones(2, jnp.bfloat16)).dtype
+      dtype('float32')
 
     Args:
-        x: any shape.
+      x: any shape.
 
     Returns:
-        The same shape, in promote(dtype, float32).
+      The same shape, in promote(dtype, float32).
     """
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -12,22 +12,22 @@ from jaxcon.encoders.layers import BatchNorm, to_features
 class MLP(nn.Module):
     """Pixels as one vector, then dense layers, each with batch norm and relu.
 
-    The digits' default. On two CPU cores a SimCLR step takes a ninth of the time of ``ConvNet``'s
+    The digits' default. On two CPU cores a SimCLR step takes a ninth of the time of `ConvNet`'s
     (20 ms for 256 pairs), and in equal time its features separate the classes better.
 
     Example:
-        >>> from functools import partial
-        >>> import jax, jax.numpy as jnp
-        >>> net = MLP(widths=(16, 16))
-        >>> start = jax.jit(partial(net.init_with_output, train=False))
-        >>> features, variables = start(jax.random.key(0), jnp.ones((2, 8, 8, 1)))
-        >>> features.shape
-        (2, 16)
+      >>> from functools import partial
+      >>> import jax, jax.numpy as jnp
+      >>> net = MLP(widths=(16, 16))
+      >>> start = jax.jit(partial(net.init_with_output, train=False))
+      >>> features, variables = start(jax.random.key(0), jnp.ones((2, 8, 8, 1)))
+      >>> features.shape
+      (2, 16)
 
     Attributes:
-        widths: of the layers; the last one is the number of features.
-        axis_name: the mapped axis over which batch statistics are averaged, or None.
-        dtype: of the computation, e.g. ``jnp.bfloat16``; parameters stay float32.
+      widths: of the layers; the last one is the number of features.
+      axis_name: the mapped axis over which batch statistics are averaged, or None.
+      dtype: of the computation, e.g. `jnp.bfloat16`; parameters stay float32.
     """
 
     widths: Sequence[int] = (512, 512, 512)
@@ -39,11 +39,11 @@ class MLP(nn.Module):
         """Features of images.
 
         Args:
-            images: float, ``[batch, height, width, channels]``.
-            train: use and update the batch's statistics (``mutable=["batch_stats"]``).
+          images: float, `[batch, height, width, channels]`.
+          train: use and update the batch's statistics (`mutable=["batch_stats"]`).
 
         Returns:
-            ``[batch, widths[-1]]``, float32.
+          `[batch, widths[-1]]`, float32.
         """
         x = images.reshape(images.shape[0], -1)
         for width in self.widths:

@@ -19,17 +19,17 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut: the block of ResNet-18.
 
     Example:
-        >>> from functools import partial
-        >>> import jax, jax.numpy as jnp
-        >>> start = jax.jit(partial(BasicBlock(8, stride=2).init_with_output, train=False))
-        >>> start(jax.random.key(0), jnp.ones((1, 4, 4, 8)))[0].shape
-        (1, 2, 2, 8)
+      >>> from functools import partial
+      >>> import jax, jax.numpy as jnp
+      >>> start = jax.jit(partial(BasicBlock(8, stride=2).init_with_output, train=False))
+      >>> start(jax.random.key(0), jnp.ones((1, 4, 4, 8)))[0].shape
+      (1, 2, 2, 8)
 
     Attributes:
-        width: number of output channels.
-        stride: of the first convolution.
-        axis_name: the mapped axis over which batch statistics are averaged, or None.
-        dtype: of the computation.
+      width: number of output channels.
+      stride: of the first convolution.
+      axis_name: the mapped axis over which batch statistics are averaged, or None.
+      dtype: of the computation.
     """
 
     width: int
@@ -51,17 +51,17 @@ class BottleneckBlock(nn.Module):
     """1x1, 3x3, 1x1 convolutions and a shortcut, four times as wide outside: ResNet-50's block.
 
     Example:
-        >>> from functools import partial
-        >>> import jax, jax.numpy as jnp
-        >>> start = jax.jit(partial(BottleneckBlock(8, stride=2).init_with_output, train=False))
-        >>> start(jax.random.key(0), jnp.ones((1, 4, 4, 8)))[0].shape
-        (1, 2, 2, 32)
+      >>> from functools import partial
+      >>> import jax, jax.numpy as jnp
+      >>> start = jax.jit(partial(BottleneckBlock(8, stride=2).init_with_output, train=False))
+      >>> start(jax.random.key(0), jnp.ones((1, 4, 4, 8)))[0].shape
+      (1, 2, 2, 32)
 
     Attributes:
-        width: number of channels inside; the output has four times as many.
-        stride: of the 3x3 convolution.
-        axis_name: the mapped axis over which batch statistics are averaged, or None.
-        dtype: of the computation.
+      width: number of channels inside; the output has four times as many.
+      stride: of the 3x3 convolution.
+      axis_name: the mapped axis over which batch statistics are averaged, or None.
+      dtype: of the computation.
     """
 
     width: int
@@ -87,24 +87,24 @@ class ResNet(nn.Module):
     (7x7 with stride 2, then max-pool).
 
     Example:
-        >>> from functools import partial
-        >>> import jax, jax.numpy as jnp
-        >>> net = ResNet(stages=(1, 1), block=BasicBlock, width=4)
-        >>> start = jax.jit(partial(net.init_with_output, train=False))
-        >>> features, variables = start(jax.random.key(0), jnp.ones((2, 8, 8, 3)))
-        >>> features.shape
-        (2, 8)
+      >>> from functools import partial
+      >>> import jax, jax.numpy as jnp
+      >>> net = ResNet(stages=(1, 1), block=BasicBlock, width=4)
+      >>> start = jax.jit(partial(net.init_with_output, train=False))
+      >>> features, variables = start(jax.random.key(0), jnp.ones((2, 8, 8, 3)))
+      >>> features.shape
+      (2, 8)
 
     Attributes:
-        stages: number of blocks in each stage; the map halves and the width doubles in between.
-        block: BasicBlock or BottleneckBlock.
-        width: channels of the first stage.
-        axis_name: the mapped axis over which batch statistics are averaged, or None.
-        dtype: of the computation, e.g. ``jnp.bfloat16``; parameters stay float32.
+      stages: number of blocks in each stage; the map halves and the width doubles in between.
+      block: BasicBlock or BottleneckBlock.
+      width: channels of the first stage.
+      axis_name: the mapped axis over which batch statistics are averaged, or None.
+      dtype: of the computation, e.g. `jnp.bfloat16`; parameters stay float32.
 
     Reference:
-        He et al., Deep Residual Learning for Image Recognition, 2016; the stem for small images
-        and the zero start of a block's last scale as in SimCLR.
+      He et al., Deep Residual Learning for Image Recognition, 2016; the stem for small images
+      and the zero start of a block's last scale as in SimCLR.
     """
 
     stages: Sequence[int]
@@ -118,11 +118,11 @@ class ResNet(nn.Module):
         """Features of images.
 
         Args:
-            images: float, ``[batch, height, width, channels]``.
-            train: use and update the batch's statistics (``mutable=["batch_stats"]``).
+          images: float, `[batch, height, width, channels]`.
+          train: use and update the batch's statistics (`mutable=["batch_stats"]`).
 
         Returns:
-            ``[batch, features]``, float32; 512 for ResNet-18, 2048 for ResNet-50.
+          `[batch, features]`, float32; 512 for ResNet-18, 2048 for ResNet-50.
         """
         conv, norm = _layers(self)
         small = max(images.shape[-3:-1]) <= 64
@@ -144,14 +144,14 @@ def resnet18(**settings: Any) -> ResNet:
     """ResNet-18: 512 features.
 
     Example:
-        >>> resnet18(axis_name="batch").stages
-        (2, 2, 2, 2)
+      >>> resnet18(axis_name="batch").stages
+      (2, 2, 2, 2)
 
     Args:
-        **settings: ``axis_name``, ``dtype``, ``width`` of ResNet.
+      **settings: `axis_name`, `dtype`, `width` of ResNet.
 
     Returns:
-        A ResNet.
+      A ResNet.
     """
     return ResNet(stages=(2, 2, 2, 2), block=BasicBlock, **settings)
 
@@ -160,14 +160,14 @@ def resnet50(**settings: Any) -> ResNet:
     """ResNet-50: 2048 features.
 
     Example:
-        >>> resnet50(axis_name="batch").stages
-        (3, 4, 6, 3)
+      >>> resnet50(axis_name="batch").stages
+      (3, 4, 6, 3)
 
     Args:
-        **settings: ``axis_name``, ``dtype``, ``width`` of ResNet.
+      **settings: `axis_name`, `dtype`, `width` of ResNet.
 
     Returns:
-        A ResNet.
+      A ResNet.
     """
     return ResNet(stages=(3, 4, 6, 3), block=BottleneckBlock, **settings)
 

@@ -10,7 +10,7 @@ from jax import Array
 
 
 class Temperature(nn.Module):
-    """A positive scalar by which similarities are divided, kept in ``[minimum, maximum]``.
+    """A positive scalar by which similarities are divided, kept in `[minimum, maximum]`.
 
     The parameter is its logarithm. The value is clipped, its derivative is not: it is that of the
     exponential at the bound, so that gradients of several losses, devices or micro-batches add up to
@@ -18,22 +18,22 @@ class Temperature(nn.Module):
     update, as in CLIP's code: `jaxcon.training.optimizers.keep_between` with `bounds`.
 
     Example:
-        >>> import optax
-        >>> from jaxcon.training.optimizers import keep_between
-        >>> module = Temperature(initial=0.07)
-        >>> variables = module.init(jax.random.key(0))
-        >>> round(float(module.apply(variables)), 4)
-        0.07
-        >>> optimizer = keep_between(optax.adamw(1e-3), module.bounds)
+      >>> import optax
+      >>> from jaxcon.training.optimizers import keep_between
+      >>> module = Temperature(initial=0.07)
+      >>> variables = module.init(jax.random.key(0))
+      >>> round(float(module.apply(variables)), 4)
+      0.07
+      >>> optimizer = keep_between(optax.adamw(1e-3), module.bounds)
 
     Attributes:
-        initial: the first value, within the bounds.
-        minimum: the lower bound, above 0; 0.01 is CLIP's.
-        maximum: the upper bound.
+      initial: the first value, within the bounds.
+      minimum: the lower bound, above 0; 0.01 is CLIP's.
+      maximum: the upper bound.
 
     Reference:
-        Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021
-        (there the reciprocal: exp(logit_scale), clipped at 100).
+      Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021
+      (there the reciprocal: exp(logit_scale), clipped at 100).
     """
 
     initial: float = 0.07
@@ -45,7 +45,7 @@ class Temperature(nn.Module):
         """The temperature, a float32 scalar.
 
         Raises:
-            ValueError: if not 0 < minimum <= initial <= maximum.
+          ValueError: if not 0 < minimum <= initial <= maximum.
         """
         if not 0 < self.minimum <= self.initial <= self.maximum < math.inf:
             raise ValueError(

@@ -15,24 +15,24 @@ from jaxcon.encoders.vit import TransformerBlock
 class TextTransformer(nn.Module):
     """Embedded tokens with learned positions, pre-norm blocks, mean over what is not padding.
 
-    Every token sees all others. It has no batch statistics: ``train`` and ``axis_name`` are taken
+    Every token sees all others. It has no batch statistics: `train` and `axis_name` are taken
     and change nothing.
 
     Example:
-        >>> import jax
-        >>> net = TextTransformer(vocabulary=300, dim=16, depth=1, heads=2)
-        >>> tokens = jnp.array([[5, 7, 0, 0], [9, 0, 0, 0]])
-        >>> variables = net.init(jax.random.key(0), tokens, train=False)
-        >>> net.apply(variables, tokens, train=False).shape
-        (2, 16)
+      >>> import jax
+      >>> net = TextTransformer(vocabulary=300, dim=16, depth=1, heads=2)
+      >>> tokens = jnp.array([[5, 7, 0, 0], [9, 0, 0, 0]])
+      >>> variables = net.init(jax.random.key(0), tokens, train=False)
+      >>> net.apply(variables, tokens, train=False).shape
+      (2, 16)
 
     Attributes:
-        vocabulary: number of tokens; 0 is padding.
-        dim: width of the tokens, a multiple of ``heads``; the number of features.
-        depth: number of blocks.
-        heads: attention heads.
-        axis_name: unused, so that encoders are interchangeable.
-        dtype: of the computation, e.g. ``jnp.bfloat16``; parameters stay float32.
+      vocabulary: number of tokens; 0 is padding.
+      dim: width of the tokens, a multiple of `heads`; the number of features.
+      depth: number of blocks.
+      heads: attention heads.
+      axis_name: unused, so that encoders are interchangeable.
+      dtype: of the computation, e.g. `jnp.bfloat16`; parameters stay float32.
     """
 
     vocabulary: int
@@ -47,16 +47,16 @@ class TextTransformer(nn.Module):
         """Features of texts; those of a row of padding alone are 0.
 
         Args:
-            tokens: int, ``[batch, length]``, numbers from 0 to ``vocabulary - 1``, 0 for padding. The
-                length is that of the first call.
-            train: unused.
+          tokens: int, `[batch, length]`, numbers from 0 to `vocabulary - 1`, 0 for padding. The
+              length is that of the first call.
+          train: unused.
 
         Returns:
-            ``[batch, dim]``, float32; NaN for a row with a number that is no token, where that was
-            not known before (under ``jax.jit``).
+          `[batch, dim]`, float32; NaN for a row with a number that is no token, where that was
+          not known before (under `jax.jit`).
 
         Raises:
-            ValueError: rows of another length, or numbers that are no tokens where they are known.
+          ValueError: rows of another length, or numbers that are no tokens where they are known.
         """
         del train
         self._check(tokens)

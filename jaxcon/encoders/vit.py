@@ -12,27 +12,27 @@ from jaxcon.encoders.layers import LayerNorm, to_features
 class ViT(nn.Module):
     """Patches, fixed sine-cosine positions, pre-norm transformer blocks, mean over tokens.
 
-    It has no batch statistics: ``train`` and ``axis_name`` are taken and change nothing.
+    It has no batch statistics: `train` and `axis_name` are taken and change nothing.
 
     Example:
-        >>> from functools import partial
-        >>> import jax, jax.numpy as jnp
-        >>> net = ViT(patch=2, dim=16, depth=1, heads=2)
-        >>> start = jax.jit(partial(net.init_with_output, train=False))
-        >>> features, variables = start(jax.random.key(0), jnp.ones((2, 8, 8, 1)))
-        >>> features.shape
-        (2, 16)
+      >>> from functools import partial
+      >>> import jax, jax.numpy as jnp
+      >>> net = ViT(patch=2, dim=16, depth=1, heads=2)
+      >>> start = jax.jit(partial(net.init_with_output, train=False))
+      >>> features, variables = start(jax.random.key(0), jnp.ones((2, 8, 8, 1)))
+      >>> features.shape
+      (2, 16)
 
     Attributes:
-        patch: edge of the square patches in pixels; divides the image's height and width.
-        dim: width of the tokens, a multiple of 4 and of ``heads``; the number of features.
-        depth: number of blocks.
-        heads: attention heads.
-        axis_name: unused, so that encoders are interchangeable.
-        dtype: of the computation, e.g. ``jnp.bfloat16``; parameters stay float32.
+      patch: edge of the square patches in pixels; divides the image's height and width.
+      dim: width of the tokens, a multiple of 4 and of `heads`; the number of features.
+      depth: number of blocks.
+      heads: attention heads.
+      axis_name: unused, so that encoders are interchangeable.
+      dtype: of the computation, e.g. `jnp.bfloat16`; parameters stay float32.
 
     Reference:
-        Beyer et al., Better plain ViT baselines for ImageNet-1k, 2022.
+      Beyer et al., Better plain ViT baselines for ImageNet-1k, 2022.
     """
 
     patch: int = 4
@@ -47,14 +47,14 @@ class ViT(nn.Module):
         """Features of images.
 
         Args:
-            images: float, ``[batch, height, width, channels]``.
-            train: unused.
+          images: float, `[batch, height, width, channels]`.
+          train: unused.
 
         Returns:
-            ``[batch, dim]``, float32.
+          `[batch, dim]`, float32.
 
         Raises:
-            ValueError: if the patches do not tile the image.
+          ValueError: if the patches do not tile the image.
         """
         del train
         height, width = images.shape[-3:-1]
@@ -74,17 +74,17 @@ class ViT(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """``x + attention(norm(x))``, then ``x + mlp(norm(x))``.
+    """`x + attention(norm(x))`, then `x + mlp(norm(x))`.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> start = jax.jit(TransformerBlock(2).init_with_output)
-        >>> start(jax.random.key(0), jnp.ones((1, 3, 8)))[0].shape
-        (1, 3, 8)
+      >>> import jax, jax.numpy as jnp
+      >>> start = jax.jit(TransformerBlock(2).init_with_output)
+      >>> start(jax.random.key(0), jnp.ones((1, 3, 8)))[0].shape
+      (1, 3, 8)
 
     Attributes:
-        heads: attention heads; divides the tokens' width.
-        dtype: of the computation.
+      heads: attention heads; divides the tokens' width.
+      dtype: of the computation.
     """
 
     heads: int
@@ -95,11 +95,11 @@ class TransformerBlock(nn.Module):
         """One block.
 
         Args:
-            x: ``[batch, tokens, dim]``.
-            mask: bool, broadcast to ``[batch, heads, tokens, tokens]``; True may be attended to.
+          x: `[batch, tokens, dim]`.
+          mask: bool, broadcast to `[batch, heads, tokens, tokens]`; True may be attended to.
 
         Returns:
-            The shape of x.
+          The shape of x.
         """
         dim = x.shape[-1]
         y = LayerNorm(dtype=self.dtype)(x)
@@ -113,19 +113,19 @@ def sine_positions(height: int, width: int, dim: int) -> np.ndarray:
     """Fixed two-dimensional positions: sines and cosines of row and column, a quarter each.
 
     Example:
-        >>> sine_positions(4, 4, 8).shape
-        (4, 4, 8)
+      >>> sine_positions(4, 4, 8).shape
+      (4, 4, 8)
 
     Args:
-        height: rows of tokens.
-        width: columns of tokens.
-        dim: a multiple of 4, at least 8.
+      height: rows of tokens.
+      width: columns of tokens.
+      dim: a multiple of 4, at least 8.
 
     Returns:
-        ``[height, width, dim]``, float32.
+      `[height, width, dim]`, float32.
 
     Raises:
-        ValueError: if dim is not such a number.
+      ValueError: if dim is not such a number.
     """
     if dim % 4 or dim < 8:
         raise ValueError(

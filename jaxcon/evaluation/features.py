@@ -110,7 +110,7 @@ def _as_integers(name: str, labels: np.ndarray) -> np.ndarray:
 
 
 def numbered(*labels: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Labels of :func:`as_labels` as int64 from 0 on, in their order; equal ones get equal numbers.
+    """Labels of `as_labels` as int64 from 0 on, in their order; equal ones get equal numbers.
 
     Of one numbering for all arrays, exact whatever their dtypes: NumPy makes floats of int64 beside
     uint64.

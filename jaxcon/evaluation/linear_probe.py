@@ -128,7 +128,7 @@ def _accuracy(model, rows: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _share(values: np.ndarray, classes: np.ndarray, labels: np.ndarray) -> float:
-    """Mean of :func:`shares`, of values `[n, classes]` of the numbered classes that a model knows."""
+    """Mean of `shares`, of values `[n, classes]` of the numbered classes that a model knows."""
     of_all = np.full((len(values), 1 + max(classes.max(), labels.max())), -np.inf)
     of_all[:, classes] = values
     return float(np.mean(shares(of_all, labels)))

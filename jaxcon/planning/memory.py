@@ -35,7 +35,7 @@ def memory_of(program: Any) -> Memory:
     """The memory of a compiled program.
 
     Args:
-      program: ``jitted.lower(...).compile()``.
+      program: `jitted.lower(...).compile()`.
 
     Returns:
       Its bytes on each device.

@@ -20,7 +20,7 @@ def floats_sent(program: str, devices: int, *, at_least: int = 1) -> dict[str, i
     reduce-scatter, twice that in an all-reduce. What stands in a loop counts as often as it runs.
 
     Args:
-      program: ``jitted.lower(...).compile().as_text()``.
+      program: `jitted.lower(...).compile().as_text()`.
       devices: the number P of devices that the program runs on.
       at_least: collectives of smaller results are left out.
 

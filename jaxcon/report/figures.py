@@ -32,11 +32,11 @@ def draw(
     ...     draw(Path(folder) / "line.png", lambda ax: ax.plot([0, 1]))
 
     Args:
-        path: of the file; its folder is made where it is missing.
-        panels: each draws on the matplotlib axes that it gets, as `jaxcon.plots` does with `ax`.
-        width: of a panel in inches.
-        aspect: its height over its width.
-        finish: gets the figure and the axes of the panels in the end, for what they share.
+      path: of the file; its folder is made where it is missing.
+      panels: each draws on the matplotlib axes that it gets, as `jaxcon.plots` does with `ax`.
+      width: of a panel in inches.
+      aspect: its height over its width.
+      finish: gets the figure and the axes of the panels in the end, for what they share.
     """
     figure, axes = _figure((width * len(panels), aspect * width), (1, len(panels)))
     for panel, ax in zip(panels, axes.flat, strict=True):
@@ -50,8 +50,8 @@ def draw_neighbours(path: Path, images: np.ndarray) -> None:
     """Draw a grid of images: in each row a query, then its nearest neighbours.
 
     Args:
-        path: of the PNG.
-        images: uint8 `[queries, 1 + k, height, width, channels]`, k at least 1.
+      path: of the PNG.
+      images: uint8 `[queries, 1 + k, height, width, channels]`, k at least 1.
     """
     queries, columns = images.shape[:2]
     figure, axes = _figure((0.9 * columns, 0.95 * queries), (queries, columns))
@@ -72,12 +72,12 @@ def nearest_neighbours(features: np.ndarray, queries: Sequence[int], *, k: int =
     [[0, 2, 1]]
 
     Args:
-        features: `[n, dim]`.
-        queries: row numbers.
-        k: neighbours besides the query, fewer than n.
+      features: `[n, dim]`.
+      queries: row numbers.
+      k: neighbours besides the query, fewer than n.
 
     Returns:
-        int `[queries, 1 + k]`.
+      int `[queries, 1 + k]`.
     """
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     similarity = unit[list(queries)] @ unit.T
@@ -94,16 +94,16 @@ def to_plane(features: np.ndarray) -> np.ndarray:
     (20, 2)
 
     Args:
-        features: `[n, dim]`, n at least 1.
+      features: `[n, dim]`, n at least 1.
 
     Returns:
-        `[n, 2]`.
+      `[n, 2]`.
 
     Raises:
-        ValueError: values that are not finite.
+      ValueError: values that are not finite.
 
     Reference:
-        van der Maaten and Hinton, Visualizing Data using t-SNE, 2008.
+      van der Maaten and Hinton, Visualizing Data using t-SNE, 2008.
     """
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits

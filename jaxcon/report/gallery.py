@@ -23,9 +23,9 @@ class Picture:
     """One image and the words below it.
 
     Attributes:
-        image: `[height, width, 1 or 3]`, uint8, or floats in [0, 1].
-        text: below it.
-        framed: to tell it from its neighbours.
+      image: `[height, width, 1 or 3]`, uint8, or floats in [0, 1].
+      text: below it.
+      framed: to tell it from its neighbours.
     """
 
     image: np.ndarray
@@ -47,9 +47,9 @@ class Gallery:
     """Strips, one below the other, and the sentence below them.
 
     Attributes:
-        strips: from top to bottom.
-        caption: below them.
-        columns: of strips, where the screen is wide enough.
+      strips: from top to bottom.
+      caption: below them.
+      columns: of strips, where the screen is wide enough.
     """
 
     strips: Sequence[Strip]

@@ -14,9 +14,9 @@ class Table:
     """A heading and rows; a number is shown as a percentage, a pair as mean ± deviation.
 
     Attributes:
-        heading: of the columns.
-        rows: as long as the heading each.
-        emphasis: the row (by its first cell) or the column (by its heading) to set in bold.
+      heading: of the columns.
+      rows: as long as the heading each.
+      emphasis: the row (by its first cell) or the column (by its heading) to set in bold.
     """
 
     heading: Sequence[str]
@@ -31,10 +31,10 @@ def format_cell(cell: Cell) -> str:
     ('50.0%', '83.1 ± 2.0%', '–')
 
     Args:
-        cell: share, (mean, standard deviation), words or None.
+      cell: share, (mean, standard deviation), words or None.
 
     Returns:
-        Text.
+      Text.
     """
     if cell is None:
         return "–"  # noqa: RUF001
@@ -49,10 +49,10 @@ def format_table(table: Table) -> str:
     """Return the table for a terminal: first column to the left, the others to the right.
 
     Args:
-        table: heading and rows of equal length.
+      table: heading and rows of equal length.
 
     Returns:
-        Lines without a last newline.
+      Lines without a last newline.
     """
     lines = [list(table.heading), *([format_cell(cell) for cell in row] for row in table.rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(table.heading))]

@@ -21,23 +21,23 @@ from jaxcon.typing import Array, ArrayLike
 
 
 def l2_normalize(x: ArrayLike, *, axis: int = -1) -> Array:
-    """Divides rows by their Euclidean norm: ``x / |x|``, and 0 (with zero gradient) for a zero row.
+    """Divides rows by their Euclidean norm: `x / |x|`, and 0 (with zero gradient) for a zero row.
 
     Right for rows of any scale that the dtype can hold: the squares of a row of 1e-20 or 1e20 would
     under- or overflow, so each row is first divided by its largest magnitude. That factor is held
-    constant in the gradient, which it does not change, ``x / |x|`` being scale-invariant.
-    ``x / max(norm, eps)``, the usual form, has NaN gradients at 0.
+    constant in the gradient, which it does not change, `x / |x|` being scale-invariant.
+    `x / max(norm, eps)`, the usual form, has NaN gradients at 0.
 
     Args:
-      x: ``[..., dim]``, any float dtype. Rows whose largest magnitude is not a normal number of the
+      x: `[..., dim]`, any float dtype. Rows whose largest magnitude is not a normal number of the
         dtype (1.2e-38 in float32) count as zero.
       axis: the axis whose norm becomes 1.
 
     Returns:
-      An array of the shape of ``x``, of ``promote_types(x.dtype, float32)``.
+      An array of the shape of `x`, of `promote_types(x.dtype, float32)`.
 
     Raises:
-      ValueError: if ``x`` is not of a float dtype.
+      ValueError: if `x` is not of a float dtype.
 
     >>> print(l2_normalize(jnp.array([[3e20, 4e20], [3e-20, 4e-20], [0.0, 0.0]])))
     [[0.6 0.8]
@@ -50,9 +50,9 @@ def l2_normalize(x: ArrayLike, *, axis: int = -1) -> Array:
 
 @jax.custom_jvp
 def scaled_unit_rows(x: Array, scale: Array) -> Array:
-    """``scale x / |x|`` of rows along the last axis; see :func:`l2_normalize`. ``scale`` is positive.
+    """`scale x / |x|` of rows along the last axis; see `l2_normalize`. `scale` is positive.
 
-    With ``o`` the result, the derivative ``scale dx / |x| - o (o . dx) / (scale |x|)`` needs only ``o``
+    With `o` the result, the derivative `scale dx / |x| - o (o . dx) / (scale |x|)` needs only `o`
     and the norms. Autodiff of the formula would keep two further matrices of the size of x, which for
     a million rows is half of all memory.
     """
@@ -73,9 +73,9 @@ def _scaled_unit_rows_jvp(
 
 
 def norms(x: Array) -> tuple[Array, Array]:
-    """Of rows ``[..., dim]``: their magnitude m and ``m / |x|``, 0 for a zero row; both ``[..., 1]``.
+    """Of rows `[..., dim]`: their magnitude m and `m / |x|`, 0 for a zero row; both `[..., 1]`.
 
-    m is held constant in derivatives, so ``m / |x| / m`` has those of ``1 / |x|``.
+    m is held constant in derivatives, so `m / |x| / m` has those of `1 / |x|`.
     """
     rows = x.reshape(-1, x.shape[-1])
     values = by_rows(_norms, rows)
@@ -94,7 +94,7 @@ _AT_A_TIME = 8192
 
 
 def by_rows(f: Callable[..., Any], *arrays: Array) -> Any:
-    """``f(*arrays)``, values per row of ``[n, dim]``, evaluated for some thousands of rows at a time.
+    """`f(*arrays)`, values per row of `[n, dim]`, evaluated for some thousands of rows at a time.
 
     XLA computes the operand of a row sum as a matrix of its own: so it is never a large one.
     """
@@ -109,14 +109,14 @@ def by_rows(f: Callable[..., Any], *arrays: Array) -> Any:
 
 
 def cosine_similarity(x: ArrayLike, y: ArrayLike) -> Array:
-    """Cosines ``x_i . y_j / (|x_i| |y_j|)``, in [-1, 1]; 0 where a row is zero.
+    """Cosines `x_i . y_j / (|x_i| |y_j|)`, in [-1, 1]; 0 where a row is zero.
 
     Args:
-      x: ``[n, dim]``.
-      y: ``[m, dim]``.
+      x: `[n, dim]`.
+      y: `[m, dim]`.
 
     Returns:
-      ``[n, m]``, float32 at least.
+      `[n, m]`, float32 at least.
 
     Raises:
       ValueError: if the arguments are not matrices of equal width and of a float dtype.
@@ -132,7 +132,7 @@ def cosine_similarity(x: ArrayLike, y: ArrayLike) -> Array:
 
 
 def dot_product(x: ArrayLike, y: ArrayLike) -> Array:
-    """Inner products ``x_i . y_j``. Arguments and result as in :func:`cosine_similarity`.
+    """Inner products `x_i . y_j`. Arguments and result as in `cosine_similarity`.
 
     >>> print(dot_product(jnp.eye(2), jnp.ones((1, 2))))
     [[1.]
@@ -142,11 +142,11 @@ def dot_product(x: ArrayLike, y: ArrayLike) -> Array:
 
 
 def squared_distance(x: ArrayLike, y: ArrayLike) -> Array:
-    """Squared Euclidean distances ``|x_i - y_j|^2``, never negative.
+    """Squared Euclidean distances `|x_i - y_j|^2`, never negative.
 
     Right to a thousandth of their value in float32, also between rows that are far closer to each other
-    than to 0; :mod:`jaxcon.similarity.distances` says how. Arguments and result as in
-    :func:`cosine_similarity`.
+    than to 0; `jaxcon.similarity.distances` says how. Arguments and result as in
+    `cosine_similarity`.
 
     >>> print(squared_distance(jnp.zeros((1, 2)), jnp.array([[3.0, 4.0]])))
     [[25.]]
@@ -155,7 +155,7 @@ def squared_distance(x: ArrayLike, y: ArrayLike) -> Array:
 
 
 def centred_product(x: Array, y: Array, product: Callable[[Array, Array], Array]) -> Array:
-    """``x y^T`` as ``(x - c) (y - c)^T + x . c + (y - c) . c``, c the mean of y's rows.
+    """`x y^T` as `(x - c) (y - c)^T + x . c + (y - c) . c`, c the mean of y's rows.
 
     Some kernels add the terms of an inner product one after the other: 768 equal ones, of rows of
     ones, are then off by 5e-5, all in the same direction. Of equal rows there is nothing left to add
@@ -171,7 +171,7 @@ def centred_product(x: Array, y: Array, product: Callable[[Array, Array], Array]
 
 
 def _sum_in_stages(x: Array, stage: int = 32) -> Array:
-    """Sums of rows ``[n, dim]`` whose roundings do not add up: of 32 terms at a time, then of those."""
+    """Sums of rows `[n, dim]` whose roundings do not add up: of 32 terms at a time, then of those."""
     while x.shape[1] > stage:
         x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % stage)))
         x = jnp.sum(x.reshape(len(x), x.shape[1] // stage, stage), axis=2)
@@ -180,7 +180,7 @@ def _sum_in_stages(x: Array, stage: int = 32) -> Array:
 
 
 def as_float(x: ArrayLike, name: str) -> Array:
-    """``x`` as an array of float32 or wider; a ValueError names the argument if it is not float."""
+    """`x` as an array of float32 or wider; a ValueError names the argument if it is not float."""
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(

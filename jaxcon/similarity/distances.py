@@ -1,6 +1,6 @@
 """Squared distances of all pairs by one matrix product, right for pairs that are close as well.
 
-``|x|^2 + |y|^2 - 2 x . y`` costs one product, but is a difference of numbers of the size of ``|x|^2``:
+`|x|^2 + |y|^2 - 2 x . y` costs one product, but is a difference of numbers of the size of `|x|^2`:
 in float32 unit rows that differ by 5e-4 come out wrong by half, closer ones as 0. So
 
 - rows are taken relative to their mean, which changes no distance and makes a narrow cone wide;
@@ -33,16 +33,16 @@ _CLOSE = 2.0**-10
 def squared_distances(
     x: Array, y: Array, keep: Array | None = None, *, precision: Any = lax.Precision.HIGHEST
 ) -> Array:
-    """``|x_i - y_j|^2`` of all pairs, differentiable in every mode.
+    """`|x_i - y_j|^2` of all pairs, differentiable in every mode.
 
     Args:
-      x: ``[n, dim]``; y: ``[m, dim]``, of one float dtype; bfloat16 rows are exact in any precision.
-      keep: bool ``[n, m]``, the pairs that matter: of the others, close ones may keep the rounding of
+      x: `[n, dim]`; y: `[m, dim]`, of one float dtype; bfloat16 rows are exact in any precision.
+      keep: bool `[n, m]`, the pairs that matter: of the others, close ones may keep the rounding of
         the product. None: all.
       precision: of the product.
 
     Returns:
-      ``[n, m]``, float32 at least; of pairs that matter never negative.
+      `[n, m]`, float32 at least; of pairs that matter never negative.
     """
     return squares_and_near(x, y, keep, precision=precision)[0]
 
@@ -58,11 +58,11 @@ def nearest(x: Array, y: Array, keep: Array) -> Array:
     [1 0 1]
 
     Args:
-      x: ``[n, dim]``; y: ``[m, dim]``, m at least 1; of one float dtype.
-      keep: bool ``[n, m]``, the pairs that matter.
+      x: `[n, dim]`; y: `[m, dim]`, m at least 1; of one float dtype.
+      keep: bool `[n, m]`, the pairs that matter.
 
     Returns:
-      int ``[n]``; 0 where no pair matters.
+      int `[n]`; 0 where no pair matters.
     """
     x, y = _wide(x), _wide(y)
     u, v = _centred(x, y)
@@ -83,7 +83,7 @@ def nearest(x: Array, y: Array, keep: Array) -> Array:
 def squares_and_near(
     x: Array, y: Array, keep: Array | None, *, precision: Any
 ) -> tuple[Array, Array]:
-    """The squared distances, and which rows have close pairs: ``[n]``, 1 or 0."""
+    """The squared distances, and which rows have close pairs: `[n]`, 1 or 0."""
     keep = jnp.ones((len(x), len(y)), bool) if keep is None else keep
     return _squares(_wide(x), _wide(y), keep, precision)
 
@@ -91,7 +91,7 @@ def squares_and_near(
 def pulled_back(
     x: Array, y: Array, near: Array, cotangent: Array, *, precision: Any
 ) -> tuple[Array, Array]:
-    """Cotangents of x and y for one of the squared distances, whose rows ``near`` have close pairs.
+    """Cotangents of x and y for one of the squared distances, whose rows `near` have close pairs.
 
     Plain autodiff would compute the product of the rows once more to find these out.
     """
@@ -130,7 +130,7 @@ def _squares_jvp(precision: Any, primals: Any, tangents: Any) -> Any:
 
 
 def _tangent(x: Array, y: Array, near: Array, precision: Any, dx: Array, dy: Array) -> Array:
-    """``2 (x_i - y_j) . (dx_i - dy_j)``, linear in dx and dy; rows that are near by differences.
+    """`2 (x_i - y_j) . (dx_i - dy_j)`, linear in dx and dy; rows that are near by differences.
 
     Those are left out of the products by factors of the rows: none of a pair, that a derivative would
     have to keep.
@@ -168,7 +168,7 @@ def _by_differences(x_i: Array, y: Array) -> Array:
 
 
 def _over_rows(left: Array, mend: Callable[[Array, Array], Array], value: Array) -> Array:
-    """The value after ``mend(i, value)`` for each row i that is left: no turn where there is none."""
+    """The value after `mend(i, value)` for each row i that is left: no turn where there is none."""
 
     def turn(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         left, value = carry

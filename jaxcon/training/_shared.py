@@ -21,11 +21,11 @@ def check_number(
     ValueError: clip_norm: expected a finite number above 0, got -1
 
     Args:
-        name: of the setting.
-        value: what came.
-        low: the lowest value; with `open_low` that too is outside.
-        high: is itself outside.
-        open_low: whether `low` is outside.
+      name: of the setting.
+      value: what came.
+      low: the lowest value; with `open_low` that too is outside.
+      high: is itself outside.
+      open_low: whether `low` is outside.
     """
     if isinstance(value, Tracer):
         return

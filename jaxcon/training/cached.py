@@ -45,34 +45,34 @@ def cached_value_and_grad(
     has_aux: bool = False,
     per_chunk_statistics: bool = False,
 ) -> Callable[..., Any]:
-    """``jax.value_and_grad`` of ``loss_fn(params, encode(params, batch))`` in chunks of the batch.
+    """`jax.value_and_grad` of `loss_fn(params, encode(params, batch))` in chunks of the batch.
 
     Args:
-      encode: ``(params, chunk, key) -> embeddings``, where chunk is a pytree of arrays ``[chunk_size,
-        ...]`` and embeddings any pytree of arrays whose leading axis is the chunk's (two towers, a
+      encode: `(params, chunk, key) -> embeddings`, where chunk is a pytree of arrays `[chunk_size,
+        ...]` and embeddings any pytree of arrays whose leading axis is the chunk's (two towers, a
         log standard deviation beside). Rows must not influence each other. With batch statistics:
-        ``(params, batch_stats, chunk, key) -> (embeddings, batch_stats)``.
-      loss_fn: ``(params, embeddings, **rows) -> scalar`` over the whole batch; params for a learned
+        `(params, batch_stats, chunk, key) -> (embeddings, batch_stats)`.
+      loss_fn: `(params, embeddings, **rows) -> scalar` over the whole batch; params for a learned
         temperature, rows for what else belongs to each row: labels, ids, where, weights. Under a mapped
         axis it may gather: the rule for gradients is that of any loss.
       chunk_size: rows per chunk; must divide the (device's) batch.
-      has_aux: whether ``loss_fn`` returns ``(scalar, aux)``, as for ``jax.value_and_grad``.
+      has_aux: whether `loss_fn` returns `(scalar, aux)`, as for `jax.value_and_grad`.
       per_chunk_statistics: consent to batch statistics, see below.
 
     Returns:
-      A function ``f(params, batch, key=None, *, batch_stats=None, rows=None)`` that returns ``(value,
-      gradient)``, or with batch_stats ``(value, gradient, batch_stats)``; with ``has_aux`` the value is
-      ``(value, aux)``. ``rows`` is a mapping of keywords for ``loss_fn`` to arrays ``[batch, ...]`` of
+      A function `f(params, batch, key=None, *, batch_stats=None, rows=None)` that returns `(value,
+      gradient)`, or with batch_stats `(value, gradient, batch_stats)`; with `has_aux` the value is
+      `(value, aux)`. `rows` is a mapping of keywords for `loss_fn` to arrays `[batch, ...]` of
       the whole batch, which are not differentiated. The gradient has the parameters' dtypes; the
       chunks' shares are summed in float32 at least. Chunk c sees
-      ``fold_in(key, c)`` in both passes, so that dropout draws the same masks in both. Under a mapped
-      axis hand each device a key of its own, ``fold_in(key, axis_index)``, or chunk c draws the same
+      `fold_in(key, c)` in both passes, so that dropout draws the same masks in both. Under a mapped
+      axis hand each device a key of its own, `fold_in(key, axis_index)`, or chunk c draws the same
       masks on all of them.
 
     Raises:
       ValueError: if chunk_size does not divide the batch; for a batch that is sharded over Explicit
         mesh axes, which chunks would cut across; or for batch_stats that are not empty
-        without ``per_chunk_statistics=True``. Batch normalization lets rows influence each other: in
+        without `per_chunk_statistics=True`. Batch normalization lets rows influence each other: in
         chunks it normalizes by the statistics of a chunk, which is another model than the one of the
         whole batch, although its gradients are exact for what it computes. Running averages then
         move once per chunk. Group or layer normalization has no such limit.
@@ -127,9 +127,9 @@ def _add(total: jax.Array, share: jax.Array) -> jax.Array:
 
 
 def _scan(step: Callable[..., Any], carry: Any, xs: Any) -> tuple[Any, Any]:
-    """``lax.scan`` whose first step stands outside, so that the carry has the type that steps return.
+    """`lax.scan` whose first step stands outside, so that the carry has the type that steps return.
 
-    Inside ``jax.shard_map`` a carry that starts out equal on all devices, such as running averages,
+    Inside `jax.shard_map` a carry that starts out equal on all devices, such as running averages,
     and becomes different on each would otherwise be refused.
     """
     carry, first = step(carry, jax.tree.map(lambda x: x[0], xs))

@@ -78,8 +78,8 @@ class Checkpoints:
         With `read_only` nothing in it changes: what looks left over may be a save of another process.
 
         Raises:
-            ValueError: to keep fewer than one, or a path with a character with which no checkpoint is
-                found again.
+          ValueError: to keep fewer than one, or a path with a character with which no checkpoint is
+              found again.
         """
         check_count("keep", keep)
         self._directory = Path(directory).absolute()
@@ -112,7 +112,7 @@ class Checkpoints:
         What is hashed is what is written: a copy, for the step is about to reuse the buffers.
 
         Raises:
-            DiskFullError: there is no room for this one, or was none for the one before.
+          DiskFullError: there is no room for this one, or was none for the one before.
         """
         self.wait()
         free, size = shutil.disk_usage(self._directory).free, state_bytes(state)
@@ -135,7 +135,7 @@ class Checkpoints:
         """Return once all is on disk.
 
         Raises:
-            DiskFullError: it could not be written for want of room.
+          DiskFullError: it could not be written for want of room.
         """
         try:
             self._manager.wait_until_finished()
@@ -153,13 +153,13 @@ class Checkpoints:
         """Return `(step, state)` of the newest intact checkpoint, or None where none was made.
 
         Args:
-            template: a state of the same tree; restored arrays get its shardings.
+          template: a state of the same tree; restored arrays get its shardings.
 
         Returns:
-            The step and the state, or None.
+          The step and the state, or None.
 
         Raises:
-            CorruptCheckpointError: there are checkpoints, and none is intact.
+          CorruptCheckpointError: there are checkpoints, and none is intact.
         """
         found, damage = self._newest(lambda step: self._read(step, template))
         if found is not None:
@@ -177,7 +177,7 @@ class Checkpoints:
         (3, {'params.w': array([1., 1.])})
 
         Raises:
-            CorruptCheckpointError: there are checkpoints, and none is intact.
+          CorruptCheckpointError: there are checkpoints, and none is intact.
         """
         return self._newest(self._leaves)[0]
 
@@ -244,15 +244,15 @@ def load_variables(workdir: str | Path) -> dict[str, Any]:
     """Return what a run has learned, for flax's `apply`: the newest checkpoint that is intact.
 
     Args:
-        workdir: the folder of a run, finished or not.
+      workdir: the folder of a run, finished or not.
 
     Returns:
-        `params` and the other collections, such as `batch_stats`: nested dictionaries of numpy
-        arrays; their moving average where the run kept one.
+      `params` and the other collections, such as `batch_stats`: nested dictionaries of numpy
+      arrays; their moving average where the run kept one.
 
     Raises:
-        ValueError: no run has written a checkpoint there.
-        CorruptCheckpointError: none of its checkpoints is intact.
+      ValueError: no run has written a checkpoint there.
+      CorruptCheckpointError: none of its checkpoints is intact.
     """
     return load_newest(workdir)[1]
 
@@ -261,11 +261,11 @@ def load_newest(workdir: str | Path) -> tuple[int, dict[str, Any]]:
     """Return the step of the newest checkpoint that is intact, and `load_variables` of it.
 
     Args:
-        workdir: the folder of a run, finished, interrupted or still going on.
+      workdir: the folder of a run, finished, interrupted or still going on.
 
     Raises:
-        ValueError: no run has written a checkpoint there.
-        CorruptCheckpointError: none of its checkpoints is intact.
+      ValueError: no run has written a checkpoint there.
+      CorruptCheckpointError: none of its checkpoints is intact.
     """
     folder = absolute(workdir) / "checkpoints"
     if not saved_steps(folder):

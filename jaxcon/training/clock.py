@@ -18,10 +18,10 @@ class Session:
     """A process's share of a run.
 
     Attributes:
-        start: steps that were done before it.
-        stop: steps that were done when this was noted.
-        seconds: from before the first step until then.
-        first: of these, the first step's, in which the program was compiled.
+      start: steps that were done before it.
+      stop: steps that were done when this was noted.
+      seconds: from before the first step until then.
+      first: of these, the first step's, in which the program was compiled.
     """
 
     start: int

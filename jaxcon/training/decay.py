@@ -48,10 +48,10 @@ def decay_mask(params: Any) -> Any:
     {'bias': False, 'kernel': True, 'temperature': False}
 
     Args:
-        params: tree of arrays, or of their shapes.
+      params: tree of arrays, or of their shapes.
 
     Returns:
-        Tree of bool.
+      Tree of bool.
     """
     return jax.tree_util.tree_map_with_path(_decays, params)
 

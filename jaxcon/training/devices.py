@@ -39,14 +39,14 @@ def cluster_arguments(environ: Mapping[str, str] = os.environ) -> dict[str, Any]
     {}
 
     Args:
-        environ: environment variables.
+      environ: environment variables.
 
     Returns:
-        Keyword arguments, or None for a single process.
+      Keyword arguments, or None for a single process.
 
     Raises:
-        ValueError: a coordinator without its port or the two numbers beside it, or tasks that are no
-            number.
+      ValueError: a coordinator without its port or the two numbers beside it, or tasks that are no
+          number.
     """
     if address := environ.get("JAX_COORDINATOR_ADDRESS"):
         numbers = {
@@ -76,14 +76,14 @@ def select_accelerator(
     1
 
     Args:
-        name: "auto" takes the best there is; the others mean that platform or an error.
-        num_devices: over all processes, at least 1; None takes every device.
+      name: "auto" takes the best there is; the others mean that platform or an error.
+      num_devices: over all processes, at least 1; None takes every device.
 
     Returns:
-        The devices, at least one.
+      The devices, at least one.
 
     Raises:
-        ValueError: no such accelerator here, or fewer devices than asked for.
+      ValueError: no such accelerator here, or fewer devices than asked for.
     """
     if name not in _PLATFORMS:
         raise ValueError(f"accelerator: expected one of {', '.join(_PLATFORMS)}, got {name!r}")
@@ -115,10 +115,10 @@ def make_mesh(devices: Sequence[Device]) -> Mesh:
     1
 
     Args:
-        devices: at least one.
+      devices: at least one.
 
     Returns:
-        The mesh.
+      The mesh.
     """
     return Mesh(np.array(devices), (BATCH_AXIS,))
 
@@ -130,11 +130,11 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     True
 
     Args:
-        tree: arrays; in several processes, the same in each.
-        mesh: of `make_mesh`.
+      tree: arrays; in several processes, the same in each.
+      mesh: of `make_mesh`.
 
     Returns:
-        Global arrays.
+      Global arrays.
     """
     sharding = NamedSharding(mesh, PartitionSpec())
 
@@ -152,10 +152,10 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     True
 
     Args:
-        mesh: of `make_mesh`.
+      mesh: of `make_mesh`.
 
     Returns:
-        The sharding; it fits arrays `[batch, ...]` with batch divisible by the devices.
+      The sharding; it fits arrays `[batch, ...]` with batch divisible by the devices.
     """
     return NamedSharding(mesh, PartitionSpec(BATCH_AXIS))
 

@@ -16,10 +16,10 @@ def state_leaves(state: Any) -> dict[str, Any]:
     {'params.bias': 2, 'params.kernel': 1}
 
     Args:
-        state: a flax dataclass or a tree.
+      state: a flax dataclass or a tree.
 
     Returns:
-        Leaves by dotted path.
+      Leaves by dotted path.
     """
     tree = serialization.to_state_dict(state)
     return {leaf_name(path): leaf for path, leaf in tree_flatten_with_path(tree)[0]}
@@ -32,10 +32,10 @@ def digest(array: Any) -> str:
     '24e76ceeb262'
 
     Args:
-        array: whole on this host.
+      array: whole on this host.
 
     Returns:
-        Hexadecimal digits.
+      Hexadecimal digits.
     """
     array = np.asarray(array)
     header = f"{array.dtype}{array.shape}".encode()
@@ -49,10 +49,10 @@ def state_hash(state: Any) -> str:
     True
 
     Args:
-        state: a flax dataclass or a tree.
+      state: a flax dataclass or a tree.
 
     Returns:
-        Hexadecimal digits.
+      Hexadecimal digits.
     """
     leaves = {name: digest(leaf) for name, leaf in state_leaves(state).items()}
     return hashlib.sha256(json.dumps(leaves, sort_keys=True).encode()).hexdigest()
@@ -65,7 +65,7 @@ def state_bytes(state: Any) -> int:
     12
 
     Args:
-        state: a flax dataclass or a tree.
+      state: a flax dataclass or a tree.
     """
     leaves = state_leaves(state).values()
     return sum(int(np.prod(leaf.shape)) * np.dtype(leaf.dtype).itemsize for leaf in leaves)

@@ -41,7 +41,7 @@ class Events:
         """Add the values of one step.
 
         Raises:
-            OSError: the disk is full, say.
+          OSError: the disk is full, say.
         """
         from tensorboardX.summary import scalar
 

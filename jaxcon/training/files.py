@@ -24,8 +24,8 @@ def write_text(path: Path, text: str) -> None:
     ['results.json']
 
     Args:
-        path: in an existing folder.
-        text: all of it.
+      path: in an existing folder.
+      text: all of it.
     """
     write_bytes(path, text.encode("utf-8"))
 
@@ -34,8 +34,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file like `write_text`.
 
     Args:
-        path: in an existing folder.
-        content: all of it.
+      path: in an existing folder.
+      content: all of it.
     """
     partial = path.with_name(f".{path.name}{PARTIAL}")
     partial.write_bytes(content)
@@ -46,8 +46,8 @@ def write_once(path: Path, text: str) -> None:
     """Write a file like `write_text`, unless somebody was faster: then theirs stays.
 
     Args:
-        path: in an existing folder.
-        text: all of it.
+      path: in an existing folder.
+      text: all of it.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     partial.write_bytes(text.encode("utf-8"))
@@ -64,7 +64,7 @@ def absolute(path: str | Path) -> Path:
     """Return the path from the root, `~` filled in.
 
     Raises:
-        ValueError: nobody knows where `~` is.
+      ValueError: nobody knows where `~` is.
     """
     try:
         return Path(path).expanduser().absolute()
@@ -84,8 +84,8 @@ def check_plain(path: Path, *, written: bool = True) -> None:
     ValueError: /data/run [1]: checkpoints cannot be kept where a path has '['; ...
 
     Args:
-        path: of a folder, from the root.
-        written: whether checkpoints are to be written there, not only read.
+      path: of a folder, from the root.
+      written: whether checkpoints are to be written there, not only read.
     """
     text = str(path)
     odd = [f"'{c}'" for c in text if c in (_NOT_WRITTEN if written else "\\")]
@@ -156,10 +156,10 @@ def lock_file(path: Path) -> Lock | None:
     True
 
     Args:
-        path: of an existing file that nobody replaces.
+      path: of an existing file that nobody replaces.
 
     Raises:
-        ValueError: another process holds it.
+      ValueError: another process holds it.
     """
     import fcntl
 

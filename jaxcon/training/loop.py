@@ -84,27 +84,27 @@ def fit(
     """Return the state after `steps` steps, or after the step at which a stop was asked for.
 
     Args:
-        state: at any step; where it is 0, it is saved first.
-        step: `(state, batch) -> (state, metrics)`, with `loss` and `skipped` among the metrics.
-        batches: from a step number to the batches from there on.
-        steps: of the whole run.
-        batch_size: of all devices together, at least 1, for the images per second.
-        chance: loss at chance level, ln K, above 0; the bar shows loss / ln K.
-        folder: for `metrics.jsonl`, `times.json` and `events/`.
-        checkpoints: an open directory.
-        checkpoint_every: steps between checkpoints, at least 1.
-        log_every: steps between readings of the metrics, which wait for the device, at least 1. As
-            many of the first are read one by one: they tell whether it works, and how long it will
-            take.
+      state: at any step; where it is 0, it is saved first.
+      step: `(state, batch) -> (state, metrics)`, with `loss` and `skipped` among the metrics.
+      batches: from a step number to the batches from there on.
+      steps: of the whole run.
+      batch_size: of all devices together, at least 1, for the images per second.
+      chance: loss at chance level, ln K, above 0; the bar shows loss / ln K.
+      folder: for `metrics.jsonl`, `times.json` and `events/`.
+      checkpoints: an open directory.
+      checkpoint_every: steps between checkpoints, at least 1.
+      log_every: steps between readings of the metrics, which wait for the device, at least 1. As
+          many of the first are read one by one: they tell whether it works, and how long it will
+          take.
 
     Returns:
-        The state, and whether the run is finished.
+      The state, and whether the run is finished.
 
     Raises:
-        ValueError: a number out of its range.
-        FloatingPointError: not one of the last 50 updates was finite.
-        DiskFullError: a checkpoint could not be written.
-        Exception: what `batches` raises; in a single process the state reached is saved first.
+      ValueError: a number out of its range.
+      FloatingPointError: not one of the last 50 updates was finite.
+      DiskFullError: a checkpoint could not be written.
+      Exception: what `batches` raises; in a single process the state reached is saved first.
     """
     check_count("steps", steps, low=0)
     check_count("batch_size", batch_size)

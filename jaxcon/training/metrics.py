@@ -51,10 +51,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     []
 
     Args:
-        path: of the file, which may be missing.
+      path: of the file, which may be missing.
 
     Returns:
-        One dictionary a step.
+      One dictionary a step.
     """
     rows = []
     with contextlib.suppress(FileNotFoundError):

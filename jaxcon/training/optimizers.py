@@ -29,15 +29,15 @@ def warmup_cosine(peak: float, *, warmup_steps: int, total_steps: int) -> optax.
     [0.2, 0.6, 1.0, 0.5, 0.0]
 
     Args:
-        peak: highest learning rate, positive.
-        warmup_steps: steps of the rise, 0 or more, fewer than `total_steps`.
-        total_steps: steps of the run, at least 1.
+      peak: highest learning rate, positive.
+      warmup_steps: steps of the rise, 0 or more, fewer than `total_steps`.
+      total_steps: steps of the run, at least 1.
 
     Returns:
-        A function from the step to the learning rate.
+      A function from the step to the learning rate.
 
     Raises:
-        ValueError: the warm-up leaves no step to train, or a number is out of its range.
+      ValueError: the warm-up leaves no step to train, or a number is out of its range.
     """
     check_number("peak", peak, low=0, open_low=True)
     check_count("total_steps", total_steps)
@@ -68,15 +68,15 @@ def keep_between(
     2.0
 
     Args:
-        optimizer: any.
-        bounds: (lowest, highest) by the name of the parameter, or by the end of its path, such as
-            "Temperature_0/log_temperature".
+      optimizer: any.
+      bounds: (lowest, highest) by the name of the parameter, or by the end of its path, such as
+          "Temperature_0/log_temperature".
 
     Returns:
-        The optimizer; its `update` needs the parameters.
+      The optimizer; its `update` needs the parameters.
 
     Raises:
-        ValueError: a lowest value above the highest.
+      ValueError: a lowest value above the highest.
     """
     for name, (low, high) in bounds.items():
         if not low <= high:
@@ -118,15 +118,15 @@ def adamw(
     True
 
     Args:
-        schedule: learning rate by step.
-        weight_decay: 0 or more; on what `decay_mask` says.
-        clip_norm: longest gradient, above 0; None clips nothing.
+      schedule: learning rate by step.
+      weight_decay: 0 or more; on what `decay_mask` says.
+      clip_norm: longest gradient, above 0; None clips nothing.
 
     Returns:
-        The optimizer.
+      The optimizer.
 
     Raises:
-        ValueError: a number out of its range, or a schedule that begins below 0.
+      ValueError: a number out of its range, or a schedule that begins below 0.
     """
     _check(schedule, weight_decay, clip_norm)
     update = optax.adamw(schedule, weight_decay=weight_decay, mask=decay_mask)
@@ -145,15 +145,15 @@ def lars(
     True
 
     Args:
-        schedule: learning rate by step; published values are 0.3 * batch / 256 and alike.
-        weight_decay: 0 or more; on what `decay_mask` says.
-        clip_norm: longest gradient, above 0; None clips nothing.
+      schedule: learning rate by step; published values are 0.3 * batch / 256 and alike.
+      weight_decay: 0 or more; on what `decay_mask` says.
+      clip_norm: longest gradient, above 0; None clips nothing.
 
     Returns:
-        The optimizer.
+      The optimizer.
 
     Raises:
-        ValueError: a number out of its range, or a schedule that begins below 0.
+      ValueError: a number out of its range, or a schedule that begins below 0.
     """
     _check(schedule, weight_decay, clip_norm)
     update = optax.lars(
@@ -176,15 +176,15 @@ def sgd(
     True
 
     Args:
-        schedule: learning rate by step.
-        weight_decay: 0 or more; on what `decay_mask` says.
-        clip_norm: longest gradient, above 0; None clips nothing.
+      schedule: learning rate by step.
+      weight_decay: 0 or more; on what `decay_mask` says.
+      clip_norm: longest gradient, above 0; None clips nothing.
 
     Returns:
-        The optimizer.
+      The optimizer.
 
     Raises:
-        ValueError: a number out of its range, or a schedule that begins below 0.
+      ValueError: a number out of its range, or a schedule that begins below 0.
     """
     _check(schedule, weight_decay, clip_norm)
     update = optax.chain(

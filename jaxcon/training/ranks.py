@@ -34,10 +34,10 @@ def join(cluster: Mapping[str, Any]) -> None:
     """Make this process one of a job, and watch over the others from then on.
 
     Args:
-        cluster: of `devices.cluster_arguments`; empty where jax recognizes the job by itself.
+      cluster: of `devices.cluster_arguments`; empty where jax recognizes the job by itself.
 
     Raises:
-        ValueError: the numbers of the job do not fit together.
+      ValueError: the numbers of the job do not fit together.
     """
     global _watch
     address, count, process = _place(cluster)
@@ -82,8 +82,8 @@ def end_with_others(reason: str, code: int) -> None:
     """End this process at once, and let the others say why. In a single process it returns.
 
     Args:
-        reason: one line.
-        code: exit code.
+      reason: one line.
+      code: exit code.
     """
     if _watch is not None:
         _watch.tell(reason)

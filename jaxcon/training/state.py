@@ -25,10 +25,10 @@ class TrainState(train_state.TrainState):
     `variables()` is what `apply_fn` takes; `variables(average=True)` is its moving average.
 
     Attributes:
-        carried: every collection of variables but the parameters, such as `batch_stats`, by its name.
-        ema: the average of parameters and batch statistics, in float32 at least; None where none is
-            kept.
-        skipped: how many updates were refused, int32.
+      carried: every collection of variables but the parameters, such as `batch_stats`, by its name.
+      ema: the average of parameters and batch statistics, in float32 at least; None where none is
+          kept.
+      skipped: how many updates were refused, int32.
     """
 
     carried: dict[str, Any] = struct.field(default_factory=dict)
@@ -63,18 +63,18 @@ def create_state(
     (0, None)
 
     Args:
-        variables: of flax's `init`: `params`, and any other collections, such as `batch_stats`; the
-            loss gets those, and returns them as they shall be after the step.
-        optimizer: of `optimizers`.
-        apply_fn: from variables and inputs to outputs; kept for whoever evaluates.
-        average: keep an exponential moving average of the variables; the step then needs an
-            `ema_decay`.
+      variables: of flax's `init`: `params`, and any other collections, such as `batch_stats`; the
+          loss gets those, and returns them as they shall be after the step.
+      optimizer: of `optimizers`.
+      apply_fn: from variables and inputs to outputs; kept for whoever evaluates.
+      average: keep an exponential moving average of the variables; the step then needs an
+          `ema_decay`.
 
     Returns:
-        The state.
+      The state.
 
     Raises:
-        ValueError: no parameters, or a collection by the name of a part of the state.
+      ValueError: no parameters, or a collection by the name of a part of the state.
     """
     if "params" not in variables:
         raise ValueError(f"variables: expected params among them, got {', '.join(variables)}")

@@ -53,18 +53,18 @@ def make_train_step(
     optimizer move on, so that the next batch is another one and the rate ends where it should.
 
     Args:
-        loss_fn: `(params, carried, batch, key) -> (loss, (carried, metrics))`, where `carried` holds
-            whatever moves without a gradient, by the names of flax's collections: `batch_stats`, or
-            a queue, or a teacher. It returns all of them, those that moved and those that did not.
-        ema_decay: of the moving average, at least 0 and below 1; None for a state that keeps none.
-        axis_name: mapped axis that the gradients are averaged over; None for no axis.
+      loss_fn: `(params, carried, batch, key) -> (loss, (carried, metrics))`, where `carried` holds
+          whatever moves without a gradient, by the names of flax's collections: `batch_stats`, or
+          a queue, or a teacher. It returns all of them, those that moved and those that did not.
+      ema_decay: of the moving average, at least 0 and below 1; None for a state that keeps none.
+      axis_name: mapped axis that the gradients are averaged over; None for no axis.
 
     Returns:
-        The step. Its metrics are those of `loss_fn`, `loss`, `gradient_norm` and `skipped`.
+      The step. Its metrics are those of `loss_fn`, `loss`, `gradient_norm` and `skipped`.
 
     Raises:
-        ValueError: an `ema_decay` out of its range; in the first call, one for a state that keeps no
-            average, or none for a state that does, or other collections than the state carries.
+      ValueError: an `ema_decay` out of its range; in the first call, one for a state that keeps no
+          average, or none for a state that does, or other collections than the state carries.
     """
     if ema_decay is not None:
         check_number("ema_decay", ema_decay, low=0, high=1)
@@ -100,14 +100,13 @@ def shard_step(step: Step, mesh: Mesh, *, axis_name: str = BATCH_AXIS) -> Step:
     The state is donated: the one passed in is used up.
 
     Args:
-        step: of `make_train_step`.
-        mesh: with the axis `axis_name`.
-        axis_name: that of the step.
+      step: of `make_train_step`.
+      mesh: with the axis `axis_name`.
+      axis_name: that of the step.
 
     Returns:
-        The step, compiled at its first call, on global arrays.
+      The step, compiled at its first call, on global arrays.
     """
-
     specs = (P(), P(axis_name), P())
     return jax.jit(jax.shard_map(step, mesh=mesh, in_specs=specs, out_specs=P()), donate_argnums=0)
 

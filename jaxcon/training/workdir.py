@@ -80,7 +80,7 @@ class Workdir:
         """Return what a finished run has found; None where it is not finished.
 
         Raises:
-            ValueError: the file cannot be read, or holds no scores.
+          ValueError: the file cannot be read, or holds no scores.
         """
         if not self.results.exists():
             return None
@@ -112,18 +112,18 @@ def open_workdir(
     ValueError: ...: made with another configuration: seed was 0, is 1; ...
 
     Args:
-        path: a directory that may be new.
-        config: what decides the result, as JSON values; not where or how fast it runs.
-        files: other files that belong to the configuration, by name, which their digests should be
-            part of: they are written where they are missing or others.
-        needed: bytes of the checkpoints that are to come.
+      path: a directory that may be new.
+      config: what decides the result, as JSON values; not where or how fast it runs.
+      files: other files that belong to the configuration, by name, which their digests should be
+          part of: they are written where they are missing or others.
+      needed: bytes of the checkpoints that are to come.
 
     Returns:
-        The directory.
+      The directory.
 
     Raises:
-        ValueError: a file, not writable, full, holding something else, another configuration, a run
-            that was begun and has no checkpoint left, or one that another process trains just now.
+      ValueError: a file, not writable, full, holding something else, another configuration, a run
+          that was begun and has no checkpoint left, or one that another process trains just now.
     """
     path = absolute(path)
     config = json.loads(json.dumps(config))
@@ -153,14 +153,14 @@ def read_config(path: str | Path, *, option: str = "--workdir") -> dict[str, Any
     True
 
     Args:
-        path: of the working directory.
-        option: that named it.
+      path: of the working directory.
+      option: that named it.
 
     Returns:
-        JSON values.
+      JSON values.
 
     Raises:
-        ValueError: the file cannot be read.
+      ValueError: the file cannot be read.
     """
     path = absolute(path)
     remedy = f"restore it from a copy, or choose another {option}"
@@ -180,8 +180,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
     {'model.dim': 'model.dim was 8, is 9'}
 
     Args:
-        before: JSON values.
-        now: JSON values.
+      before: JSON values.
+      now: JSON values.
     """
     old, new = dict(_flat(before)), dict(_flat(now))
     for config in (old, new):
@@ -202,12 +202,12 @@ def check_writable(path: str | Path, *, needed: int = 0, option: str = "--workdi
     ValueError: --workdir=...: expected a folder, found a file; ...
 
     Args:
-        path: of a folder that may be new.
-        needed: bytes of the checkpoints that are to come.
-        option: that named it.
+      path: of a folder that may be new.
+      needed: bytes of the checkpoints that are to come.
+      option: that named it.
 
     Raises:
-        ValueError: a file, not writable, or a full disk.
+      ValueError: a file, not writable, or a full disk.
     """
     path = absolute(path)
     with told(path, option=option):
