@@ -2,8 +2,8 @@
 
     python -m benchmarks.forms                         # about six minutes on 2 cores
 
-The thresholds of `block_size=None` in `jaxcon.streaming` come from this table. Written to
-`--out`: `forms.json` and `forms.md`, median milliseconds of value and gradients.
+The thresholds of ``block_size=None`` in :mod:`jaxcon.streaming.rules` come from this table. Written to
+``--out``: ``forms.json`` and ``forms.md``, median milliseconds of value and gradients.
 """
 
 import argparse
@@ -11,13 +11,13 @@ import json
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import jax
 import numpy as np
 
 from benchmarks.timing import median_ms
-from jaxcon import losses, streaming
+from jaxcon import losses
+from jaxcon.streaming import rules
 
 LOSSES = {
     "NT-Xent": partial(losses.ntxent_loss, temperature=0.1),
@@ -40,20 +40,17 @@ def measure(loss: str, form: str, batches: list[Any], repeats: int) -> float:
     dense, kept, block_size = FORMS[form]
     f = partial(LOSSES[loss], block_size=block_size)
     # Tiles normalize the rows that they read, as those of large batches do.
-    limits = {"_DENSE_ENTRIES": dense, "_KEPT_ENTRIES": kept, "_COPIED_ENTRIES": kept}
-    with mock.patch.multiple(streaming, **limits):
+    limits = {"whole_pairs": dense, "whole_pairs_of_one_set": dense}
+    with rules.in_force(rules.Rule(**limits, kept_pairs=kept, copied_entries=kept)):
         step = jax.jit(jax.value_and_grad(f, argnums=(0, 1)))
         return median_ms(lambda k: step(*batches[k % len(batches)]), repeats)
 
 
 def chosen(loss: str, pairs: int) -> str:
-    """The form that `block_size=None` takes; SigLIP's "kept" normalizes first and keeps nothing."""
-    one_set = loss == "NT-Xent"
-    x = jax.ShapeDtypeStruct((2 * pairs if one_set else pairs, 1), np.float32)
-    y = x if one_set else jax.ShapeDtypeStruct(x.shape, x.dtype)
-    if streaming._is_dense(x, y, None):
-        return "one matrix"
-    return "kept" if streaming._keeps(x, y, None) else f"tiles of {streaming._BLOCK}"
+    """The form that ``block_size=None`` takes; SigLIP's "kept" normalizes first and keeps nothing."""
+    rule = rules.current()
+    form = rule.form(2 * pairs, None) if loss == "NT-Xent" else rule.form(pairs, pairs)
+    return {"whole": "one matrix", "kept": "kept", "tiles": f"tiles of {rule.block}"}[form]
 
 
 def table(rows: list[dict[str, Any]]) -> str:

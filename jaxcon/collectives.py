@@ -20,14 +20,13 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxcon.typing import Array, AxisName
+from jaxcon.typing import Array, ArrayLike, AxisName
 
 
 def gather(x: Any, axis_name: AxisName) -> Any:
     """Concatenates the leading axis of every array of `x` over all devices: [n, ...] -> [P n, ...].
 
-    Gradients flow back to the device that a row came from. A single device gets back the very same
-    arrays, which tells the engine where both sides of a matrix are one set of rows.
+    Gradients flow back to the device that a row came from.
     """
     if size(axis_name) == 1:
         return x
@@ -112,6 +111,16 @@ def explicit_mesh(x: Any) -> Any:
 def replicate_on(mesh: Any, x: Any) -> Any:
     """The array, whole on every device of an Explicit mesh."""
     return _reshard(x, NamedSharding(mesh, PartitionSpec()))
+
+
+def replicated(x: ArrayLike) -> ArrayLike:
+    """Gathers an array that is sharded over Explicit mesh axes onto every device.
+
+    There a product of two sharded operands is refused by JAX, which leaves the choice to the caller;
+    this choice is correct but not parallel. For speed use ``axis_name`` under ``jax.shard_map``.
+    """
+    mesh = explicit_mesh(x)
+    return x if mesh is None else replicate_on(mesh, x)
 
 
 def varying_axes(x: Any) -> frozenset[str]:

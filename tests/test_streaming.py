@@ -10,14 +10,16 @@ from jax.extend.core import jaxprs_in_params
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxcon import collectives, streaming
-from jaxcon.streaming import Channel, nothing, reduce_pairs, reduce_ring
-from jaxcon.streaming.tiles import Side, tile_count, tile_index
+from jaxcon import collectives
+from jaxcon.streaming import Channel, Rule, Side, nothing, reduce_pairs
+from jaxcon.streaming.rules import in_force
+from jaxcon.streaming.sides import in_blocks
+from jaxcon.streaming.tiles import tile_count, tile_index
 
 
-def scaled(tile, row_aux, col_aux):
-    """Logits with auxiliaries on both sides, as Gaussian embeddings have."""
-    return tile * row_aux - jnp.exp(-col_aux) * tile**2
+def scaled(tile, row, col):
+    """Logits with auxiliaries on both sides, as Gaussian embeddings have; one set of rows has both."""
+    return tile * row["row_aux"] - jnp.exp(-col["col_aux"]) * tile**2
 
 
 def equal_ids(row_ids, col_ids):
@@ -59,6 +61,14 @@ def one_set(n, seed=0):
     return p | {"y": p["x"], "col_ids": p["row_ids"], "col_valid": p["row_valid"]}
 
 
+def sides(p):
+    """The problem's rows and columns; of one set, None for the columns."""
+    one_set = p["y"] is p["x"]
+    row_aux, col_aux = {"row_aux": p["row_aux"]}, {"col_aux": p["col_aux"]}
+    rows = Side(p["x"], p["row_ids"], p["row_valid"], row_aux | col_aux if one_set else row_aux)
+    return rows, None if one_set else Side(p["y"], p["col_ids"], p["col_valid"], col_aux)
+
+
 def slow_reduce(p, distances=False):
     """The definition, pair by pair, in float64."""
     p = {k: np.asarray(v, np.float64) for k, v in p.items()}
@@ -88,7 +98,7 @@ def total(p, diff, channels=CHANNELS, **settings):
     """A scalar of all channels with different weights, as a function of the differentiable part."""
     p = p | diff
     p["y"] = diff.get("y", p["x"])
-    outputs = reduce_pairs(channels=channels, **p, **settings)
+    outputs = reduce_pairs(*sides(p), channels, **settings)
     parts = (
         jnp.where(o > -1e30, o, 0) * jnp.sin(1.0 + k + jnp.arange(len(o)))
         for k, o in enumerate(outputs)
@@ -110,7 +120,7 @@ def data(request):
 @pytest.mark.parametrize("block_size", [None, 8, pytest.param(64, marks=pytest.mark.slow)])
 def test_values_are_those_of_the_definition(data, block_size, distances):
     reduce = partial(reduce_pairs, channels=CHANNELS, block_size=block_size, distances=distances)
-    outputs = jax.jit(lambda data: reduce(**data))(data)
+    outputs = jax.jit(lambda sides: reduce(*sides))(sides(data))
     for output, expected in zip(outputs, slow_reduce(data, distances), strict=True):
         np.testing.assert_allclose(output, expected, rtol=2e-5, atol=2e-5)
 
@@ -135,57 +145,63 @@ def test_gradients_are_those_of_plain_operations(data, settings, distances):
         assert np.linalg.norm(tiled[name] - expected) < 1e-5 * scale, name
 
 
-def tiles_of(block, monkeypatch):
-    """Has ``block_size=None`` take tiles, whatever the size."""
-    for name, value in {"_DENSE_ENTRIES": 0, "_BLOCK": block, "_LANES": 1}.items():
-        monkeypatch.setattr(streaming, name, value)
+# ``block_size=None`` takes tiles that are kept, whatever the size.
+KEPT = Rule(whole_pairs=0, whole_pairs_of_one_set=0, block=8, lanes=1)
 
 
 @pytest.mark.parametrize("n", [1, 512, 513, 1025, 3000])
 def test_blocks_of_no_given_size_leave_little_to_fill_up(n):
-    block = min(streaming._even_block(n), n)
+    rule = Rule()
+    block = min(rule.even_block(n), n)
     blocks = -(-n // block)
-    assert block <= streaming._BLOCK
-    assert blocks == -(-n // streaming._BLOCK)
-    assert blocks * block - n < blocks * streaming._LANES
+    assert block <= rule.block
+    assert blocks == -(-n // rule.block)
+    assert blocks * block - n < blocks * rule.lanes
 
 
 @pytest.mark.parametrize("distances", [False, True])
-def test_kept_tiles_give_the_same(data, distances, monkeypatch):
+def test_kept_tiles_give_the_same(data, distances):
     diff = differentiable(data)
 
     def value_and_grad(diff):
         return jax.jit(jax.value_and_grad(lambda d: total(data, d, distances=distances)))(diff)
 
     plain = value_and_grad(diff)
-    tiles_of(8, monkeypatch)
-    kept = value_and_grad(diff)
+    with in_force(KEPT):
+        kept = value_and_grad(diff)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), kept, plain)
 
 
+def products(f, x, y, block):
+    """How many products of blocks of rows a compiled program has, by its operations: XLA's own count.
+
+    Of a loop it counts one round. What else there is to compute must be little beside a product.
+    """
+    cost = jax.jit(f).lower(x, y).compile().cost_analysis()
+    return round(cost["flops"] / (2 * block * block * x.shape[1]))
+
+
 @pytest.mark.parametrize(
-    ("limits", "products", "loops"),
+    ("limits", "expected", "loops"),
     # A product forward and two backward; in tiles that are not kept one more, to find them again.
-    [((256, 0), 3, False), ((255, 256), 3, True), ((255, 255), 4, True)],
+    [((2**14, 0), 3, False), ((2**14 - 1, 2**14), 3, True), ((2**14 - 1, 2**14 - 1), 4, True)],
     ids=["one matrix", "kept tiles", "tiles"],
 )
 @pytest.mark.parametrize("one_set", [False, True])
-def test_the_form_follows_from_the_number_of_comparisons(
-    one_set, limits, products, loops, monkeypatch
-):
-    dense, kept = limits
-    limits = {"_DENSE_ENTRIES": 8 * dense if one_set else dense, "_KEPT_ENTRIES": kept}
-    for name, value in {**limits, "_BLOCK": 8, "_LANES": 1}.items():
-        monkeypatch.setattr(streaming, name, value)
-    x, ids = jnp.ones((16, 4)), jnp.arange(16)
+def test_the_form_follows_from_the_number_of_comparisons(one_set, limits, expected, loops):
+    whole, kept = limits
+    two, one = (0, whole) if one_set else (whole, 0)
+    rule = Rule(two, whole_pairs_of_one_set=one, kept_pairs=kept, block=64, lanes=1)
+    x, ids = jnp.ones((128, 64)), jnp.arange(128)
 
     def total(x, y):
-        y = x if one_set else y
-        return jnp.sum(reduce_pairs(x, y, [Channel(1)], row_ids=ids, col_ids=ids)[0])
+        cols = None if one_set else Side(y, ids)
+        return jnp.sum(reduce_pairs(Side(x, ids), cols, [Channel(1)])[0])
 
-    text = str(jax.make_jaxpr(jax.value_and_grad(total, argnums=(0, 1)))(x, x + 1))
-    assert text.count("dot_general[") == products
-    assert ("scan[" in text) == loops
+    step = jax.value_and_grad(total, argnums=(0, 1))
+    with in_force(rule):
+        assert products(step, x, x + 1, 64 if loops else 128) == expected
+        assert ("while(" in jax.jit(step).lower(x, x + 1).compile().as_text()) == loops
 
 
 @pytest.mark.parametrize("block_size", [None, 4])
@@ -193,11 +209,9 @@ def test_without_rows_there_is_nothing(block_size):
     x, ids = jnp.ones((3, 2)), jnp.arange(3)
     for rows, cols in ((0, 3), (3, 0), (0, 0)):
         lse, total = reduce_pairs(
-            x[:rows],
-            x[:cols] + 1,
+            Side(x[:rows], ids[:rows]),
+            Side(x[:cols] + 1, ids[:cols]),
             [Channel(1), Channel(0, log=False)],
-            row_ids=ids[:rows],
-            col_ids=ids[:cols],
             block_size=block_size,
         )
         np.testing.assert_array_equal(lse, np.full(rows, nothing(np.float32)))
@@ -215,12 +229,13 @@ def curvature(p, **settings):
     return jax.jit(jax.grad(inner))(p["x"])
 
 
-def test_second_derivatives_reverse_over_reverse(monkeypatch):
+def test_second_derivatives_reverse_over_reverse():
     p = one_set(21)
     plain = curvature(p)
     np.testing.assert_allclose(curvature(p, block_size=8), plain, rtol=1e-4, atol=1e-5)
-    tiles_of(8, monkeypatch)
-    np.testing.assert_allclose(curvature(p), plain, rtol=1e-4, atol=1e-5)
+    with in_force(KEPT):
+        kept = curvature(p)
+    np.testing.assert_allclose(kept, plain, rtol=1e-4, atol=1e-5)
 
 
 def test_forward_mode_is_a_type_error_when_tiled_and_works_when_dense():
@@ -234,7 +249,7 @@ def test_forward_mode_is_a_type_error_when_tiled_and_works_when_dense():
 @pytest.mark.parametrize("block_size", [0, -1, 2.5])
 def test_a_block_size_that_is_no_positive_integer_is_refused(block_size):
     with pytest.raises(ValueError, match="block_size must be a positive integer"):
-        reduce_pairs(channels=CHANNELS, **problem(4, 4), block_size=block_size)
+        reduce_pairs(*sides(problem(4, 4)), CHANNELS, block_size=block_size)
 
 
 @pytest.mark.parametrize("block_size", [None, 4])
@@ -243,7 +258,7 @@ def test_rows_without_a_pair_are_finite_with_zero_gradient(block_size):
     ids = jnp.zeros(6, int)
 
     def f(x):
-        (lse,) = reduce_pairs(x, x, [Channel(1)], row_ids=ids, col_ids=ids, block_size=block_size)
+        (lse,) = reduce_pairs(Side(x, ids), None, [Channel(1)], block_size=block_size)
         return jnp.sum(jax.nn.softplus(lse)), lse
 
     (value, lse), grad = jax.value_and_grad(f, has_aux=True)(x)
@@ -256,9 +271,9 @@ def test_rows_without_a_pair_are_finite_with_zero_gradient(block_size):
 def test_nan_in_a_valid_row_stays_visible(bound):
     x = jax.random.normal(jax.random.key(0), (9, 3)).at[4].set(jnp.nan)
     ids = jnp.arange(9)
-    call = partial(reduce_pairs, x, x, [Channel(1)], row_ids=ids, col_ids=ids, block_size=4)
-    assert np.isnan(call(bound=bound)[0]).all()
-    assert np.isfinite(call(row_valid=ids != 4, col_valid=ids != 4, bound=bound)[0][0])
+    call = partial(reduce_pairs, cols=None, channels=[Channel(1)], block_size=4, bound=bound)
+    assert np.isnan(call(Side(x, ids))[0]).all()
+    assert np.isfinite(call(Side(x, ids, valid=ids != 4))[0][0])
 
 
 @pytest.mark.parametrize("temperature", [pytest.param(0.5, marks=pytest.mark.slow), 0.07, 0.01])
@@ -275,15 +290,8 @@ def test_float32_error_at_low_temperature(temperature, block_size):
     expected = (weights + weights.T) @ u
 
     def f(u):
-        return reduce_pairs(
-            u,
-            u,
-            [Channel(1)],
-            row_ids=ids,
-            col_ids=ids,
-            block_size=block_size,
-            bound=1 / temperature,
-        )[0]
+        side, bound = Side(u, ids), 1 / temperature
+        return reduce_pairs(side, None, [Channel(1)], block_size=block_size, bound=bound)[0]
 
     u32 = jnp.asarray(u, jnp.float32)
     np.testing.assert_allclose(f(u32), lse, rtol=3e-6, atol=3e-6)
@@ -295,13 +303,16 @@ def test_float32_error_at_low_temperature(temperature, block_size):
 def test_bfloat16_is_multiplied_as_such_and_accumulated_in_float32(block_size, shape):
     p = problem(40, 24, dim=64)
     half = {k: p[k].astype(jnp.bfloat16) for k in ("x", "y")}
-    call = partial(reduce_pairs, channels=(Channel(1), Channel(0)), block_size=block_size)
-    p = {k: v for k, v in p.items() if "aux" not in k}
-    rounded = p | {k: v.astype(jnp.float32) for k, v in half.items()}
-    for got, expected in zip(call(**(p | half)), call(**rounded), strict=True):
+    rounded = {k: v.astype(jnp.float32) for k, v in half.items()}
+
+    def call(x, y):
+        rows, cols = Side(x, p["row_ids"], p["row_valid"]), Side(y, p["col_ids"], p["col_valid"])
+        return reduce_pairs(rows, cols, (Channel(1), Channel(0)), block_size=block_size)
+
+    for got, expected in zip(call(**half), call(**rounded), strict=True):
         assert got.dtype == jnp.float32
         np.testing.assert_allclose(got, expected, rtol=1e-5)
-    text = jax.jit(lambda x, y: call(**(p | {"x": x, "y": y}))).lower(**half).as_text()
+    text = jax.jit(call).lower(**half).as_text()
     dots = [line for line in text.splitlines() if "dot_general" in line]
     assert dots
     assert all("bf16" in line and f"-> tensor<{shape}xf32>" in line for line in dots)
@@ -309,8 +320,7 @@ def test_bfloat16_is_multiplied_as_such_and_accumulated_in_float32(block_size, s
 
 @pytest.mark.parametrize("blocks", [1, 2, 3, 4, 7, 8])
 def test_the_schedule_visits_each_tile_once(blocks):
-    side = Side(jnp.zeros((blocks, 1, 1)), None, None)
-    other = Side(jnp.zeros((3, 1, 1)), None, None)
+    side, other = (in_blocks(Side(jnp.zeros((n, 1)), ids=()), 1) for n in (blocks, 3))
     for cols, expected in (
         (None, {(i, j) for i in range(blocks) for j in range(i, blocks)}),
         (other, {(i, j) for i in range(blocks) for j in range(3)}),
@@ -323,9 +333,8 @@ def test_the_schedule_visits_each_tile_once(blocks):
 
 def lse_sum(x, y, block_size):
     ids = jnp.arange(len(x))
-    outputs = reduce_pairs(
-        x, y, [Channel(1), Channel(0)], row_ids=ids, col_ids=ids, block_size=block_size
-    )
+    channels = [Channel(1), Channel(0)]
+    outputs = reduce_pairs(Side(x, ids), Side(y, ids), channels, block_size=block_size)
     return sum(map(jnp.sum, outputs))
 
 
@@ -344,22 +353,14 @@ def test_one_set_of_rows_costs_one_exponential_per_unordered_pair():
     def sweep_text(same):
         x = jnp.ones((64, 8))
         ids = jnp.arange(64)
-        y = x if same else x + 1
 
         def f(x, y):
+            cols = None if same else Side(y, ids)
             return jnp.sum(
-                reduce_pairs(
-                    x,
-                    x if same else y,
-                    [Channel(1)],
-                    row_ids=ids,
-                    col_ids=ids,
-                    block_size=16,
-                    bound=1.0,
-                )[0]
+                reduce_pairs(Side(x, ids), cols, [Channel(1)], block_size=16, bound=1.0)[0]
             )
 
-        return jax.jit(jax.grad(f)).lower(x, y).compile().as_text()
+        return jax.jit(jax.grad(f)).lower(x, x + 1).compile().as_text()
 
     def per_tile(text):
         return sum(" exponential(" in line and "f32[16,16]" in line for line in text.splitlines())
@@ -402,10 +403,10 @@ def test_inside_mapped_functions(mode):
         everywhere = jnp.ones((7, 3))
         columns = jax.lax.all_gather(y, "batch", axis=0, tiled=True)
         ids = jax.lax.axis_index("batch") * 5 + jnp.arange(5)
-        call = partial(reduce_pairs, x, channels=[Channel(1)], row_ids=ids, block_size=3)
+        call = partial(reduce_pairs, Side(x, ids), channels=[Channel(1)], block_size=3)
         (a,), (b,) = (
-            call(columns, col_ids=jnp.arange(20)),
-            call(everywhere, col_ids=-jnp.ones(7, int)),
+            call(Side(columns, jnp.arange(20))),
+            call(Side(everywhere, -jnp.ones(7, int))),
         )
         return jax.lax.pmean(jnp.mean(a + b), "batch")
 
@@ -435,28 +436,15 @@ def ring_loss(exchange, block_size, same, x, y, axis="batch"):
     """Local part of a loss with rows and columns of all devices, by gather or by ring."""
     n = len(x)
     ids = jax.lax.axis_index(axis) * n + jnp.arange(n)
-    aux = jnp.sum(x, axis=1), jnp.sum(y, axis=1)
+    aux = {"row_aux": jnp.sum(x, axis=1), "col_aux": jnp.sum(y, axis=1)}
     channels = [Channel(1), Channel(1, scaled)] + [Channel(0)] * (not same)
-    y, names = (x, ids) if same else (y, ids)
+    rows = Side(x, ids, aux=aux)
+    cols = None if same else Side(y, ids, aux=aux)
     if exchange == "ring":
-        outputs = reduce_ring(
-            x,
-            y,
-            channels,
-            axis_name=axis,
-            row_ids=ids,
-            col_ids=names,
-            row_aux=aux[0],
-            col_aux=aux[1],
-            block_size=block_size,
-        )
+        outputs = reduce_pairs(rows, cols, channels, ring=axis, block_size=block_size)
     else:
-        y, names, col_aux = collectives.gather((y, names, aux[1]), axis)
-        outputs = list(
-            reduce_pairs(
-                x, y, channels, row_ids=ids, col_ids=names, row_aux=aux[0], col_aux=col_aux
-            )
-        )
+        cols = collectives.gather(rows if same else cols, axis)
+        outputs = list(reduce_pairs(rows, cols, channels))
         outputs[2:] = [
             collectives.own_rows(collectives.logsumexp(o, axis), axis) for o in outputs[2:]
         ]
@@ -507,8 +495,8 @@ def moved_rows(same, devices, n=64, dim=32):
 
     def f(x, y):
         ids = jax.lax.axis_index("batch") * n + jnp.arange(n)
-        y = x if same else y
-        (lse,) = reduce_ring(x, y, [Channel(1)], axis_name="batch", row_ids=ids, col_ids=ids)
+        cols = None if same else Side(y, ids)
+        (lse,) = reduce_pairs(Side(x, ids), cols, [Channel(1)], ring="batch")
         return jax.lax.pmean(jnp.mean(lse), "batch")
 
     step = jax.shard_map(

@@ -7,28 +7,31 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcon import streaming
 from jaxcon.similarity import l2_normalize
-from jaxcon.streaming import PRECISION, Channel, reduce_cosines, reduce_pairs, sum_cosines
-from tests.test_streaming import equal_ids, one_set, problem, scaled
+from jaxcon.streaming import Channel, Rule, Side, reduce_cosines, reduce_pairs, sum_cosines
+from jaxcon.streaming.rules import in_force
+from tests.test_streaming import equal_ids, one_set, problem, products, scaled, sides
 
 
 @pytest.fixture(autouse=True)
-def few_rows_are_treated_as_many(monkeypatch):
+def few_rows_are_treated_as_many():
     """They would be normalized before the sweep."""
-    monkeypatch.setattr(streaming, "_COPIED_ENTRIES", 0)
+    with in_force(Rule(copied_entries=0)):
+        yield
 
 
 def cosine_total(p, x, y, scale, block_size):
     """A scalar of two channels and of the rows that come back; block_size 0: plain formulas."""
+    rows = Side(x, p["row_ids"], p["row_valid"])
+    cols = None if y is None else Side(y, p["col_ids"], p["col_valid"])
     y = x if y is None else y
-    known = {k: p[k] for k in ("row_ids", "col_ids", "row_valid", "col_valid")}
     channels = [Channel(1), Channel(0, pairs=equal_ids, log=False)]
     if block_size:
-        values, x, y = reduce_cosines(x, y, scale, channels, **known, block_size=block_size)
+        values, x, y = reduce_cosines(rows, cols, scale, channels, block_size=block_size)
     else:
-        u, v = l2_normalize(x) * scale, l2_normalize(y)
-        values = reduce_pairs(u, v, channels, **known)
+        u = rows._replace(z=l2_normalize(x) * scale)
+        v = Side(l2_normalize(y), p["col_ids"], p["col_valid"])
+        values = reduce_pairs(u, v, channels)
     row, col = (jnp.sum(jnp.where(v > -1e30, v, 0) * jnp.sin(jnp.arange(len(v)))) for v in values)
     return row + col + jnp.sum(jnp.cos(x)) + jnp.sum(jnp.sin(y) ** 2)
 
@@ -54,9 +57,7 @@ def test_cosines_of_rows_of_any_scale_and_of_zero_rows():
     ids = jnp.arange(9)
 
     def f(x):
-        (lse,), _, _ = reduce_cosines(
-            x, y, 5.0, [Channel(1)], row_ids=ids, col_ids=ids, block_size=4
-        )
+        (lse,), _, _ = reduce_cosines(Side(x, ids), Side(y, ids), 5.0, [Channel(1)], block_size=4)
         return jnp.sum(jnp.sin(lse))
 
     (one, grad), (other, scaled) = (jax.value_and_grad(f)(x * k) for k in (factor != 0, factor))
@@ -68,11 +69,9 @@ def test_cosines_of_rows_of_any_scale_and_of_zero_rows():
 
 
 def weighted(p, x, y, weights, block_size):
-    known = {
-        k: p[k] for k in ("row_ids", "col_ids", "row_valid", "col_valid", "row_aux", "col_aux")
-    }
     channels = [Channel(1, scaled, log=False), Channel(1, pairs=equal_ids, log=False)]
-    return sum_cosines(x, y, 3.0, channels, weights, **known, block_size=block_size)
+    rows, cols = sides(p | {"x": x, "y": y})
+    return sum_cosines(rows, cols, 3.0, channels, weights, block_size=block_size)
 
 
 @pytest.mark.parametrize("block_size", [8, pytest.param(64, marks=pytest.mark.slow)])
@@ -94,35 +93,41 @@ def test_sums_take_their_gradient_in_the_forward_sweep(block_size):
 
 
 def test_sums_take_three_products_and_other_reductions_four():
-    x, ids = jnp.ones((64, 8)), jnp.arange(64)
-    settings = {"row_ids": ids, "col_ids": ids, "block_size": 16}
+    x, ids, block = jnp.ones((512, 64)), jnp.arange(512), 256
 
     def sums(x, y):
-        channels = [Channel(1, log=False)]
-        return sum_cosines(x, y, 2.0, channels, [jnp.ones(64)], **settings)
+        sides, channels = (Side(x, ids), Side(y, ids)), [Channel(1, log=False)]
+        return sum_cosines(*sides, 2.0, channels, [jnp.ones(512)], block_size=block)
 
     def reductions(x, y):
-        return jnp.sum(reduce_cosines(x, y, 2.0, [Channel(1)], **settings)[0][0])
+        sides = Side(x, ids), Side(y, ids)
+        return jnp.sum(reduce_cosines(*sides, 2.0, [Channel(1)], block_size=block)[0][0])
 
-    def products(f):
-        return str(jax.make_jaxpr(f)(x, x + 1)).count("dot_general[")
-
-    assert products(sums) == 1
-    assert products(jax.value_and_grad(sums, argnums=(0, 1))) == 3
-    assert products(jax.value_and_grad(reductions, argnums=(0, 1))) == 4
+    assert products(sums, x, x + 1, block) == 1
+    assert products(jax.value_and_grad(sums, argnums=(0, 1)), x, x + 1, block) == 3
+    assert products(jax.value_and_grad(reductions, argnums=(0, 1)), x, x + 1, block) == 4
 
 
-def test_few_rows_are_normalized_before_the_sweep(monkeypatch):
+def test_few_rows_are_normalized_before_the_sweep():
     p = problem(23, 37)
     weights = [jnp.sin(jnp.arange(23.0)), jnp.cos(jnp.arange(23.0))]
+    few = Rule(copied_entries=p["x"].size + p["y"].size)
 
     def value_and_grad():
         f = partial(weighted, p, weights=weights, block_size=8)
         return jax.jit(jax.value_and_grad(lambda x, y: f(x, y), argnums=(0, 1)))(p["x"], p["y"])
 
-    in_tiles = value_and_grad()
-    monkeypatch.setattr(streaming, "_COPIED_ENTRIES", p["x"].size + p["y"].size)
-    assert streaming._normalizes_first(p["x"], p["y"], PRECISION, None, 8)
-    assert not streaming._normalizes_first(p["x"], p["y"], PRECISION, "batch", 8)
+    def in_tiles(x, ring=None):
+        """Whether it is so: the rows that come back went through the sweep."""
+        rows, cols = sides(p | {"x": x})
+        return reduce_cosines(rows, cols, 3.0, [Channel(1)], ring=ring, block_size=8)[1] is not x
+
+    expected = value_and_grad()
+    assert in_tiles(p["x"])
+    with in_force(few):
+        got = value_and_grad()
+        assert not in_tiles(p["x"])
+        round_a_ring = jax.vmap(lambda x: jnp.array(in_tiles(x, "batch")), axis_name="batch")
+        assert round_a_ring(p["x"][None]).all()
     close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
-    jax.tree.map(close, value_and_grad(), in_tiles)
+    jax.tree.map(close, got, expected)

@@ -6,10 +6,11 @@
 >>> print(f"{losses.clip_loss(z1, z2, temperature=0.5):.3f}")
 2.002
 
-Families: :mod:`~jaxcon.losses.softmax` and :mod:`~jaxcon.losses.reweighted`,
-:mod:`~jaxcon.losses.sigmoid`, :mod:`~jaxcon.losses.margin`, :mod:`~jaxcon.losses.correlation`,
-:mod:`~jaxcon.losses.probabilistic`, :mod:`~jaxcon.losses.predictive`,
-:mod:`~jaxcon.losses.regularizers`; and :mod:`~jaxcon.losses.queue`, negatives of earlier batches.
+Families: :mod:`~jaxcon.losses.softmax`, :mod:`~jaxcon.losses.info_nce` and
+:mod:`~jaxcon.losses.reweighted`, :mod:`~jaxcon.losses.sigmoid`, :mod:`~jaxcon.losses.margin` and
+:mod:`~jaxcon.losses.mining`, :mod:`~jaxcon.losses.correlation`, :mod:`~jaxcon.losses.probabilistic`,
+:mod:`~jaxcon.losses.predictive`, :mod:`~jaxcon.losses.regularizers`; and
+:mod:`~jaxcon.losses.queue`, negatives of earlier batches.
 The keywords that all share: :mod:`jaxcon.typing`.
 """
 
@@ -19,15 +20,9 @@ from jaxcon.losses.correlation import (
     sample_correlation_loss,
     vicreg_loss,
 )
-from jaxcon.losses.margin import (
-    all_triplets,
-    circle_loss,
-    hardest,
-    multi_similarity_loss,
-    semi_hard,
-    spectral_contrastive_loss,
-    triplet_loss,
-)
+from jaxcon.losses.info_nce import info_nce_loss
+from jaxcon.losses.margin import circle_loss, multi_similarity_loss, spectral_contrastive_loss
+from jaxcon.losses.mining import all_triplets, hardest, semi_hard, triplet_loss
 from jaxcon.losses.predictive import cosine_regression_loss
 from jaxcon.losses.probabilistic import csd_loss, gaussian_clip_loss
 from jaxcon.losses.regularizers import (
@@ -40,7 +35,6 @@ from jaxcon.losses.reweighted import dcl_loss, hard_negative_loss
 from jaxcon.losses.sigmoid import siglip_loss
 from jaxcon.losses.softmax import (
     clip_loss,
-    info_nce_loss,
     npairs_loss,
     ntxent_loss,
     supcon_loss,

@@ -17,8 +17,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcon import collectives
-from jaxcon.losses._candidates import cross_channels, other_ids, reduce_rows, square
-from jaxcon.losses._shared import Evaluation, Rows, prepare, setting
+from jaxcon.losses._channels import other_ids, square
+from jaxcon.losses._exchange import cross_channels
+from jaxcon.losses._reduce import reduce_rows
+from jaxcon.losses._rows import Evaluation, Rows, prepare
+from jaxcon.losses._settings import setting
 from jaxcon.streaming import PRECISION, Channel
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
@@ -192,11 +195,11 @@ def sample_correlation_loss(
     count = _count(rows, axis_name)
     x, y = (_standardize_rows(z) for z in rows.z)
     x = x / count
-    (squares,) = cross_channels(rows, x, y, axis_name, [Channel(1, square, other_ids, log=False)])
+    (squares,) = cross_channels(rows, x, y, [Channel(1, square, other_ids, log=False)])
     weight = setting(off_diagonal_weight, "off_diagonal_weight", rows.dtype)
     bracket = (jnp.sum(x * y, axis=1) - 1) ** 2 + weight * squares
     values = count * setting(scale, "scale", rows.dtype) * bracket
-    return reduce_rows(values, rows, reduce_fn, axis_name)
+    return reduce_rows(values, rows, reduce_fn)
 
 
 def _count(rows: Rows, axis_name: AxisName) -> Array:

@@ -12,8 +12,8 @@ What the keywords from ``axis_name`` on mean: :mod:`jaxcon.typing`.
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcon.losses._candidates import reduce_rows
-from jaxcon.losses._shared import prepare
+from jaxcon.losses._reduce import reduce_rows
+from jaxcon.losses._rows import prepare
 from jaxcon.similarity import l2_normalize
 from jaxcon.typing import Array, ArrayLike, AxisName, ReduceFn
 
@@ -67,4 +67,4 @@ def cosine_regression_loss(
     # cosine 0, so that it misses 1 of the 2 in |p|^2 + |t|^2.
     missing = jnp.round(2 - jnp.sum(p * p, axis=1) - jnp.sum(t * t, axis=1))
     values = jnp.sum((p - t) ** 2, axis=1) + lax.stop_gradient(missing)
-    return reduce_rows(values, rows, reduce_fn, axis_name)
+    return reduce_rows(values, rows, reduce_fn)

@@ -18,19 +18,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxcon import collectives
-from jaxcon.losses._candidates import cross_channels, ones, other_ids, reduce_rows
-from jaxcon.losses._shared import (
-    Evaluation,
-    Rows,
-    flag,
-    flatten,
-    mask_rows,
-    positive,
-    positive_and_rest,
-    prepare,
-    replicate,
-    setting,
-)
+from jaxcon.losses._channels import ones, other_ids
+from jaxcon.losses._exchange import cross_channels
+from jaxcon.losses._reduce import positive_and_rest, reduce_rows
+from jaxcon.losses._rows import Evaluation, Rows, flatten, mask_rows, prepare
+from jaxcon.losses._settings import flag, positive, setting
 from jaxcon.similarity import as_float, l2_normalize
 from jaxcon.streaming import PRECISION, Channel
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
@@ -106,7 +98,6 @@ def gaussian_clip_loss(
         rows,
         x,
         y,
-        axis_name,
         [Channel(1, given_column, other_ids), Channel(0, given_row, other_ids)],
         row_aux=k,
         col_aux=l,
@@ -115,7 +106,7 @@ def gaussian_clip_loss(
     pair = jnp.sum((x - y) ** 2, axis=1)
     forward = positive_and_rest(log_density(pair, l), rest1)
     backward = positive_and_rest(log_density(pair, k), rest2)
-    return reduce_rows((forward + backward) / 2, rows, reduce_fn, axis_name)
+    return reduce_rows((forward + backward) / 2, rows, reduce_fn)
 
 
 def csd_loss(
@@ -182,14 +173,13 @@ def csd_loss(
         rows,
         x,
         y,
-        axis_name,
         [Channel(1, _mismatch, other_ids, log=False), Channel(1, ones, other_ids, log=False)],
         row_aux=(offset1, jnp.full(len(x), scale), jnp.full(len(x), shift)),
         col_aux=offset2,
     )
     pair = jnp.sum((x - y) ** 2, axis=1) + variance1 + variance2
     values = (jax.nn.softplus(scale * pair - shift) + repelled) / (1 + count)
-    return reduce_rows(values, rows, reduce_fn, axis_name)
+    return reduce_rows(values, rows, reduce_fn)
 
 
 @functools.cache  # one function object per form, so that what is compiled for it is found again
@@ -216,7 +206,7 @@ def _mismatch(tile: Array, row: Any, col: Any) -> Array:
 
 def _log_std(log_std: ArrayLike, name: str, rows: Rows) -> Array:
     """Checks a log standard deviation: [batch] or [batch, dim], masked rows 0."""
-    value = as_float(replicate(log_std), name).astype(rows.dtype)
+    value = as_float(collectives.replicated(log_std), name).astype(rows.dtype)
     batch, dim = rows.z[0].shape
     if value.ndim > 1 and value.shape[0] == batch:
         value = flatten(value)

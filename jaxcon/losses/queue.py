@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcon import collectives
-from jaxcon.losses._shared import as_integers, prepare
+from jaxcon.losses._rows import as_integers, prepare
 from jaxcon.similarity import l2_normalize
 from jaxcon.typing import Array, ArrayLike, AxisName
 

@@ -15,8 +15,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcon import collectives
-from jaxcon.losses._candidates import cross_channels, other_ids, reduce_rows
-from jaxcon.losses._shared import Evaluation, positive, prepare
+from jaxcon.losses._channels import other_ids
+from jaxcon.losses._exchange import cross_channels
+from jaxcon.losses._reduce import reduce_rows
+from jaxcon.losses._rows import Evaluation, prepare
+from jaxcon.losses._settings import positive
 from jaxcon.similarity import l2_normalize
 from jaxcon.similarity.distances import nearest
 from jaxcon.streaming import PRECISION, Channel, masked_logsumexp
@@ -63,7 +66,7 @@ def alignment_loss(
     square = jnp.sum((u - v) ** 2, axis=1)
     zero = square == 0
     values = jnp.where(zero, 0, jnp.where(zero, 1, square) ** (alpha / 2))
-    return reduce_rows(values, rows, reduce_fn, axis_name)
+    return reduce_rows(values, rows, reduce_fn)
 
 
 def uniformity_loss(
@@ -114,7 +117,7 @@ def uniformity_loss(
     # multiplied by t and goes no further.
     halves, x = t * jnp.sum(u * u, axis=1), jnp.sqrt(2 * t) * u
     channels = [Channel(1, _less_aux, other_ids)]
-    (lse,) = cross_channels(rows, x, x, axis_name, channels, halves, halves)
+    (lse,) = cross_channels(rows, x, None, channels, row_aux=halves, col_aux=halves)
     total = collectives.logsumexp(masked_logsumexp(lse, rows.valid, axis=0), axis_name)
     n = collectives.sum(jnp.sum(rows.valid.astype(rows.dtype)), axis_name)
     return jnp.where(n > 1, total - jnp.log(jnp.where(n > 1, n * (n - 1), 1)), 0)
@@ -156,7 +159,7 @@ def koleo_loss(
     """
     rows = prepare({"z": z}, axis_name=axis_name, where=where, weights=weights)
     if not len(rows.weights):
-        return reduce_rows(rows.weights, rows, reduce_fn, axis_name)
+        return reduce_rows(rows.weights, rows, reduce_fn)
     u = l2_normalize(rows.z[0])
     all_u, position, valid = collectives.gather((u, rows.position, rows.valid), axis_name)
     others = valid[None, :] & (rows.position[:, None] != position[None, :])
@@ -165,7 +168,7 @@ def koleo_loss(
     zero = square == 0
     distance = jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))
     rows = rows._replace(valid=rows.valid & jnp.any(others, axis=1))
-    return reduce_rows(-jnp.log(distance + 1e-8), rows, reduce_fn, axis_name)
+    return reduce_rows(-jnp.log(distance + 1e-8), rows, reduce_fn)
 
 
 def variance_loss(

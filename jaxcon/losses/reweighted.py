@@ -15,14 +15,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxcon import collectives
-from jaxcon.losses._candidates import (
-    ones,
-    other_ids,
-    reduce_rows,
-    two_view_channels,
-    two_view_logits,
-)
-from jaxcon.losses._shared import Evaluation, has_any, positive, positive_and_rest, prepare, setting
+from jaxcon.losses._channels import ones, other_ids
+from jaxcon.losses._exchange import view_logits
+from jaxcon.losses._reduce import has_any, positive_and_rest, reduce_rows
+from jaxcon.losses._rows import Evaluation, prepare, two_views
+from jaxcon.losses._settings import inverse, positive, setting
 from jaxcon.streaming import PRECISION, Channel, masked_logsumexp, nothing
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
@@ -80,7 +77,9 @@ def dcl_loss(
         ids=ids,
         evaluation=Evaluation(block_size, exchange, precision),
     )
-    pos, neg, both = two_view_logits(rows, temperature, axis_name)
+    both = two_views(rows)
+    scale, bound = inverse(temperature, rows.dtype)
+    pos, (neg,) = view_logits(both, scale, [Channel(1, pairs=other_ids)], bound=bound)
     if sigma is not None:
         cosine = pos[: len(rows.position)] * positive(temperature, "temperature", rows.dtype)
         scores = jax.lax.stop_gradient(cosine) / positive(sigma, "sigma", rows.dtype)
@@ -89,7 +88,7 @@ def dcl_loss(
         shares = jnp.exp(jnp.where(rows.valid, scores - normalizer, -jnp.inf))
         pos = pos * jnp.tile(2 - count * shares, 2)
     both = both._replace(valid=both.valid & has_any(neg))
-    return reduce_rows(neg - pos, both, reduce_fn, axis_name)
+    return reduce_rows(neg - pos, both, reduce_fn)
 
 
 def hard_negative_loss(
@@ -155,30 +154,27 @@ def hard_negative_loss(
     prior = setting(
         positive_prior, "positive_prior", rows.dtype, lambda v: (v >= 0) & (v < 1), "in [0, 1)"
     )
-    temperature = positive(temperature, "temperature", rows.dtype)
-
-    twice = 2 * len(rows.position)
-    aux = (jnp.full(twice, 1 + beta), jnp.full(twice, beta))
+    scale, _ = inverse(temperature, rows.dtype)
+    rows = two_views(rows)
+    aux = (jnp.full(len(rows.position), 1 + beta), jnp.full(len(rows.position), beta))
     channels = [
         Channel(1, _hardened, other_ids),
         Channel(1, _hardness, other_ids),
         Channel(1, ones, other_ids, log=False),
     ]
-    pos, (hard, normalizer, count), both = two_view_channels(
-        rows, temperature, axis_name, channels, aux
-    )
+    pos, (hard, normalizer, count) = view_logits(rows, scale, channels, row_aux=aux)
     some = count > 0
     log_count = jnp.log(jnp.maximum(count, 1))
     weighted = jnp.where(some, hard - normalizer + log_count, 0)
     # log(e^a - e^b) = a + log(1 - e^{b - a}), where the difference is above the bound; the inner
     # where keeps the logarithm's argument positive on the other branch, for the gradient's sake.
-    bound = log_count - 1 / temperature
+    bound = log_count - scale
     share = prior * jnp.exp(jnp.minimum(log_count + pos - weighted, 80.0))
     corrected = weighted + jnp.log1p(-jnp.where(share < 1, share, 0)) - jnp.log1p(-prior)
     estimate = jnp.where(~(share >= 1), jnp.maximum(corrected, bound), bound)
     estimate = jnp.where(prior > 0, estimate, weighted)
     rest = jnp.where(some, estimate, nothing(rows.dtype))
-    return reduce_rows(positive_and_rest(pos, rest), both, reduce_fn, axis_name)
+    return reduce_rows(positive_and_rest(pos, rest), rows, reduce_fn)
 
 
 def _hardened(tile: Array, row_aux: Any, col_aux: Any) -> Array:

@@ -15,18 +15,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxcon import collectives
-from jaxcon.losses._candidates import (
-    cosine_channels,
-    cosine_sum,
-    cross_channels,
-    ones,
-    other_classes,
-    other_ids,
-    paired_logits,
-    reduce_rows,
-    same_class,
-)
-from jaxcon.losses._shared import Evaluation, Rows, positive, prepare, reduce_total, setting
+from jaxcon.losses._channels import ones, other_classes, other_ids, same_class
+from jaxcon.losses._exchange import cosine_channels, cosine_sum, cross_channels
+from jaxcon.losses._reduce import reduce_rows, reduce_total
+from jaxcon.losses._rows import Evaluation, Rows, prepare
+from jaxcon.losses._settings import inverse, setting
+from jaxcon.similarity import paired_logits
 from jaxcon.streaming import PRECISION, Channel
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
@@ -89,37 +83,37 @@ def siglip_loss(
         evaluation=Evaluation(block_size, exchange, precision),
     )
     bias = setting(bias, "bias", rows.dtype)
-    scale = 1 / positive(temperature, "temperature", rows.dtype)
+    scale, _ = inverse(temperature, rows.dtype)
     row_aux = jnp.full(len(rows.position), bias)
     labelled = labels is not None
     channels = [Channel(1, _repelled, other_classes if labelled else other_ids, log=False)]
     shares = [jnp.ones_like(rows.weights)]
     if labelled:
         channels.append(Channel(1, _attracted, same_class, log=False))
-        shares.append(1 / _number_of_positives(rows, axis_name))
+        shares.append(1 / _number_of_positives(rows))
     x, y = rows.z
     if reduce_fn is None:
-        parts, x, y = cosine_channels(rows, x, y, scale, axis_name, channels, row_aux)
+        parts, x, y = cosine_channels(rows, x, y, scale, channels, row_aux=row_aux)
         values = jnp.zeros_like(rows.weights)
         for share, part in zip(shares, parts, strict=True):
             values = values + share * part
         if not labelled:
             values = values + jax.nn.softplus(-(paired_logits(x, y, scale) + bias))
-        return reduce_rows(values, rows, reduce_fn, axis_name)
+        return reduce_rows(values, rows, reduce_fn)
     # The weights of all terms are known: value and gradient in one sweep, 3 products instead of 4.
     shares = [share * rows.weights for share in shares]
-    total = cosine_sum(rows, x, y, scale, axis_name, channels, shares, row_aux)
+    total = cosine_sum(rows, x, y, scale, channels, shares, row_aux=row_aux)
     if not labelled:
         positives = jax.nn.softplus(-(paired_logits(x, y, scale) + bias))
         total = total + jnp.sum(rows.weights * positives)
-    return reduce_total(total, rows.weights, reduce_fn=reduce_fn, axis_name=axis_name)
+    return reduce_total(total, rows.weights, reduce_fn, axis_name)
 
 
-def _number_of_positives(rows: Rows, axis_name: AxisName) -> Array:
+def _number_of_positives(rows: Rows) -> Array:
     """Of each anchor, 1 at least; labels alone decide, so the rows are as narrow as can be."""
     narrow = jnp.zeros((len(rows.position), 1), rows.dtype)
     channels = [Channel(1, ones, same_class, log=False)]
-    (count,) = cross_channels(rows, narrow, narrow + 0, axis_name, channels)
+    (count,) = cross_channels(rows, narrow, narrow, channels)
     return jnp.maximum(count, 1)
 
 

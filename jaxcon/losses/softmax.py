@@ -19,30 +19,13 @@ What the keywords from ``axis_name`` on mean: :mod:`jaxcon.typing`.
 import jax.numpy as jnp
 
 from jaxcon import collectives
-from jaxcon.losses._candidates import (
-    candidate_channels,
-    candidate_loss,
-    cosine_channels,
-    cross_channels,
-    inverse_bound,
-    other_ids,
-    paired_logits,
-    peers,
-    reduce_rows,
-    two_view_logits,
-)
-from jaxcon.losses._negatives import check_negatives, extra_negatives
-from jaxcon.losses._shared import (
-    Evaluation,
-    flag,
-    has_any,
-    positive,
-    positive_and_rest,
-    prepare,
-    required,
-    setting,
-)
-from jaxcon.streaming import PRECISION, Channel, nothing
+from jaxcon.losses._channels import candidate_channels, candidate_loss, other_ids, peers
+from jaxcon.losses._exchange import cosine_channels, cross_channels, view_logits
+from jaxcon.losses._reduce import has_any, positive_and_rest, reduce_rows
+from jaxcon.losses._rows import Evaluation, prepare, required, two_views
+from jaxcon.losses._settings import flag, inverse, is_zero, setting
+from jaxcon.similarity import paired_logits
+from jaxcon.streaming import PRECISION, Channel
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
 
@@ -95,8 +78,10 @@ def ntxent_loss(
         ids=ids,
         evaluation=Evaluation(block_size, exchange, precision),
     )
-    pos, neg, both = two_view_logits(rows, temperature, axis_name)
-    return reduce_rows(positive_and_rest(pos, neg), both, reduce_fn, axis_name)
+    rows = two_views(rows)
+    scale, bound = inverse(temperature, rows.dtype)
+    pos, (neg,) = view_logits(rows, scale, [Channel(1, pairs=other_ids)], bound=bound)
+    return reduce_rows(positive_and_rest(pos, neg), rows, reduce_fn)
 
 
 def npairs_loss(
@@ -157,19 +142,18 @@ def npairs_loss(
     )
     weight = setting(l2_weight, "l2_weight", rows.dtype)
     x, y = rows.z
-    scale = 1 / positive(temperature, "temperature", rows.dtype)
+    scale, bound = inverse(temperature, rows.dtype)
     channels = [Channel(1, pairs=other_ids)]
     if flag(normalize, "normalize"):
-        bound = inverse_bound(temperature)
-        (neg,), u, v = cosine_channels(rows, x, y, scale, axis_name, channels, bound=bound)
+        (neg,), u, v = cosine_channels(rows, x, y, scale, channels, bound=bound)
         pair = paired_logits(u, v, scale)
     else:
-        (neg,) = cross_channels(rows, x * scale, y, axis_name, channels)
+        (neg,) = cross_channels(rows, x * scale, y, channels)
         pair = jnp.sum(x * scale * y, axis=1)
     values = positive_and_rest(pair, neg)
-    if not (isinstance(l2_weight, int | float) and l2_weight == 0):  # 0 * inf at rows of 1e20
+    if not is_zero(l2_weight):  # 0 * inf at rows of 1e20
         values = values + weight * jnp.sum(x * x + y * y, axis=1) / 4
-    return reduce_rows(values, rows, reduce_fn, axis_name)
+    return reduce_rows(values, rows, reduce_fn)
 
 
 def clip_loss(
@@ -229,107 +213,18 @@ def clip_loss(
     smoothing = setting(
         label_smoothing, "label_smoothing", rows.dtype, lambda v: (v >= 0) & (v < 1), "in [0, 1)"
     )
-    smooth = not (isinstance(label_smoothing, int | float) and label_smoothing == 0)
-    scale = 1 / positive(temperature, "temperature", rows.dtype)
+    smooth = not is_zero(label_smoothing)
+    scale, bound = inverse(temperature, rows.dtype)
     one_way = candidate_channels(labels is not None, smooth)
     channels = [c._replace(axis=axis) for axis in (1, 0) for c in one_way]
-    bound = inverse_bound(temperature)
     x, y = rows.z
-    outputs, x, y = cosine_channels(rows, x, y, scale, axis_name, channels, bound=bound)
+    outputs, x, y = cosine_channels(rows, x, y, scale, channels, bound=bound)
     pair = paired_logits(x, y, scale)
     forward, backward = (
         candidate_loss(pair, part, labels is not None, smoothing if smooth else None)
         for part in (outputs[: len(one_way)], outputs[len(one_way) :])
     )
-    return reduce_rows((forward + backward) / 2, rows, reduce_fn, axis_name)
-
-
-def info_nce_loss(
-    z1: ArrayLike,
-    z2: ArrayLike,
-    negatives: ArrayLike | None = None,
-    *,
-    temperature: ArrayLike = 0.07,
-    in_batch: bool = True,
-    negative_ids: ArrayLike | None = None,
-    axis_name: AxisName = None,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ids: ArrayLike | None = None,
-    labels: ArrayLike | None = None,
-    block_size: int | None = None,
-    exchange: Exchange = collectives.gather,
-    precision: Precision = PRECISION,
-    reduce_fn: ReduceFn = jnp.mean,
-) -> Array:
-    """InfoNCE from z1 to z2, with negatives from the batch, from a queue, or chosen per anchor.
-
-    ::
-
-        mean_i -log(e^{s_ii} / (e^{s_ii} + sum_{j != i} e^{s_ij} + sum_k e^{n_ik}))
-
-    with ``s_ij = cos(z1_i, z2_j) / temperature`` and ``n_ik`` the same towards the extra negatives.
-
-    >>> z, queue = jnp.eye(4), -jnp.eye(4)
-    >>> print(f"{info_nce_loss(z, z, queue, temperature=1.0, in_batch=False):.3f}")
-    0.806
-    >>> print(f"{jnp.log(1 + (3 + jnp.exp(-1.0)) / jnp.e):.3f}")  # cosines 1; 0, 0, 0, -1
-    0.806
-
-    Args:
-      z1: ``[batch, *features]``, anchors, any scale; all embeddings are normalized here.
-      z2: ``[batch, *features]``, row i the positive of anchor i.
-      negatives: ``[m, *features]``, shared by all anchors and never gathered over devices (MoCo's
-        queue, replicated); or ``[batch, k, *features]``, k for each anchor.
-      temperature: positive scalar.
-      in_batch: whether the other rows of z2 are negatives too.
-      negative_ids: int ``[m]`` or ``[batch, k]``; a negative whose id is the anchor's leaves.
-      axis_name to reduce_fn: see :mod:`jaxcon.typing`.
-
-    Returns:
-      A scalar in [0, inf); ``log K`` when all embeddings are equal, K the number of candidates.
-
-    Raises:
-      ValueError: for arguments of another shape, dtype or range, or when there is no source of
-        negatives at all.
-
-    References:
-      van den Oord et al., Representation Learning with Contrastive Predictive Coding, 2018,
-      https://arxiv.org/abs/1807.03748; He et al., Momentum Contrast, 2019,
-      https://arxiv.org/abs/1911.05722
-    """
-    rows = prepare(
-        {"z1": z1, "z2": z2},
-        axis_name=axis_name,
-        where=where,
-        weights=weights,
-        ids=ids,
-        labels=labels,
-        evaluation=Evaluation(block_size, exchange, precision),
-        renumber=negative_ids is None,
-    )
-    in_batch = flag(in_batch, "in_batch")
-    if negatives is None and not in_batch:
-        raise ValueError("in_batch=False leaves no negatives: pass negatives, or in_batch=True")
-    if labels is not None and not in_batch:
-        raise ValueError("labels find positives among the rows of z2: they need in_batch=True")
-    if negative_ids is not None and (negatives is None or ids is None):
-        raise ValueError("negative_ids are compared with ids: pass negatives and ids as well")
-    scale = 1 / positive(temperature, "temperature", rows.dtype)
-    bound = inverse_bound(temperature)
-    x, y = rows.z
-    extra = jnp.full(len(rows.position), nothing(rows.dtype))
-    if negatives is not None:
-        queue = check_negatives(rows, negatives, negative_ids, jnp.shape(z1))
-        extra = extra_negatives(rows, *queue, scale, bound)
-    if not in_batch:
-        values = positive_and_rest(paired_logits(x, y, scale), extra)
-        return reduce_rows(values, rows, reduce_fn, axis_name)
-    channels = candidate_channels(labels is not None, smooth=False)
-    (neg, *others), x, y = cosine_channels(rows, x, y, scale, axis_name, channels, bound=bound)
-    neg = neg if negatives is None else jnp.logaddexp(neg, extra)
-    values = candidate_loss(paired_logits(x, y, scale), [neg, *others], labels is not None)
-    return reduce_rows(values, rows, reduce_fn, axis_name)
+    return reduce_rows((forward + backward) / 2, rows, reduce_fn)
 
 
 def supcon_loss(
@@ -388,12 +283,9 @@ def supcon_loss(
         labels=required(labels),
         evaluation=Evaluation(block_size, exchange, precision),
     )
-    scale = 1 / positive(temperature, "temperature", rows.dtype)
-    bound = inverse_bound(temperature)
-    (x,) = rows.z
+    scale, bound = inverse(temperature, rows.dtype)
     channels = candidate_channels(True, False, peers)
-    outputs, *_ = cosine_channels(rows, x, x, scale, axis_name, channels, bound=bound)
-    neg, *same = outputs
-    pos = same[0]
+    (x,) = rows.z
+    (neg, pos, *same), *_ = cosine_channels(rows, x, None, scale, channels, bound=bound)
     rows = rows._replace(valid=rows.valid & has_any(pos))
-    return reduce_rows(candidate_loss(pos, [neg, *same], True), rows, reduce_fn, axis_name)
+    return reduce_rows(candidate_loss(pos, [neg, pos, *same], True), rows, reduce_fn)

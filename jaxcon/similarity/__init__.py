@@ -154,6 +154,41 @@ def squared_distance(x: ArrayLike, y: ArrayLike) -> Array:
     return squared_distances(*_matrices(x, y), precision=lax.Precision.HIGHEST)
 
 
+@jax.custom_jvp
+def paired_logits(x: Array, y: Array, scale: Array) -> Array:
+    """``scale cos(x_i, y_i)`` of each pair.
+
+    A loss of well-aligned pairs is about the small angle between them. ``1 - |u - v|^2 / 2`` knows it
+    to many digits, where u . v has been rounded, and |u|, |v| were rounded to 1, at about 1e-7: 1e-5
+    after division by a temperature of 0.01. Far from alignment it is the other way round.
+
+    >>> x = jnp.array([[1.0, 1.0], [3.0, 4.0]])
+    >>> print(paired_logits(x, jnp.array([[2.0, 2.0], [-4.0, 3.0]]), jnp.array(10.0)))
+    [10.  0.]
+    """
+    return scale * by_rows(_paired_cosines, x, y)
+
+
+def _paired_cosines(x: Array, y: Array) -> Array:
+    u, v = l2_normalize(x), l2_normalize(y)
+    dot, apart = jnp.sum(u * v, axis=1), jnp.sum((u - v) ** 2, axis=1)
+    return jnp.where(dot > 0.5, 1 - apart / 2, dot)
+
+
+@paired_logits.defjvp
+def _paired_logits_jvp(
+    primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]
+) -> tuple[Array, Array]:
+    """With ``d cos = (v - cos u) . dx / |x| + (u - cos v) . dy / |y|``: no matrix outlives a pass."""
+    (x, y, scale), (dx, dy, dscale) = primals, tangents
+    cosine = by_rows(_paired_cosines, x, y)
+    (x_size, x_inverse), (y_size, y_inverse) = norms(x), norms(y)
+    u, v = (x / x_size) * x_inverse, (y / y_size) * y_inverse
+    to_x = (v - cosine[:, None] * u) * (scale * x_inverse) / x_size
+    to_y = (u - cosine[:, None] * v) * (scale * y_inverse) / y_size
+    return scale * cosine, cosine * dscale + jnp.sum(to_x * dx + to_y * dy, axis=1)
+
+
 def centred_product(x: Array, y: Array, product: Callable[[Array, Array], Array]) -> Array:
     """`x y^T` as `(x - c) (y - c)^T + x . c + (y - c) . c`, c the mean of y's rows.
 

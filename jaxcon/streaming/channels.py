@@ -1,34 +1,20 @@
-"""What to compute of a similarity matrix: channels, their dense form, and the empty log-sum-exp."""
+"""What to compute of a similarity matrix: channels, products, and the empty log-sum-exp."""
 
 import functools
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcon.similarity import centred_product
-from jaxcon.similarity.distances import squared_distances
 from jaxcon.typing import Array, ArrayLike
 
 PRECISION = lax.Precision.HIGHEST  # the default is TF32 on NVIDIA GPUs and bfloat16 on TPUs
-
-# Of so few pairs the product is taken of centred rows, which costs a few microseconds there.
-_FEW_PAIRS = 2**12
 
 
 def accumulator(dtype: Any) -> Any:
     """The dtype to accumulate products of ``dtype`` in."""
     return jnp.promote_types(dtype, jnp.float32)
-
-
-def at_precision(precision: Any, *rows: Array) -> tuple[Any, ...]:
-    """The rows as they are multiplied, and last the precision of the products: bfloat16 rounds them."""
-    if isinstance(precision, lax.Precision):
-        return (*rows, precision)
-    return (*(z.astype(precision) for z in rows), lax.Precision.DEFAULT)
 
 
 def product(a: Array, b: Array, contract: tuple[int, int], precision: Any) -> Array:
@@ -75,6 +61,26 @@ class Channel(NamedTuple):
     log: bool = True
 
 
+class Plan(NamedTuple):
+    """The static part of a reduction.
+
+    Attributes:
+      channels: what to compute.
+      one_set: whether both sides are the same kind of rows, so that a tile serves in two roles.
+      precision: of the products.
+      distances: whether the matrix is that of the squared distances of the rows, not of their products.
+      bounded: whether all logits are so small that their exponentials need no shift.
+      keep: whether a forward sweep keeps its tiles for the backward sweep.
+    """
+
+    channels: tuple[Channel, ...]
+    one_set: bool
+    precision: Any
+    distances: bool = False
+    bounded: bool = False
+    keep: bool = False
+
+
 def nothing(dtype: Any) -> float:
     """The log-sum-exp of no pair at all: finite, so that no inf - inf can arise from it."""
     return float(jnp.finfo(dtype).min) / 4
@@ -108,43 +114,3 @@ def masked_logsumexp(logits: Array, keep: Array, axis: int, *, bounded: bool = F
 def any_pair(keeps: Sequence[Array], shape: tuple[int, int]) -> Array:
     """The pairs that any of the masks keeps, each of which broadcasts to ``shape``."""
     return jnp.broadcast_to(functools.reduce(jnp.logical_or, keeps), shape)
-
-
-def reduce_dense(
-    x: Array,
-    y: Array,
-    channels: Sequence[Channel],
-    row: tuple[Any, Any, Array | None],
-    col: tuple[Any, Any, Array | None],
-    *,
-    precision: Any,
-    bounded: bool = False,
-    distances: bool = False,
-) -> tuple[Array, ...]:
-    """The channels of a whole matrix by plain operations, for any kind of differentiation.
-
-    ``row`` and ``col`` are (ids, aux, valid), as in :func:`jaxcon.streaming.reduce_pairs`; ``bounded``
-    is as in :func:`masked_logsumexp`; ``distances``: of squared distances, not of products.
-    """
-    row_ids, row_aux, row_valid = jax.tree.map(lambda a: a[:, None], row)
-    col_ids, col_aux, col_valid = jax.tree.map(lambda a: a[None, :], col)
-    valid = jnp.ones((1, 1), bool)
-    for given in (row_valid, col_valid):
-        valid = valid if given is None else valid & given
-    shape = (x.shape[0], y.shape[0])
-    keeps = [channel.pairs(row_ids, col_ids) & valid for channel in channels]
-    if distances:
-        tile = squared_distances(x, y, any_pair(keeps, shape), precision=precision)
-    elif shape[0] * shape[1] <= _FEW_PAIRS:
-        tile = centred_product(x, y, partial(product, contract=(1, 1), precision=precision))
-    else:
-        tile = product(x, y, (1, 1), precision)  # (n, d) . (d, m) -> (n, m)
-
-    def reduce(channel: Channel, keep: Array) -> Array:
-        logits = channel.logits(tile, row_aux, col_aux)
-        keep = jnp.broadcast_to(keep, logits.shape)
-        if channel.log:
-            return masked_logsumexp(logits, keep, channel.axis, bounded=bounded)
-        return jnp.sum(jnp.where(keep, logits, 0), axis=channel.axis)
-
-    return tuple(map(reduce, channels, keeps))

@@ -19,18 +19,19 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcon import collectives
-from jaxcon.streaming.sides import Side, empty_gradients, first_gradients, gradient_of, measured
-from jaxcon.streaming.tiles import (
-    Plan,
+from jaxcon.streaming.channels import Plan
+from jaxcon.streaming.sides import Blocks, measured
+from jaxcon.streaming.stores import empty_gradients, first_gradients, gradient_of
+from jaxcon.streaming.sweeps import (
     backward_sweep,
     empty_state,
     forward_sweep,
     merge,
-    on_axis,
     residuals,
     results,
     rows_through,
 )
+from jaxcon.streaming.tiles import on_axis
 from jaxcon.typing import AxisName
 
 # visit(visitor, own store, visitor's store) -> both stores
@@ -72,12 +73,12 @@ def _half_round(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def ring_sweep(plan: Plan, axis_name: AxisName, rows: Side, cols: Side | None) -> Any:
-    """:func:`jaxcon.streaming.tiles.sweep` of this device's rows and columns with all devices'."""
+def ring_sweep(plan: Plan, axis_name: AxisName, rows: Blocks, cols: Blocks | None) -> Any:
+    """:func:`jaxcon.streaming.sweeps.sweep` of this device's rows and columns with all devices'."""
     through = rows_through(rows, cols)
     rows = measured(rows)
 
-    def visit(visitor: Side, own: Any, store: Any) -> Any:
+    def visit(visitor: Blocks, own: Any, store: Any) -> Any:
         return forward_sweep(plan, rows, visitor, (own, store))[0]
 
     own = empty_state(plan, rows, 1)
@@ -92,7 +93,7 @@ def ring_sweep(plan: Plan, axis_name: AxisName, rows: Side, cols: Side | None) -
     return results(plan, _half_round(axis_name, visit, rows, own, store, merge)), through
 
 
-def _ring_fwd(plan: Plan, axis_name: AxisName, rows: Side, cols: Side | None) -> Any:
+def _ring_fwd(plan: Plan, axis_name: AxisName, rows: Blocks, cols: Blocks | None) -> Any:
     swept: Any = ring_sweep(plan, axis_name, rows, cols)
     values, through = swept
     return (values, through), (rows, cols, values)

@@ -1,191 +1,84 @@
-"""One side of a similarity matrix: rows cut into blocks, normalized block by block where asked.
+"""One side of a similarity matrix: rows and what is known of them, as they are given and in blocks.
 
-A *side* is a set of rows cut into blocks, with what is known of them. A *store* holds one entry per
-block of a side. Both are pytrees whose leaves lead with the block: ``[blocks, block, ...]``.
-
-A side with a ``scale`` stands for ``u_i = scale_i z_i / |z_i|``. Neither these rows nor their gradient
-ever exist whole: a sweep normalizes the block that it visits, sums the gradient ``g`` of u in a store,
-and at the end replaces that, in place, by ``(scale_i / |z_i|) (g_i - n_i (n_i . g_i))``, n = z / |z|.
-For a million rows of 512 that is 8 GiB instead of 18.
+:class:`Blocks` with a ``scale`` stand for ``u_i = scale_i z_i / |z_i|``. These rows never exist whole:
+a sweep normalizes the block that it visits.
 """
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from jaxcon.collectives import explicit_mesh, replicate_on, to_varying, varying_axes
 from jaxcon.similarity import norms
-from jaxcon.streaming.channels import accumulator
 from jaxcon.typing import Array
 
 
-class Known(NamedTuple):
-    """What is known of rows in one role: ids and auxiliaries (pytrees), and which rows are valid."""
-
-    ids: Any
-    aux: Any
-    valid: Array | None
-
-
 class Side(NamedTuple):
-    """Rows, and what is known of them.
+    """The rows, or the columns, of a matrix of all pairs, and what is known of each.
 
     Attributes:
-      z: the rows.
-      as_row: what is known of them as rows of the matrix, as_col: as columns; None: never used.
+      z: ``[n, dim]``.
+      ids: int ``[n]`` or a tuple of them, handed to ``channel.pairs``.
+      valid: bool ``[n]``; False takes a row out of all pairs, though its z must be finite. None: none.
+      aux: arrays ``[n]``, handed to ``channel.logits``. Differentiable.
+    """
+
+    z: Array
+    ids: Any
+    valid: Array | None = None
+    aux: Any = ()
+
+
+class Blocks(NamedTuple):
+    """A side cut into blocks: all arrays are ``[blocks, block, ...]``.
+
+    Attributes:
+      z, ids, valid, aux: those of the side.
       scale: the length to give each row; None: they are multiplied as they are.
       norms: magnitude and inverse norm of each row, from :func:`measured`; before that, ().
     """
 
     z: Array
-    as_row: Known | None
-    as_col: Known | None
+    ids: Any
+    valid: Array | None
+    aux: Any
     scale: Array | None = None
     norms: Any = ()
 
 
-def take(store: Any, i: Any) -> Any:
-    """Entry i of a store."""
-    return jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, i, keepdims=False), store)
+def in_blocks(side: Side, block: int, scale: Array | None = None) -> Blocks:
+    """The side in blocks of at most that size; the last is filled up with rows that are not valid."""
+    n = side.z.shape[0]
+    room = max(n, 1)  # without any row one of filling
+    block = min(block, room)
+    blocks = -(-room // block)
+    if blocks * block > n and side.valid is None:
+        side = side._replace(valid=jnp.ones(n, bool))
+    cut = jax.tree.map(lambda a: cut_rows(a, blocks, block), side)
+    return Blocks(*cut, scale=None if scale is None else jnp.full((blocks, block), scale))
 
 
-def put(store: Any, i: Any, entry: Any) -> Any:
-    """The store with entry i replaced."""
-    return jax.tree.map(lambda a, e: lax.dynamic_update_index_in_dim(a, e, i, 0), store, entry)
+def cut_rows(a: Array, blocks: int, block: int) -> Array:
+    """[n, ...] -> [blocks, block, ...], filled up with zeros."""
+    padding = blocks * block - len(a)
+    a = jnp.pad(a, ((0, padding),) + ((0, 0),) * (a.ndim - 1)) if padding else a
+    return a.reshape(blocks, block, *a.shape[1:])
 
 
-def scan_blocks(visit: Any, carry: Any, xs: Any) -> tuple[Any, Any]:
-    """``lax.scan``, without a loop where there is one step."""
-    if len(jax.tree.leaves(xs)[0]) > 1:
-        return lax.scan(visit, carry, xs)
-    carry, y = visit(carry, jax.tree.map(lambda a: a[0], xs))
-    return carry, jax.tree.map(lambda a: a[None], y)
-
-
-def measured(side: Side) -> Side:
+def measured(side: Blocks) -> Blocks:
     """The side with its norms. Called inside a custom derivative, which knows that they depend on z."""
     if side.scale is None:
         return side
     return side._replace(norms=jax.tree.map(lambda a: jnp.squeeze(a, -1), norms(side.z)))
 
 
-def unit_rows(block: Side, scale: Array | None) -> Array:
+def unit_rows(block: Blocks, scale: Array | None) -> Array:
     """``scale z / |z|`` of rows with norms."""
     magnitude, inverse = block.norms
     factor = inverse if scale is None else inverse * scale
     return (block.z / magnitude[..., None]) * factor[..., None]
 
 
-def operand(block: Side) -> Array:
+def operand(block: Blocks) -> Array:
     """The rows of a block as they are multiplied."""
     return block.z if block.scale is None else unit_rows(block, block.scale)
-
-
-def aux_of(side: Side) -> tuple[Any, Any]:
-    """A side's auxiliaries as rows and as columns."""
-    return tuple(() if known is None else known.aux for known in (side.as_row, side.as_col))
-
-
-def varying_like(value: Array, like: Array) -> Array:
-    """``value``, cast to vary over the devices over which ``like`` does inside shard_map.
-
-    Outside of it, put on the Explicit mesh on which ``like`` is.
-    """
-    return vary_together((value, like))[0]
-
-
-def filled_like(a: Array, value: float = 0) -> Array:
-    """An array like ``a`` filled with a value; it varies over devices where ``a`` does.
-
-    ``jnp.full_like`` alone does not before jax 0.8.
-    """
-    return varying_like(jnp.full_like(a, value), a)
-
-
-def vary_together(tree: Any) -> Any:
-    """All arrays of a tree, cast to vary over every axis over which one of them does.
-
-    Loop carries and cotangents of a custom rule must have the type of what they are added to. That
-    includes the Explicit mesh on which one of them is (the losses have replicated it).
-    """
-    leaves = jax.tree.leaves(tree)
-    axes = frozenset().union(*map(varying_axes, leaves))
-    mesh = next((m for m in map(explicit_mesh, leaves) if m is not None), None)
-
-    def cast(a: Array) -> Array:
-        if mesh is not None and explicit_mesh(a) is None:
-            a = replicate_on(mesh, a)
-        return to_varying(a, axes - varying_axes(a))
-
-    return jax.tree.map(cast, tree)
-
-
-def empty_gradients(side: Side) -> Any:
-    """The store of a backward sweep before the first tile: of the rows and of the auxiliaries."""
-    return jax.tree.map(
-        lambda a: varying_like(jnp.zeros(a.shape, accumulator(a.dtype)), a),
-        (side.z, aux_of(side)),
-    )
-
-
-def first_gradients(side: Side, cotangent: Array | None) -> tuple[Any, Array | None]:
-    """The same, begun with a cotangent of the rows of a side with a scale.
-
-    Its components along the rows, which a sweep has none of, are set aside: the second result.
-    """
-    z, aux = empty_gradients(side)
-    if cotangent is None or side.scale is None:
-        return (z, aux), None
-    magnitude, inverse = side.norms
-    zero = inverse == 0
-    reach = jnp.where(zero, 0, magnitude / jnp.where(zero, 1, inverse)) / side.scale  # |z| / scale
-
-    def visit(store: Array, x: Any) -> tuple[Array, Array]:
-        i, block, reach = x
-        g, direction = take(store, i), unit_rows(block, None)
-        along = jnp.sum(direction * g, axis=-1)
-        across = g - direction * along[:, None]
-        return put(store, i, across * reach[:, None]), along
-
-    blocks = side._replace(as_row=None, as_col=None)
-    store, along = scan_blocks(visit, cotangent, (jnp.arange(len(side.z)), blocks, reach))
-    return (store, aux), along
-
-
-def gradient_of(side: Side, store: Any, along: Array | None) -> Side:
-    """A side's cotangent from its store of gradients; what is not differentiable gets None.
-
-    ``along``: what :func:`first_gradients` set aside; None: nothing.
-    """
-    z, (row_aux, col_aux) = store
-    scale = None
-    if side.scale is not None:
-        along = filled_like(side.scale) if along is None else along
-        z, scale = _through_norms(side, z, along)
-    z, row_aux, col_aux = jax.tree.map(
-        lambda a, g: g.astype(a.dtype), (side.z, *aux_of(side)), (z, row_aux, col_aux)
-    )
-
-    def known(primal: Known | None, aux: Any) -> Known | None:
-        if primal is None:
-            return None
-        return Known(jax.tree.map(lambda _: None, primal.ids), aux, None)
-
-    return Side(z, known(side.as_row, row_aux), known(side.as_col, col_aux), scale)
-
-
-def _through_norms(side: Side, store: Array, along: Array) -> tuple[Array, Array]:
-    """Gradients of the rows z, in the memory of those of their scaled directions, and of the scales."""
-
-    def visit(store: Array, x: Any) -> tuple[Array, Array]:
-        i, block, along = x
-        g, direction, (magnitude, inverse) = take(store, i), unit_rows(block, None), block.norms
-        of_scale = jnp.sum(direction * g, axis=-1)
-        across = (g - direction * of_scale[:, None]) * block.scale[:, None]
-        z = across * (inverse / magnitude)[:, None] + direction * along[:, None]
-        return put(store, i, z), of_scale
-
-    blocks = side._replace(as_row=None, as_col=None)
-    return scan_blocks(visit, store, (jnp.arange(len(side.z)), blocks, along))

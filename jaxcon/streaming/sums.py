@@ -2,7 +2,7 @@
 
 The cotangent of ``f(s_ij)`` in ``sum_i w_i sum_j f(s_ij)`` is w_i, known before any value is. So a call
 that is differentiated finds the gradient while it computes the value: 3 products of N x N x dim, where
-the sweeps of :mod:`jaxcon.streaming.tiles` take 4, and round a ring the columns travel once, not twice.
+those of :mod:`jaxcon.streaming.sweeps` take 4, and round a ring the columns travel once, not twice.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxcon.streaming.channels import Plan
 from jaxcon.streaming.ring import all_round, ring_sweep
-from jaxcon.streaming.sides import Side, empty_gradients, filled_like, gradient_of, measured
-from jaxcon.streaming.tiles import Plan, both_sweeps, empty_state, on_axis, results, sweep
+from jaxcon.streaming.sides import Blocks, measured
+from jaxcon.streaming.stores import empty_gradients, filled_like, gradient_of
+from jaxcon.streaming.sweeps import both_sweeps, empty_state, results, sweep
+from jaxcon.streaming.tiles import on_axis
 from jaxcon.typing import Array, AxisName
 
 Weights = tuple[Array, ...]
@@ -26,19 +29,19 @@ def weighted_total(weights: Sequence[Array], values: Sequence[Array]) -> Array:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def sum_sweep(plan: Plan, ring: AxisName, weights: Weights, rows: Side, cols: Side) -> Array:
+def sum_sweep(plan: Plan, ring: AxisName, weights: Weights, rows: Blocks, cols: Blocks) -> Array:
     """``sum over channels and rows of weight * value``; all channels are sums and have axis 1."""
     swept: Any = sweep(plan, rows, cols) if ring is None else ring_sweep(plan, ring, rows, cols)
     return weighted_total(weights, swept[0])
 
 
-def _sum_fwd(plan: Plan, ring: AxisName, weights: Weights, rows: Side, cols: Side) -> Any:
+def _sum_fwd(plan: Plan, ring: AxisName, weights: Weights, rows: Blocks, cols: Blocks) -> Any:
     rows, cols = measured(rows), measured(cols)
     saved = tuple((w, filled_like(w)) for w in weights)  # the residuals of a backward sweep
     saved = on_axis(plan, saved, 1), on_axis(plan, saved, 0)
     no_values = empty_state(plan, cols, 0)
 
-    def visit(visitor: Side, own: Any, store: Any) -> Any:
+    def visit(visitor: Blocks, own: Any, store: Any) -> Any:
         values, gradients = own
         stores = (values, no_values), (gradients, store)
         (values, _), (gradients, store) = both_sweeps(plan, rows, visitor, saved, stores)

@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from jaxcon import streaming
+from jaxcon.streaming import rules
 from tests.losses import calls, devices
 
 _MAPPED = Path("/proc/self/maps")
@@ -15,8 +15,7 @@ _MANY = 20_000
 @pytest.fixture(autouse=True, scope="package")
 def _few_rows_are_treated_as_many():
     """With a ``block_size`` they would be normalized before the sweep, which hides the other path."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streaming, "_COPIED_ENTRIES", 0)
+    with rules.in_force(rules.Rule(copied_entries=0)):
         yield
 
 

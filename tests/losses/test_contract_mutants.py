@@ -6,7 +6,7 @@ import pytest
 from jax import lax
 
 from jaxcon import collectives
-from jaxcon.losses import _candidates
+from jaxcon.losses import softmax
 from tests.losses.calls import attribute, gap
 from tests.losses.cases import CASES
 from tests.losses.devices import alone, forget, spread
@@ -86,12 +86,12 @@ def test_statistics_per_device_are_caught(name):
 def test_the_mean_of_local_means_is_caught():
     """With unequal numbers of valid rows on the devices it is not the mean."""
 
-    def local_means(values, weights, valid, *, reduce_fn, axis_name):
-        mean = reduce_anchors(values, weights, valid, reduce_fn=reduce_fn, axis_name=None)
-        return lax.pmean(mean, axis_name) if axis_name else mean
+    def local_means(values, rows, reduce_fn):
+        mean = reduce_rows(values, rows._replace(axis_name=None), reduce_fn)
+        return lax.pmean(mean, rows.axis_name) if rows.axis_name else mean
 
-    reduce_anchors = _candidates.reduce_anchors
-    with attribute(_candidates, "reduce_anchors", local_means):
+    reduce_rows = softmax.reduce_rows
+    with attribute(softmax, "reduce_rows", local_means):
         value, gradient = error("clip_loss")
     assert value > 0.01
     assert gradient > 0.01

@@ -5,10 +5,8 @@ over 8 devices, tiles of sharded arrays and those that no ``block_size`` takes, 
 ``-m slow`` adds tile edges, float32, and for all losses the ring over 1 to 8 devices in every mode.
 """
 
-import contextlib
 import dataclasses
 import functools
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +15,8 @@ import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from jaxcon import collectives, losses, streaming
+from jaxcon import collectives, losses
+from jaxcon.streaming import rules
 from tests.losses.calls import arguments, gap, objective
 from tests.losses.cases import FAMILIES, TILED, N, each
 from tests.losses.devices import alone, spread
@@ -40,7 +39,7 @@ def agree(case, dtype, masked=True, mode=None, devices=1, rule=None, **evaluatio
     rows = case.rows(seed=23) if masked else case.neutral()
     other = dataclasses.replace(case, settings={**case.settings, **evaluation})
     expected = alone(case, inputs, rows, dtype)
-    with rule or contextlib.nullcontext():
+    with rules.in_force(rule or rules.current()):
         if mode is None:
             got = alone(other, inputs, rows, dtype)
         else:
@@ -91,7 +90,9 @@ def test_ring_of_eight_devices(name):
 def test_tiles_that_are_kept(name, mode, devices):
     """The form of medium batches, which small ones are made to take here."""
     case = case_of(name)
-    rule = mock.patch.multiple(streaming, _DENSE_ENTRIES=0, _BLOCK=5, _LANES=1)
+    rule = dataclasses.replace(
+        rules.current(), whole_pairs=0, whole_pairs_of_one_set=0, block=5, lanes=1
+    )
     agree(case, np.float64, mode=mode, devices=devices, rule=rule, block_size=None)
 
 

@@ -1,7 +1,7 @@
-"""What every loss does around its formula: check, flatten, mask, and reduce over devices.
+"""The rows of a loss: checked, flattened, masked, with what belongs to each.
 
-A loss reads: prepare its rows, compute a value per anchor, reduce. Everything the keywords of
-:mod:`jaxcon.typing` promise, the formula aside, is kept here.
+A loss reads: prepare its rows, compute a value per anchor, reduce. What the keywords of
+:mod:`jaxcon.typing` promise of the rows is kept here.
 """
 
 import math
@@ -11,12 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.core import Tracer
 
 from jaxcon import collectives
 from jaxcon.similarity import as_float
-from jaxcon.streaming import PRECISION, nothing
-from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
+from jaxcon.streaming import PRECISION
+from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision
 
 
 class Evaluation(NamedTuple):
@@ -38,6 +37,7 @@ class Rows(NamedTuple):
       ids: int ``[batch]``, the ``ids`` of the call, or ``position``.
       labels: int ``[batch]``, the ``labels`` of the call, or ``position``.
       masked: whether the call had a ``where``.
+      axis_name: the mapped axis over whose devices the batch is spread.
       evaluation: how to evaluate pairs.
     """
 
@@ -48,6 +48,7 @@ class Rows(NamedTuple):
     ids: Array
     labels: Array
     masked: bool
+    axis_name: AxisName
     evaluation: Evaluation
 
     @property
@@ -80,26 +81,28 @@ def prepare(
       ValueError: naming the argument, what came and what was expected.
     """
     collectives.check_bound(axis_name)
-    z = {name: as_float(replicate(value), name) for name, value in embeddings.items()}
-    first = next(iter(z))
-    for name, value in z.items():
-        if value.ndim < 2:
+    given = {name: collectives.replicated(value) for name, value in embeddings.items()}
+    shapes = {name: jnp.shape(value) for name, value in given.items()}
+    first = next(iter(shapes))
+    for name, shape in shapes.items():
+        if len(shape) < 2:
             raise ValueError(
-                f"{name} must be [batch, *features], got shape {value.shape}; "
+                f"{name} must be [batch, *features], got shape {shape}; "
                 f"a single embedding is {name}[None]"
             )
-        if value.shape != z[first].shape:
+        if shape != shapes[first]:
             raise ValueError(
-                f"{name} must have the shape of {first}, {z[first].shape}, got {value.shape}: "
+                f"{name} must have the shape of {first}, {shapes[first]}, got {shape}: "
                 "row i of both is a pair"
             )
-    batch = z[first].shape[0]
+    batch = shapes[first][0]
+    position = collectives.row_index(batch, axis_name)
+    z = {name: as_float(value, name) for name, value in given.items()}
     dtype = jnp.result_type(*z.values())
     valid = row_values(where, "where", batch, bool)
     valid = jnp.ones(batch, bool) if valid is None else valid
     weights = row_values(weights, "weights", batch, dtype)
     weights = jnp.ones(batch, dtype) if weights is None else weights
-    position = collectives.row_index(batch, axis_name)
     ids = row_values(ids, "ids", batch, int, renumber=renumber)
     labels = row_values(labels, "labels", batch, int)
     return Rows(
@@ -110,6 +113,7 @@ def prepare(
         ids=position if ids is None else ids,
         labels=position if labels is None else labels,
         masked=where is not None,
+        axis_name=axis_name,
         evaluation=_checked(evaluation or Evaluation()),
     )
 
@@ -125,6 +129,15 @@ def _checked(evaluation: Evaluation) -> Evaluation:
             f"precision must be a jax.lax.Precision or jnp.bfloat16, got {precision!r}"
         )
     return evaluation
+
+
+def two_views(rows: Rows) -> Rows:
+    """The 2N rows of both views, z1's first: each is an anchor, and a candidate of the others."""
+    twice = {
+        name: jnp.tile(getattr(rows, name), 2)
+        for name in ("valid", "weights", "position", "ids", "labels")
+    }
+    return rows._replace(z=(jnp.concatenate(rows.z),), **twice)
 
 
 def flatten(z: Array) -> Array:
@@ -148,7 +161,7 @@ def row_values(
         return None
     if dtype is int:
         value = as_integers(value, name, renumber=renumber)
-    value = jnp.asarray(replicate(value))
+    value = jnp.asarray(collectives.replicated(value))
     if value.shape != (batch,):
         hint = "; for multi-hot labels see docs/coming_from_pytorch.md" if name == "labels" else ""
         raise ValueError(
@@ -199,102 +212,3 @@ def required(labels: ArrayLike | None) -> ArrayLike:
     if labels is None:
         raise ValueError("labels must be integers, one a row of z, got None")
     return labels
-
-
-def flag(value: Any, name: str) -> bool:
-    """A setting that is True or False, and known when the loss is traced."""
-    if isinstance(value, Tracer):
-        raise ValueError(
-            f"{name} must be True or False when the loss is traced, got a traced value; under jax.jit "
-            f"make it static (static_argnames={name!r})"
-        )
-    concrete = np.asarray(value)
-    if concrete.ndim or concrete.dtype.kind not in "biu" or concrete not in (0, 1):
-        raise ValueError(f"{name} must be True or False, got {value!r}")
-    return bool(concrete)
-
-
-def positive(value: ArrayLike, name: str, dtype: Any) -> Array:
-    """A positive scalar setting, such as the temperature, in ``dtype``; checked when concrete."""
-    return setting(value, name, dtype, lambda v: v > 0, "a positive number")
-
-
-def setting(
-    value: ArrayLike, name: str, dtype: Any, admissible: Any = np.isfinite, expected: str = "finite"
-) -> Array:
-    """A scalar setting in ``dtype``. A concrete one that is not admissible, or NaN, is refused."""
-    if isinstance(value, Tracer):
-        if value.size != 1:
-            raise ValueError(f"{name} must be {expected} (a scalar), got shape {value.shape}")
-    else:
-        concrete = np.asarray(value)
-        number = np.issubdtype(concrete.dtype, np.number) or jnp.issubdtype(
-            concrete.dtype, jnp.floating
-        )
-        if (
-            concrete.size != 1
-            or not number
-            or not (np.isfinite(concrete) & admissible(concrete)).all()
-        ):
-            raise ValueError(f"{name} must be {expected} (a finite scalar), got {value}")
-    return jnp.asarray(value, dtype).reshape(())
-
-
-def reduce_anchors(
-    values: Array,
-    weights: Array,
-    valid: Array,
-    *,
-    reduce_fn: ReduceFn,
-    axis_name: AxisName,
-) -> Array:
-    """Reduces values per anchor as ``reduce_fn`` says; see :mod:`jaxcon.typing`.
-
-    The sums are taken over all devices before they are divided: on devices with unequal numbers of
-    valid rows, the average of the devices' means is not the mean.
-    """
-    values = jnp.where(valid, values, 0)
-    if reduce_fn is None:
-        return values
-    weights = jnp.where(valid, weights, 0)
-    total = jnp.sum(weights * values)
-    return reduce_total(total, weights, reduce_fn=reduce_fn, axis_name=axis_name)
-
-
-def reduce_total(
-    total: Array, weights: Array, *, reduce_fn: ReduceFn, axis_name: AxisName
-) -> Array:
-    """Reduces this device's weighted sum; ``weights`` are those of its terms."""
-    if reduce_fn is jnp.sum:
-        return collectives.sum(total, axis_name)
-    if reduce_fn is not jnp.mean:
-        raise ValueError(
-            f"reduce_fn must be jnp.mean, jnp.sum or None, got {reduce_fn!r}; for another reduction "
-            "take reduce_fn=None and reduce the values per anchor yourself"
-        )
-    total, weight = collectives.sum((total, jnp.sum(weights)), axis_name)
-    return total / jnp.where(weight == 0, 1, weight)
-
-
-def positive_and_rest(positive: Array, rest: Array) -> Array:
-    """``-log(e^p / (e^p + e^r))`` of a positive's logit p and the others' log-sum-exp r.
-
-    As softplus(r - p): on a well-aligned pair the usual ``logsumexp(all) - p`` is the difference of
-    two equal numbers, its value may be negative, and its gradient is rounding noise.
-    """
-    return jax.nn.softplus(rest - positive)
-
-
-def has_any(lse: Array) -> Array:
-    """Whether a log-sum-exp of :mod:`jaxcon.streaming` had any pair."""
-    return ~(lse <= nothing(lse.dtype) / 2)  # so put, NaN counts and stays visible
-
-
-def replicate(value: ArrayLike) -> ArrayLike:
-    """Gathers an array that is sharded over Explicit mesh axes onto every device.
-
-    There a product of two sharded operands is refused by JAX, which leaves the choice to the caller;
-    this choice is correct but not parallel. For speed use ``axis_name`` under ``jax.shard_map``.
-    """
-    mesh = collectives.explicit_mesh(value)
-    return value if mesh is None else collectives.replicate_on(mesh, value)

@@ -1,0 +1,160 @@
+"""Own rows against all devices' candidates, which are gathered or travel in a ring.
+
+Every loss over pairs says what it needs as channels of :func:`jaxcon.streaming.reduce_pairs`; here each
+device gets their values for its own anchors.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxcon import collectives
+from jaxcon.losses._rows import Rows
+from jaxcon.similarity import paired_logits
+from jaxcon.streaming import Channel, Side, reduce_cosines, reduce_pairs, sum_cosines
+from jaxcon.typing import Array, AxisName
+
+
+def cross_channels(
+    rows: Rows,
+    x: Array,
+    y: Array | None,
+    channels: list[Channel],
+    *,
+    row_aux: Any = (),
+    col_aux: Any = (),
+    distances: bool = False,
+) -> tuple[Array, ...]:
+    """Channels of own rows of x against all devices' rows of y, for this device's anchors.
+
+    What a column collects from this device's rows alone is completed over the devices, so that both
+    directions of a symmetric loss come from one product.
+
+    Args:
+      rows: what is known of x and of y.
+      y: None: the candidates are the rows of x, one set.
+      row_aux, col_aux: what the channels' logits get of the rows and of the columns. Of one set they
+        read the same of both, or nothing of the columns.
+      distances: reduce squared distances, not products.
+    """
+    own, cols, ring = _sides(rows, x, y, row_aux, col_aux)
+    block_size, _, precision = rows.evaluation
+    values = reduce_pairs(
+        own,
+        cols,
+        channels,
+        ring=ring,
+        block_size=block_size,
+        precision=precision,
+        distances=distances,
+    )
+    return values if ring == rows.axis_name else _completed(channels, values, rows.axis_name)
+
+
+def cosine_channels(
+    rows: Rows,
+    x: Array,
+    y: Array | None,
+    scale: Array,
+    channels: list[Channel],
+    *,
+    row_aux: Any = (),
+    bound: float | None = None,
+) -> tuple[tuple[Array, ...], Array, Array]:
+    """:func:`cross_channels` of the cosines, ``scale cos(x_i, y_j)``, of rows as they came.
+
+    Returns also x and y, for a pair's own logit; :func:`jaxcon.streaming.reduce_cosines` says why.
+    """
+    own, cols, ring = _sides(rows, x, y, row_aux)
+    block_size, _, precision = rows.evaluation
+    values, x, y = reduce_cosines(
+        own,
+        cols,
+        scale,
+        channels,
+        ring=ring,
+        block_size=block_size,
+        bound=bound,
+        precision=precision,
+    )
+    if ring == rows.axis_name:  # nothing was gathered
+        return values, x, y
+    y = collectives.own_rows(y, rows.axis_name)
+    return _completed(channels, values, rows.axis_name), x, y
+
+
+def cosine_sum(
+    rows: Rows,
+    x: Array,
+    y: Array,
+    scale: Array,
+    channels: list[Channel],
+    weights: list[Array],
+    *,
+    row_aux: Any = (),
+) -> Array:
+    """Own anchors' values of :func:`cosine_channels`, weighted and summed over the channels."""
+    own, cols, ring = _sides(rows, x, y, row_aux)
+    block_size, _, precision = rows.evaluation
+    return sum_cosines(
+        own,
+        cols,
+        scale,
+        channels,
+        weights,
+        ring=ring,
+        block_size=block_size,
+        precision=precision,
+    )
+
+
+def view_logits(
+    rows: Rows,
+    scale: Array,
+    channels: list[Channel],
+    *,
+    row_aux: Any = (),
+    bound: float | None = None,
+) -> tuple[Array, tuple[Array, ...]]:
+    """Each anchor's logit with its other view, and channels of its cosines with all others.
+
+    ``rows``: of :func:`jaxcon.losses._rows.two_views`.
+    """
+    (z,) = rows.z
+    values, z, _ = cosine_channels(rows, z, None, scale, channels, row_aux=row_aux, bound=bound)
+    return jnp.tile(paired_logits(*jnp.split(z, 2), scale), 2), values
+
+
+def _sides(
+    rows: Rows, x: Array, y: Array | None, row_aux: Any, col_aux: Any = ()
+) -> tuple[Side, Any, AxisName]:
+    """Own rows, the columns that this device starts from, and the axis to go round.
+
+    The columns are all devices' and there is no axis; or in a ring they are this device's. None: they
+    are the own rows.
+    """
+    names = (rows.position, rows.ids, rows.labels)  # what channel.pairs sees
+    valid = rows.valid if rows.masked else None
+    own = Side(x, names, valid, row_aux)
+    here = None if y is None else Side(y, names, valid, col_aux)
+    axis_name = rows.axis_name
+    if axis_name is None or rows.evaluation.exchange is collectives.ring:
+        return own, here, axis_name
+    if collectives.size(axis_name) > 1:
+        cols = own._replace(aux=col_aux) if here is None else here
+        return own, collectives.gather(cols, axis_name), None
+    return own, here, None
+
+
+def _completed(
+    channels: list[Channel], values: tuple[Array, ...], axis_name: AxisName
+) -> tuple[Array, ...]:
+    """This device's values: what all devices' rows contribute to a column, put together."""
+
+    def complete(channel: Channel, value: Array) -> Array:
+        if channel.axis == 1:
+            return value
+        over_devices = collectives.logsumexp if channel.log else collectives.sum
+        return collectives.own_rows(over_devices(value, axis_name), axis_name)
+
+    return tuple(complete(c, v) for c, v in zip(channels, values, strict=True))

@@ -1,0 +1,215 @@
+"""The triplet loss, and which triplets of a batch it is made of.
+
+Rows of one label are positives of each other, rows of other labels are negatives.
+
+>>> import jax
+>>> from jaxcon import losses
+>>> z = jax.random.normal(jax.random.key(0), (8, 4))
+>>> labels = jnp.array([0, 0, 1, 1, 2, 2, 3, 3])
+>>> print(f"{losses.triplet_loss(z, labels, mining=losses.semi_hard):.3f}")
+0.128
+
+A mining function says which triplets of an anchor count. It sees one anchor's row of the distance
+matrix, ``(distances [m], positives bool [m], negatives bool [m], margin) -> counts [m]``, and returns
+in how many of the chosen triplets each candidate takes part; only triplets with a hinge above 0 may
+be chosen. Counts carry no gradient and suffice: a sum of hinges above 0 is linear in the distances. So
+no list of triplets is ever built.
+
+What the keywords from ``axis_name`` on mean: :mod:`jaxcon.typing`.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxcon import collectives
+from jaxcon.losses._channels import other_classes, peers
+from jaxcon.losses._reduce import reduce_rows
+from jaxcon.losses._rows import Rows, prepare, required
+from jaxcon.losses._settings import setting
+from jaxcon.similarity import l2_normalize
+from jaxcon.similarity.distances import squared_distances
+from jaxcon.typing import Array, ArrayLike, AxisName, ReduceFn
+
+Mining = Callable[[Array, Array, Array, Array], Array]
+
+_ANCHORS_AT_ONCE = 128  # mined together: enough to fill a machine, few enough to cost no memory
+
+
+def all_triplets(distances: Array, positives: Array, negatives: Array, margin: Array) -> Array:
+    """Every triplet with a hinge above 0: ``d_n < d_p + margin``.
+
+    Args:
+      distances: ``[m]``, from the anchor to each candidate.
+      positives: bool ``[m]``.
+      negatives: bool ``[m]``.
+      margin: scalar.
+
+    Returns:
+      ``[m]``, the number of chosen triplets that each candidate takes part in.
+
+    >>> d = jnp.array([0.5, 0.8, 0.6, 0.9])
+    >>> pos, neg = jnp.array([1, 1, 0, 0], bool), jnp.array([0, 0, 1, 1], bool)
+    >>> print(all_triplets(d, pos, neg, jnp.array(0.2)))  # all but (0.5, 0.9)
+    [1. 2. 2. 1.]
+    """
+    return _count_nearer(distances, positives, negatives, margin).astype(distances.dtype)
+
+
+def semi_hard(distances: Array, positives: Array, negatives: Array, margin: Array) -> Array:
+    """The triplets whose negative is beyond the positive, yet within the margin (FaceNet).
+
+    ``d_p < d_n < d_p + margin``. Arguments and result as in :func:`all_triplets`.
+
+    >>> d = jnp.array([0.5, 0.8, 0.6, 0.9])
+    >>> pos, neg = jnp.array([1, 1, 0, 0], bool), jnp.array([0, 0, 1, 1], bool)
+    >>> print(semi_hard(d, pos, neg, jnp.array(0.2)))  # (0.5, 0.6) and (0.8, 0.9)
+    [1. 1. 1. 1.]
+    """
+    within = _count_nearer(distances, positives, negatives, margin)
+    not_beyond = _count_nearer(distances, positives, negatives, jnp.zeros_like(margin), ties=True)
+    # At a margin of 0, or one lost in rounding, a tie is not within but not beyond either.
+    return jnp.maximum(within - not_beyond, 0).astype(distances.dtype)
+
+
+def hardest(distances: Array, positives: Array, negatives: Array, margin: Array) -> Array:
+    """The farthest positive with the nearest negative ("batch hard"), if ``d_n < d_p + margin``.
+
+    Equally far candidates share the triplet evenly. Arguments and result as in :func:`all_triplets`.
+
+    >>> d = jnp.array([0.5, 0.8, 0.6, 0.9])
+    >>> pos, neg = jnp.array([1, 1, 0, 0], bool), jnp.array([0, 0, 1, 1], bool)
+    >>> print(hardest(d, pos, neg, jnp.array(0.2)))
+    [0. 1. 1. 0.]
+    """
+    far = jnp.max(distances, initial=-jnp.inf, where=positives)
+    near = jnp.min(distances, initial=jnp.inf, where=negatives)
+    farthest, nearest = positives & (distances == far), negatives & (distances == near)
+
+    def share(chosen: Array) -> Array:
+        return chosen / jnp.maximum(jnp.sum(chosen), 1)
+
+    counts = (share(farthest) + share(nearest)).astype(distances.dtype)
+    return jnp.where(near < far + margin, counts, 0)
+
+
+def triplet_loss(
+    z: ArrayLike,
+    labels: ArrayLike,
+    *,
+    margin: ArrayLike = 0.2,
+    mining: Mining = all_triplets,
+    axis_name: AxisName = None,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    ids: ArrayLike | None = None,
+    reduce_fn: ReduceFn = jnp.mean,
+) -> Array:
+    """Triplet margin loss on Euclidean distances of normalized rows.
+
+    The mean over the triplets (anchor a, positive p, negative n) with a loss above 0, of all devices::
+
+        sum max(0, d_ap - d_an + margin) / #{d_ap - d_an + margin > 0},   d_ij = |z_i - z_j|
+
+    among those that ``mining`` chooses; 0 if there is none. Every row of the batch is an anchor.
+    Time is N^2 log N, not N^3: hinges are counted by sorting each anchor's distances.
+
+    Per anchor (``reduce_fn=None``) the value is the mean over the anchor's own c_i active triplets, 0
+    without any. The mean is their average by its own normalizer, ``sum w_i c_i v_i / sum w_i c_i``;
+    ``jnp.sum`` gives ``sum w_i v_i``.
+
+    >>> z, labels = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), jnp.array([0, 0, 1])
+    >>> print(f"{triplet_loss(z, labels):.3f}")  # sqrt(2) - 0 + 0.2, and sqrt(2) - sqrt(2) + 0.2
+    0.907
+
+    Args:
+      z: ``[n, *features]``, any scale; normalized here.
+      labels: int ``[n]``.
+      margin: scalar >= 0; distances lie in [0, 2].
+      mining: ``all_triplets``, ``semi_hard``, ``hardest`` or a function like them.
+      axis_name, where, weights, ids, reduce_fn: see :mod:`jaxcon.typing`.
+
+    Returns:
+      A scalar in [0, 2 + margin].
+
+    Raises:
+      ValueError: for arguments of another shape, dtype or range; the message says which.
+
+    References:
+      Schroff et al., FaceNet, 2015, https://arxiv.org/abs/1503.03832; Hermans et al., In Defense of
+      the Triplet Loss for Person Re-Identification, 2017, https://arxiv.org/abs/1703.07737
+    """
+    if not callable(mining):
+        raise ValueError(
+            f"mining must be a function: all_triplets, semi_hard, hardest or your own; got {mining!r}"
+        )
+    rows = prepare(
+        {"z": z},
+        axis_name=axis_name,
+        where=where,
+        weights=weights,
+        ids=ids,
+        labels=required(labels),
+    )
+    margin = setting(margin, "margin", rows.dtype, lambda v: v >= 0, "a number >= 0")
+    if not len(rows.weights):
+        return reduce_rows(rows.weights, rows, reduce_fn)
+    distances, positives, negatives = _distances(rows)
+    counts = lax.stop_gradient(
+        lax.map(
+            lambda anchor: mining(anchor[0], anchor[1], anchor[2], margin),
+            (lax.stop_gradient(distances), positives, negatives),
+            batch_size=_ANCHORS_AT_ONCE,
+        )
+    )
+    # Products, not a choice by count: a NaN distance is in no triplet, but 0 * NaN is NaN.
+    gaps = jnp.where(positives, counts * (distances + margin), 0)
+    gaps = gaps - jnp.where(negatives, counts * distances, 0)
+    active = jnp.sum(jnp.where(positives, counts, 0), axis=1)
+    total = jnp.sum(gaps, axis=1)
+    by_triplets = rows._replace(
+        weights=rows.weights * active, valid=rows.valid & ((active > 0) | jnp.isnan(total))
+    )
+    values = total / jnp.where(active > 0, active, 1)
+    if reduce_fn is jnp.mean:
+        return reduce_rows(values, by_triplets, reduce_fn)
+    return reduce_rows(values, by_triplets._replace(weights=rows.weights), reduce_fn)
+
+
+def _distances(rows: Rows) -> tuple[Array, Array, Array]:
+    """Distances of own rows to all devices' rows, and which are positives and negatives: [n, m]."""
+    x = l2_normalize(rows.z[0])
+    names = (rows.position, rows.ids, rows.labels)
+    all_x, all_names, all_valid = collectives.gather((x, names, rows.valid), rows.axis_name)
+    row = jax.tree.map(lambda a: a[:, None], names)
+    col = jax.tree.map(lambda a: a[None, :], all_names)
+    valid = rows.valid[:, None] & all_valid[None, :]
+    positives, negatives = peers(row, col) & valid, other_classes(row, col) & valid
+    square = squared_distances(x, all_x, positives | negatives)
+    zero = square <= 0  # equal rows, where the root has no derivative, and pairs of no kind
+    distances = jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))
+    return distances, positives, negatives
+
+
+def _count_nearer(
+    distances: Array, positives: Array, negatives: Array, reach: Array, *, ties: bool = False
+) -> Array:
+    """Of the pairs (p, n) with ``d_n < d_p + reach`` (``<=`` with ties), how many each is in: int [m].
+
+    In the order of ``d_p + reach`` and ``d_n``, that is the number of negatives before a positive and
+    of positives after a negative.
+    """
+    m = distances.shape[0]
+    keys = jnp.where(positives, distances + reach, distances)
+    first, second = (negatives, positives) if ties else (positives, negatives)
+    kinds = jnp.where(first, 0, jnp.where(second, 1, 2))
+    # Kind and index in one number: it decides between equal keys, and finds the way back.
+    _, order = lax.sort((keys, kinds * m + lax.iota(jnp.int32, m)), num_keys=2)
+    kinds, order = order // m, order % m
+    is_positive, is_negative = kinds == int(ties), kinds == int(not ties)
+    before = jnp.cumsum(is_negative)
+    after = jnp.sum(is_positive) - jnp.cumsum(is_positive)
+    counts = jnp.where(is_positive, before, jnp.where(is_negative, after, 0))
+    return jnp.zeros(m, counts.dtype).at[order].set(counts, unique_indices=True)

@@ -1,0 +1,274 @@
+"""What a loss calls: reductions of products or distances, of cosines, and their weighted sums.
+
+Each chooses a form by :mod:`jaxcon.streaming.rules`: the whole matrix by plain operations, or a sweep
+over its tiles.
+"""
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxcon.similarity import scaled_unit_rows
+from jaxcon.streaming import rules
+from jaxcon.streaming.channels import PRECISION, Channel, Plan
+from jaxcon.streaming.ring import ring_sweep
+from jaxcon.streaming.sides import Blocks, Side, cut_rows, in_blocks
+from jaxcon.streaming.stores import vary_together
+from jaxcon.streaming.sums import sum_sweep, weighted_total
+from jaxcon.streaming.sweeps import sweep
+from jaxcon.streaming.whole import reduce_whole
+from jaxcon.typing import Array, ArrayLike, AxisName
+
+# Logits within +-50 need no shift: e^50 times 10^12 terms is far below the largest float32, and
+# e^-50 / 10^12 far above the smallest.
+_NO_SHIFT = 50.0
+
+
+def reduce_pairs(
+    rows: Side,
+    cols: Side | None,
+    channels: Sequence[Channel],
+    *,
+    ring: AxisName = None,
+    block_size: int | None = None,
+    bound: float | None = None,
+    precision: Any = PRECISION,
+    distances: bool = False,
+) -> tuple[Array, ...]:
+    """Reduces ``s_ij = x_i . y_j`` over the pairs that each channel keeps.
+
+    Args:
+      rows: ``x [n, dim]`` and what is known of it. bfloat16 is multiplied as such.
+      cols: ``y [m, dim]`` likewise; or None: the columns *are* the rows, and each unordered pair is
+        visited once, for half the work. A channel's logits then get the same ``aux`` in both roles.
+      channels: what to compute.
+      ring: a mapped axis over whose devices to reduce, without gathering: all devices' rows with all
+        devices' columns. Blocks of columns travel round the devices by :func:`jaxcon.collectives.ring`,
+        with the statistics of those columns; a device holds its own rows and one block. Of P devices
+        with one set of rows, a block travels P // 2 hops and half the products are saved.
+      block_size: edge of the tiles in which to evaluate, in memory O((n + m) dim) for value and
+        gradient; any size, it need not divide n or m. Second derivatives work where the inner one is
+        in reverse mode; forward mode (``jax.jvp``, ``jax.jacfwd``, ``jax.hessian``) raises JAX's
+        TypeError. None chooses by the number of pairs n m: up to 2^21 (2^18 of one set) the whole
+        matrix by plain operations, in any mode of differentiation; up to 2^26 tiles, of up to 512,
+        that the backward pass finds again (256 MiB in float32); beyond, and in a ring, tiles that it
+        computes again. :mod:`jaxcon.streaming.rules` holds the numbers, those of CPUs.
+      bound: a number that no logit exceeds in magnitude, if one is known before the data: the inverse
+        of a constant temperature for cosines. Up to 50 it saves the search for the largest logit.
+      precision: of the products; or ``jnp.bfloat16``, to round the rows to it.
+      distances: reduce the squared distances ``|x_i - y_j|^2`` instead, which
+        :mod:`jaxcon.similarity.distances` keeps right between rows that are close.
+
+    Returns:
+      For each channel ``[n]`` (axis 1) or ``[m]`` (axis 0), float32 at least; in a ring, this device's
+      rows reduced over all devices' columns, and its columns over all devices' rows. Where no pair is
+      kept, a log-sum-exp is :func:`nothing`, a sum 0, both with zero gradient. NaN in a valid row stays
+      NaN.
+
+    Raises:
+      ValueError: for a block_size that is not a positive integer.
+    """
+    block_size = _checked(block_size)
+    dtype, precision = at_precision(precision, rows.z.dtype)
+    plan = Plan(tuple(channels), cols is None, precision, distances, _needs_no_shift(bound))
+    form = _form(rows, cols, block_size, ring)
+    rows = rows._replace(z=rows.z.astype(dtype))
+    cols = None if cols is None else cols._replace(z=cols.z.astype(dtype))
+    if form == "whole":
+        return reduce_whole(plan, rows, cols)
+    return _sweep(plan._replace(keep=form == "kept"), ring, rows, cols, block_size)[0]
+
+
+def reduce_cosines(
+    rows: Side,
+    cols: Side | None,
+    scale: ArrayLike,
+    channels: Sequence[Channel],
+    *,
+    ring: AxisName = None,
+    block_size: int | None = None,
+    bound: float | None = None,
+    precision: Any = PRECISION,
+) -> tuple[tuple[Array, ...], Array, Array]:
+    """:func:`reduce_pairs` of ``s_ij = scale cos(x_i, y_j)``, without a copy of many rows, normalized.
+
+    Value and gradient with respect to both take, beyond the rows and their gradients, memory for a few
+    numbers a row: where x and y have more than 2^23 entries, the tiles normalize the rows that they
+    read, and the gradient is summed where it is returned.
+
+    For that the rows come back as they went in. What a loss has to say of a row besides, its logit with
+    the positive say, it should compute from these: its gradient then starts those sums, where it would
+    else be a further matrix. Rows of 0 have no gradient, neither from here nor from there.
+
+    >>> from jaxcon.streaming import Channel, Side, reduce_cosines
+    >>> rows = Side(jnp.array([[2.0, 0.0], [3.0, 3.0]]), ids=jnp.arange(2))
+    >>> (row,), x, _ = reduce_cosines(rows, None, 10.0, [Channel(axis=1)])
+    >>> print(row.round(3), x[1])
+    [7.071 7.071] [3. 3.]
+
+    Args:
+      rows: ``x [n, dim]`` and what is known of it, any scale, of float32 at least; a row of 0 has
+        cosine 0.
+      cols: ``y [m, dim]`` likewise; None: the columns are the rows.
+      scale: a positive scalar.
+
+    The other arguments and the errors are those of :func:`reduce_pairs`.
+
+    Returns:
+      The channels' values, x and y.
+    """
+    block_size = _checked(block_size)
+    dtype, products = at_precision(precision, rows.z.dtype)
+    plan = Plan(tuple(channels), cols is None, products, bounded=_needs_no_shift(bound))
+    scale = jnp.asarray(scale, rows.z.dtype)
+    one = jnp.ones_like(scale)
+    lengths = (jnp.sqrt(scale), one) if cols is None else (scale, one)
+    form = _form(rows, cols, block_size, ring)
+    if form == "tiles" and _normalizes_in_tiles(rows, cols, precision, ring):
+        return _sweep(plan, ring, rows, cols, block_size, lengths)
+    u = rows._replace(z=scaled_unit_rows(rows.z, lengths[0]).astype(dtype))
+    v = None
+    if cols is not None:
+        v = cols._replace(z=scaled_unit_rows(cols.z, lengths[1]).astype(dtype))
+    if form == "whole":
+        values = reduce_whole(plan, u, v)
+    else:
+        values, *_ = _sweep(plan._replace(keep=form == "kept"), ring, u, v, block_size)
+    return values, rows.z, (rows if cols is None else cols).z
+
+
+def sum_cosines(
+    rows: Side,
+    cols: Side,
+    scale: ArrayLike,
+    channels: Sequence[Channel],
+    weights: Sequence[Array],
+    *,
+    ring: AxisName = None,
+    block_size: int | None = None,
+    precision: Any = PRECISION,
+) -> Array:
+    """The values of :func:`reduce_cosines`, weighted and summed: ``sum over channels of w . values``.
+
+    In tiles it costs 3 products instead of 4: where it is differentiated, it takes the gradient in the
+    same sweep. No tiles are kept, whatever the size.
+
+    >>> from jaxcon.streaming import Channel, Side, sum_cosines
+    >>> x, ids, channel = jnp.eye(2), jnp.arange(2), Channel(axis=1, log=False)
+    >>> print(sum_cosines(Side(x, ids), Side(-x + 1, ids), 5.0, [channel], [jnp.ones(2)]))
+    10.0
+
+    Args:
+      cols: ``y [m, dim]``, and never None: one set of rows is passed as both.
+      channels: sums of rows, with ``axis=1`` and ``log=False``.
+      weights: ``[n]`` for each channel.
+
+    The other arguments and the errors are those of :func:`reduce_cosines`.
+
+    Returns:
+      A scalar.
+    """
+    block_size = _checked(block_size)
+    dtype, products = at_precision(precision, rows.z.dtype)
+    plan = Plan(tuple(channels), one_set=False, precision=products)
+    scale = jnp.asarray(scale, rows.z.dtype)
+    lengths = (scale, jnp.ones_like(scale))
+    form = _form(rows, cols, block_size, ring)
+    if form != "tiles" or not _normalizes_in_tiles(rows, cols, precision, ring):
+        rows = rows._replace(z=scaled_unit_rows(rows.z, lengths[0]).astype(dtype))
+        cols = cols._replace(z=scaled_unit_rows(cols.z, lengths[1]).astype(dtype))
+        lengths = (None, None)
+    if form == "whole":
+        return weighted_total(weights, reduce_whole(plan, rows, cols))
+    of_rows, of_cols = _in_blocks(rows, cols, block_size, lengths)
+    weights = tuple(cut_rows(w, *of_rows.z.shape[:2]) for w in weights)
+    sweep_of = _jit_sum if ring is None else sum_sweep
+    return sweep_of(plan, ring, *vary_together((weights, of_rows, of_cols)))
+
+
+def at_precision(precision: Any, dtype: Any) -> tuple[Any, lax.Precision]:
+    """The dtype in which rows of ``dtype`` are multiplied, and the precision of the products.
+
+    ``jnp.bfloat16`` as a precision rounds the rows to it.
+    """
+    if isinstance(precision, lax.Precision):
+        return dtype, precision
+    return precision, lax.Precision.DEFAULT
+
+
+_jit_sweep = jax.jit(sweep, static_argnums=0)  # eager calls compile once
+_jit_sum = jax.jit(sum_sweep, static_argnums=(0, 1))
+
+
+def _checked(block_size: Any) -> int | None:
+    """A size as a Python number, whatever kind of integer it came as."""
+    if block_size is None:
+        return None
+    try:
+        size = operator.index(block_size)
+    except (TypeError, jax.errors.JAXTypeError):  # not a whole number, or a traced one
+        size = 0
+    if isinstance(block_size, bool) or size < 1:
+        raise ValueError(f"block_size must be a positive integer or None, got {block_size!r}")
+    return size
+
+
+def _form(rows: Side, cols: Side | None, block_size: int | None, ring: AxisName) -> rules.Form:
+    """The form that the rule in force, or the caller, chose."""
+    m = None if cols is None else len(cols.z)
+    return rules.current().form(len(rows.z), m, block_size=block_size, ring=ring)
+
+
+def _normalizes_in_tiles(rows: Side, cols: Side | None, precision: Any, ring: AxisName) -> bool:
+    """Whether a sweep normalizes the rows of each tile; a copy of half the size is no burden."""
+    if not isinstance(precision, lax.Precision):
+        return False
+    entries = rows.z.size + (0 if cols is None else cols.z.size)
+    return ring is not None or not rules.current().copies(entries)
+
+
+def _needs_no_shift(bound: float | None) -> bool:
+    return bound is not None and bound <= _NO_SHIFT
+
+
+def _sweep(
+    plan: Plan,
+    ring: AxisName,
+    rows: Side,
+    cols: Side | None,
+    block_size: int | None,
+    lengths: tuple[Array | None, Array | None] = (None, None),
+) -> tuple[tuple[Array, ...], Array, Array]:
+    """A sweep's values, and the rows of both sides as it passed them on."""
+    sides = vary_together(_in_blocks(rows, cols, block_size, lengths))
+    swept: Any = _jit_sweep(plan, *sides) if ring is None else ring_sweep(plan, ring, *sides)
+    values, through = swept
+    n, m = len(rows.z), len((rows if cols is None else cols).z)
+    pairs = zip(plan.channels, values, strict=True)
+    values = tuple(v.reshape(-1)[: n if channel.axis == 1 else m] for channel, v in pairs)
+    x = _whole_rows(rows, through[0])
+    return values, x, x if cols is None else _whole_rows(cols, through[1])
+
+
+def _in_blocks(
+    rows: Side,
+    cols: Side | None,
+    block_size: int | None,
+    lengths: tuple[Array | None, Array | None],
+) -> tuple[Blocks, Any]:
+    """Both sides in blocks, of even size where none is given."""
+
+    def cut(side: Side, length: Array | None) -> Blocks:
+        block = block_size or rules.current().even_block(max(len(side.z), 1))
+        return in_blocks(side, block, length)
+
+    return cut(rows, lengths[0]), None if cols is None else cut(cols, lengths[1])
+
+
+def _whole_rows(side: Side, blocks: Array | None) -> Array:
+    """The rows that came back from a sweep in blocks; None: none did, and they are what they were."""
+    return side.z if blocks is None else blocks.reshape(-1, side.z.shape[1])[: len(side.z)]

@@ -1,0 +1,133 @@
+"""Stores, what a sweep reads and writes: pytrees with one entry a block of a side.
+
+The gradient ``g`` of normalized rows never exists beside that of the rows themselves: a sweep sums g in
+a store, which at the end is replaced, in place, by ``(scale_i / |z_i|) (g_i - n_i (n_i . g_i))``,
+n = z / |z|. For a million rows of 512 that is 8 GiB instead of 18.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxcon.collectives import explicit_mesh, replicate_on, to_varying, varying_axes
+from jaxcon.streaming.channels import accumulator
+from jaxcon.streaming.sides import Blocks, unit_rows
+from jaxcon.typing import Array
+
+
+def take(store: Any, i: Any) -> Any:
+    """Entry i of a store."""
+    return jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, i, keepdims=False), store)
+
+
+def put(store: Any, i: Any, entry: Any) -> Any:
+    """The store with entry i replaced."""
+    return jax.tree.map(lambda a, e: lax.dynamic_update_index_in_dim(a, e, i, 0), store, entry)
+
+
+def scan_blocks(visit: Any, carry: Any, xs: Any) -> tuple[Any, Any]:
+    """``lax.scan``, without a loop where there is one step."""
+    if len(jax.tree.leaves(xs)[0]) > 1:
+        return lax.scan(visit, carry, xs)
+    carry, y = visit(carry, jax.tree.map(lambda a: a[0], xs))
+    return carry, jax.tree.map(lambda a: a[None], y)
+
+
+def varying_like(value: Array, like: Array) -> Array:
+    """``value``, cast to vary over the devices over which ``like`` does inside shard_map.
+
+    Outside of it, put on the Explicit mesh on which ``like`` is.
+    """
+    return vary_together((value, like))[0]
+
+
+def filled_like(a: Array, value: float = 0) -> Array:
+    """An array like ``a`` filled with a value; it varies over devices where ``a`` does.
+
+    ``jnp.full_like`` alone does not before jax 0.8.
+    """
+    return varying_like(jnp.full_like(a, value), a)
+
+
+def vary_together(tree: Any) -> Any:
+    """All arrays of a tree, cast to vary over every axis over which one of them does.
+
+    Loop carries and cotangents of a custom rule must have the type of what they are added to. That
+    includes the Explicit mesh on which one of them is (the losses have replicated it).
+    """
+    leaves = jax.tree.leaves(tree)
+    axes = frozenset().union(*map(varying_axes, leaves))
+    mesh = next((m for m in map(explicit_mesh, leaves) if m is not None), None)
+
+    def cast(a: Array) -> Array:
+        if mesh is not None and explicit_mesh(a) is None:
+            a = replicate_on(mesh, a)
+        return to_varying(a, axes - varying_axes(a))
+
+    return jax.tree.map(cast, tree)
+
+
+def empty_gradients(side: Blocks) -> Any:
+    """The store of a backward sweep before the first tile: of the rows and of the auxiliaries."""
+    return jax.tree.map(
+        lambda a: varying_like(jnp.zeros(a.shape, accumulator(a.dtype)), a), (side.z, side.aux)
+    )
+
+
+def first_gradients(side: Blocks, cotangent: Array | None) -> tuple[Any, Array | None]:
+    """The same, begun with a cotangent of the rows of a side with a scale.
+
+    Its components along the rows, which a sweep has none of, are set aside: the second result.
+    """
+    z, aux = empty_gradients(side)
+    if cotangent is None or side.scale is None:
+        return (z, aux), None
+    magnitude, inverse = side.norms
+    zero = inverse == 0
+    reach = jnp.where(zero, 0, magnitude / jnp.where(zero, 1, inverse)) / side.scale  # |z| / scale
+
+    def visit(store: Array, x: Any) -> tuple[Array, Array]:
+        i, block, reach = x
+        g, direction = take(store, i), unit_rows(block, None)
+        along = jnp.sum(direction * g, axis=-1)
+        across = g - direction * along[:, None]
+        return put(store, i, across * reach[:, None]), along
+
+    xs = (jnp.arange(len(side.z)), _rows_alone(side), reach)
+    store, along = scan_blocks(visit, cotangent, xs)
+    return (store, aux), along
+
+
+def gradient_of(side: Blocks, store: Any, along: Array | None) -> Blocks:
+    """A side's cotangent from its store of gradients; what is not differentiable gets None.
+
+    ``along``: what :func:`first_gradients` set aside; None: nothing.
+    """
+    z, aux = store
+    scale = None
+    if side.scale is not None:
+        along = filled_like(side.scale) if along is None else along
+        z, scale = _through_norms(side, z, along)
+    z, aux = jax.tree.map(lambda a, g: g.astype(a.dtype), (side.z, side.aux), (z, aux))
+    return Blocks(z, None, None, aux, scale)
+
+
+def _through_norms(side: Blocks, store: Array, along: Array) -> tuple[Array, Array]:
+    """Gradients of the rows z, in the memory of those of their scaled directions, and of the scales."""
+
+    def visit(store: Array, x: Any) -> tuple[Array, Array]:
+        i, block, along = x
+        g, direction, (magnitude, inverse) = take(store, i), unit_rows(block, None), block.norms
+        of_scale = jnp.sum(direction * g, axis=-1)
+        across = (g - direction * of_scale[:, None]) * block.scale[:, None]
+        z = across * (inverse / magnitude)[:, None] + direction * along[:, None]
+        return put(store, i, z), of_scale
+
+    return scan_blocks(visit, store, (jnp.arange(len(side.z)), _rows_alone(side), along))
+
+
+def _rows_alone(side: Blocks) -> Blocks:
+    """The side without what a gradient of norms has no use for."""
+    return side._replace(ids=(), valid=None, aux=())
