@@ -25,7 +25,7 @@ import optax
 
 from benchmarks.implementations import torch_loss
 from benchmarks.timing import median_ms
-from experiments import _views
+from experiments.images.two_views import Model, make_loss
 from jaxcon.augment import digits_transform, simclr_transform, two_views
 from jaxcon.data.batching import batches
 from jaxcon.data.splits import Split
@@ -49,13 +49,13 @@ def parts(name: str, repeats: int) -> dict[str, float]:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (8 * rows, *shape), np.uint8)
     stream = batches(Split(images, None), seed=0, batch_size=rows)
-    model = _views.Model(encoder=make(axis_name="batch"), head=ProjectionHead(axis_name="batch"))
+    model = Model(encoder=make(axis_name="batch"), head=ProjectionHead(axis_name="batch"))
     key = jax.random.key(0)
     variables = jax.jit(lambda k: model.init(k, jnp.zeros((1, *shape)), train=False))(key)
     optimizer = adamw(optax.constant_schedule(1e-3), weight_decay=1e-4)
     state = create_state(variables, optimizer, apply_fn=model.apply)
     contrast_views = partial(ntxent_loss, temperature=TEMPERATURE)
-    loss_fn = _views.make_loss(model, transform, contrast_views)
+    loss_fn = make_loss(model, transform, contrast_views)
     batch = next(stream)
 
     def over_one_device(function: Callable[..., Any]) -> Callable[..., Any]:

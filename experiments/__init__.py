@@ -6,6 +6,6 @@ python -m experiments.simclr --help
 import sys
 
 if sys.argv[:1] == ["-m"]:  # a command is about to be run: this is how Python says it
-    from experiments import _hook
+    from experiments.running import console
 
-    _hook.install()
+    console.install()

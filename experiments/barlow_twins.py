@@ -31,7 +31,12 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import _common, _figures, _images, _options, _results, _views
+from experiments.images.page import Pairs
+from experiments.images.recipes import Images, Recipe, recipe_for
+from experiments.images.two_views import Objective, check_options, fill_in, run
+from experiments.running.figures import Drawing, matrices
+from experiments.running.options import FloatOfLoss, Machine, Training, check_range, flag, parse
+from experiments.running.process import jit_once, quiet_libraries
 from jaxcon import report
 from jaxcon.losses import barlow_twins_loss, sample_correlation_loss, vicreg_loss
 
@@ -63,13 +68,13 @@ class Loss:
     loss: Literal["barlow_twins", "vicreg", "sample_correlation"] = "barlow_twins"
     """Correlations of features; the three terms of VICReg; or correlations of samples, for which
     the projection should be as wide as the batch is large."""
-    off_diagonal_weight: _options.FloatOfLoss = None
+    off_diagonal_weight: FloatOfLoss = None
     """barlow_twins, sample_correlation: of the entries beside the diagonal. Default: 0.005."""
-    invariance: _options.FloatOfLoss = None
+    invariance: FloatOfLoss = None
     """vicreg: of the distance between views. Default: 25."""
-    variance: _options.FloatOfLoss = None
+    variance: FloatOfLoss = None
     """vicreg: of the hinge that keeps features from shrinking. Default: 25."""
-    covariance: _options.FloatOfLoss = None
+    covariance: FloatOfLoss = None
     """vicreg: of the covariances between features. Default: 1."""
 
 
@@ -89,31 +94,31 @@ class BarlowTwins:
     fewer photos: patch_convnet, 60 epochs of 128, adamw at 0.002
     """
 
-    images: _images.Images = dataclasses.field(
-        default_factory=functools.partial(_images.Images, projection_dim=256)
+    images: Images = dataclasses.field(
+        default_factory=functools.partial(Images, projection_dim=256)
     )
     loss: Loss = dataclasses.field(default_factory=Loss)
-    training: _options.Training = dataclasses.field(default_factory=_options.Training)
-    machine: _options.Machine = dataclasses.field(default_factory=_options.Machine)
+    training: Training = dataclasses.field(default_factory=Training)
+    machine: Machine = dataclasses.field(default_factory=Machine)
 
 
-def resolve(config: BarlowTwins, examples: int) -> tuple[BarlowTwins, _images.Recipe]:
+def resolve(config: BarlowTwins, examples: int) -> tuple[BarlowTwins, Recipe]:
     """Return the configuration with the recipe of its dataset and its loss filled in."""
-    recipe = _images.recipe_for(config.images.dataset, examples)
-    return _views.fill_in(config, recipe, examples, WEIGHTS[config.loss.loss]), recipe
+    recipe = recipe_for(config.images.dataset, examples)
+    return fill_in(config, recipe, examples, WEIGHTS[config.loss.loss]), recipe
 
 
 def check(config: BarlowTwins) -> None:
     """Raise a ValueError for the first option outside of its range, or without a meaning."""
-    _views.check_options(config)
-    _options.check_range(config.loss, "variance", low=0)
-    _options.check_range(
+    check_options(config)
+    check_range(config.loss, "variance", low=0)
+    check_range(
         config.loss, "off_diagonal_weight", "invariance", "covariance", low=0, open_low=False
     )
     for name, value in given_weights(config.loss).items():
         if name not in WEIGHTS[config.loss.loss]:
             raise ValueError(
-                f"{_options.flag(name)}={value}: --loss={config.loss.loss} has none; leave it out"
+                f"{flag(name)}={value}: --loss={config.loss.loss} has none; leave it out"
             )
 
 
@@ -122,13 +127,13 @@ def given_weights(loss: Loss) -> dict[str, float]:
     return {k: v for k, v in dataclasses.asdict(loss).items() if k != "loss" and v is not None}
 
 
-def objective(config: BarlowTwins) -> _views.Objective:
+def objective(config: BarlowTwins) -> Objective:
     """Return the loss that is asked for; embeddings of zeros, collapsed for sure, are its chance."""
     loss = functools.partial(LOSSES[config.loss.loss], **given_weights(config.loss))
     zeros = jnp.zeros((config.training.batch_size or 0, config.images.projection_dim))
-    return _views.Objective(
+    return Objective(
         loss=loss,
-        chance=float(_common.jit_once(loss)(zeros, zeros)),
+        chance=float(jit_once(loss)(zeros, zeros)),
         candidates=None,
         temperature=TEMPERATURE,
         describe=describe,
@@ -161,9 +166,7 @@ def diagonal_and_rest(c: np.ndarray) -> tuple[float, float]:
     return float(np.diagonal(c).mean()), float(np.sqrt((rest**2).mean()))
 
 
-def describe(
-    folder: Path, embeddings: Mapping[str, _results.Pairs]
-) -> tuple[list[_figures.Drawing], list[str]]:
+def describe(folder: Path, embeddings: Mapping[str, Pairs]) -> tuple[list[Drawing], list[str]]:
     """Tell the cross-correlations before and after training in numbers, and how to draw them."""
     correlations = {when: cross_correlation(*pairs) for when, pairs in embeddings.items()}
     told = {w: "{:.2f} and {:.2f}".format(*diagonal_and_rest(c)) for w, c in correlations.items()}
@@ -179,7 +182,7 @@ def describe(
     def draw() -> report.Figure:
         path = folder / "correlation.png"
         labels = {"rows": "feature of one view", "columns": "feature of another view"}
-        _figures.matrices(path, correlations, **labels, label="correlation")
+        matrices(path, correlations, **labels, label="correlation")
         return report.Figure(
             path,
             f"Correlations of the {dim} embedded features of a view (rows) with those of another "
@@ -191,10 +194,10 @@ def describe(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the experiment of a command line."""
-    _common.quiet_libraries()
-    config = _options.parse(BarlowTwins, program="barlow_twins", arguments=arguments)
+    quiet_libraries()
+    config = parse(BarlowTwins, program="barlow_twins", arguments=arguments)
     name = config.loss.loss
-    _views.run(
+    run(
         config,
         experiment="barlow_twins",
         name=name,

@@ -27,17 +27,30 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments import (
-    _common,
-    _ends,
-    _facts,
-    _images,
-    _options,
-    _pairs,
-    _results,
-    _retrieval_page,
-    _workdir,
+from experiments.pairs.model import DualEncoder, caption_tokens, make_loss, make_model
+from experiments.pairs.objectives import LossName, Objective, make_objective
+from experiments.pairs.page import conclude, show
+from experiments.running import facts
+from experiments.running.encoders import Encoder
+from experiments.running.ends import run_errors, usage_errors
+from experiments.running.options import (
+    Machine,
+    OptionalFloat,
+    OptionalInt,
+    OptionalPath,
+    Training,
+    check_range,
+    check_training,
+    fill,
+    flat,
+    parse,
 )
+from experiments.running.plan import Plan, default_batch, make_plan, share_batch
+from experiments.running.process import quiet_libraries, say, select_devices
+from experiments.running.results import show_if_finished
+from experiments.running.run import abstract_state, checkpoint_space, pretrain
+from experiments.running.start import Network, Start, check_fits, kept_tokenizer, load_start
+from experiments.running.workdir import check_place, open_run, workdir_path
 from jaxcon.data.captions import PairDataset, load_pairs
 from jaxcon.data.pairs import pair_batches
 from jaxcon.encoders.tokenizer import Tokenizer
@@ -61,11 +74,11 @@ class Pairs:
     dataset: str = "scenes"
     """scenes (made up: objects of known shape, colour, size and place), folder:PATH (a table of
     your images and captions), or a TensorFlow Datasets name with captions, such as coco_captions."""
-    data_dir: _options.OptionalPath = None
+    data_dir: OptionalPath = None
     """Where datasets are prepared. Default: the user's cache folder."""
-    image_size: _options.OptionalInt = None
+    image_size: OptionalInt = None
     """Side that images are resized to. Default: that of most of them, at most 64."""
-    encoder: _images.Encoder = "layout_convnet"
+    encoder: Encoder = "layout_convnet"
     """Of the images; texts get a small transformer. layout_convnet tells where things lie, as
     captions do; see --help of experiments.simclr for the others."""
     vocabulary: int = 4096
@@ -80,9 +93,9 @@ class Pairs:
 class Loss:
     """What is minimized, over the global batch."""
 
-    loss: _pairs.LossName = "clip"
+    loss: LossName = "clip"
     """clip and siglip learn their temperature; gaussian and csd learn how sure an embedding is."""
-    temperature: _options.OptionalFloat = None
+    temperature: OptionalFloat = None
     """Similarities are divided by it; the first value where it is learned. Default: clip 0.5,
     siglip 0.1, npairs 1; gaussian and csd have none."""
 
@@ -97,31 +110,31 @@ class CLIP:
 
     pairs: Pairs = dataclasses.field(default_factory=Pairs)
     loss: Loss = dataclasses.field(default_factory=Loss)
-    training: _options.Training = dataclasses.field(default_factory=_options.Training)
-    machine: _options.Machine = dataclasses.field(default_factory=_options.Machine)
+    training: Training = dataclasses.field(default_factory=Training)
+    machine: Machine = dataclasses.field(default_factory=Machine)
 
 
 def resolve(config: CLIP, examples: int) -> CLIP:
     """Return the configuration with the recipe filled in: a tenth of the run is warm-up."""
-    training = _options.fill(
+    training = fill(
         config.training,
         epochs=24,
-        batch_size=_images.default_batch(128, examples),
+        batch_size=default_batch(128, examples),
         optimizer="adamw",
         learning_rate=4e-3,
         weight_decay=1e-2,
     )
     assert training.epochs is not None
-    training = _options.fill(training, warmup_epochs=training.epochs / 10)
+    training = fill(training, warmup_epochs=training.epochs / 10)
     return dataclasses.replace(config, training=training)
 
 
 def check(config: CLIP) -> None:
     """Raise a ValueError for the first option outside of its range, or without a meaning."""
-    _options.check_training(config.training, config.machine)
-    _options.check_range(config.loss, "temperature", low=0)
-    _options.check_range(config.pairs, "image_size", "projection_dim", "context_length", low=0)
-    _options.check_range(config.pairs, "vocabulary", low=257, open_low=False)
+    check_training(config.training, config.machine)
+    check_range(config.loss, "temperature", low=0)
+    check_range(config.pairs, "image_size", "projection_dim", "context_length", low=0)
+    check_range(config.pairs, "vocabulary", low=257, open_low=False)
     if config.loss.temperature is not None:
         if config.loss.loss in ("gaussian", "csd"):
             raise ValueError(
@@ -199,12 +212,12 @@ class Prepared(NamedTuple):
     config: CLIP
     devices: list[Any]
     dataset: PairDataset
-    plan: _common.Plan
+    plan: Plan
     tokenizer: Tokenizer
-    objective: _pairs.Objective
-    model: _pairs.DualEncoder
+    objective: Objective
+    model: DualEncoder
     init: Callable[..., Any]
-    start: _workdir.Start | None
+    start: Start | None
     workdir: Workdir
 
 
@@ -216,31 +229,29 @@ def prepare(config: CLIP) -> Prepared:
     """
     check(config)
     start_from = config.training.start_from
-    path = _common.workdir_path(config.machine, "clip", config.pairs.dataset, start_from)
-    _workdir.check_place(path)
-    devices = _common.select_devices(config.machine)
+    path = workdir_path(config.machine, "clip", config.pairs.dataset, start_from)
+    check_place(path)
+    devices = select_devices(config.machine)
     if config.pairs.dataset == "scenes":
-        _common.say("loading scenes; the first time they are drawn, which takes half a minute")
+        say("loading scenes; the first time they are drawn, which takes half a minute")
     dataset = load_pairs(
         config.pairs.dataset,
         data_dir=config.pairs.data_dir,
         image_size=config.pairs.image_size,
     )
     examples, shape = len(dataset.train), dataset.train.images.image_shape
-    config = _common.share_batch(
-        config, lambda options: resolve(options, examples), devices=len(devices)
-    )
-    plan = _common.make_plan(config.training, examples=examples, devices=len(devices))
-    start = _workdir.load_start(start_from, path)
+    config = share_batch(config, lambda options: resolve(options, examples), devices=len(devices))
+    plan = make_plan(config.training, examples=examples, devices=len(devices))
+    start = load_start(start_from, path)
     learned = {
         "vocabulary": config.pairs.vocabulary,
         "context_length": config.pairs.context_length,
     }
-    tokenizer = _workdir.kept_tokenizer(path, start, learned)
+    tokenizer = kept_tokenizer(path, start, learned)
     if tokenizer is None:
         tokenizer = make_tokenizer(dataset, **learned)
-    objective = _pairs.make_objective(config.loss.loss, config.loss.temperature)
-    model = _pairs.make_model(
+    objective = make_objective(config.loss.loss, config.loss.temperature)
+    model = make_model(
         config.pairs.encoder,
         objective,
         side=shape[0],
@@ -251,58 +262,58 @@ def prepare(config: CLIP) -> Prepared:
     tokens = jnp.zeros((1, tokenizer.length), jnp.int32)
     init = functools.partial(model.init, images=jnp.zeros((1, *shape)), tokens=tokens, train=False)
     # Also: are the images of a size that the encoder takes?
-    state = _common.abstract_state(config.training, plan, init, model.apply)
-    network = _workdir.Network({"image": model.image, "text": model.text}, shape, tokenizer)
-    _workdir.check_fits(start, network, init)
-    workdir = _workdir.open_run(
+    state = abstract_state(config.training, plan, init, model.apply)
+    network = Network({"image": model.image, "text": model.text}, shape, tokenizer)
+    check_fits(start, network, init)
+    workdir = open_run(
         path,
         experiment="clip",
-        options=_options.flat(config.pairs, config.loss, config.training),
+        options=flat(config.pairs, config.loss, config.training),
         network=network,
         dataset=dataset,
         start=start,
-        needed=_common.checkpoint_space(state, path),
+        needed=checkpoint_space(state, path),
     )
     return Prepared(
         config, devices, dataset, plan, tokenizer, objective, model, init, start, workdir
     )
 
 
-def announce(ready: Prepared) -> _facts.Setup:
+def announce(ready: Prepared) -> facts.Setup:
     """Say what was found and what will be trained, and return it."""
     config, dataset = ready.config, ready.dataset
-    _common.say(dataset.summary())
+    say(dataset.summary())
     if note := cut_note(dataset, ready.tokenizer):
-        _common.say(note)
-    setup = _facts.Setup(
+        say(note)
+    setup = facts.Setup(
         encoder=config.pairs.encoder,
         beside="a text transformer",
-        parameters=_facts.count_parameters(ready.init),
+        parameters=facts.count_parameters(ready.init),
         image_shape=dataset.train.images.image_shape,
         images=(len(dataset.train), len(dataset.validation), len(dataset.test)),
-        with_what=_facts.with_captions(dataset),
+        with_what=facts.with_captions(dataset),
         plan=ready.plan,
         devices=ready.devices,
     )
-    for line in _facts.announce(setup):
-        _common.say(line)
+    for line in facts.announce(setup):
+        say(line)
     return setup
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the experiment of a command line."""
-    _common.quiet_libraries()
-    config = _options.parse(CLIP, program="clip", arguments=arguments)
-    with _options.usage_errors():
+    quiet_libraries()
+    config = parse(CLIP, program="clip", arguments=arguments)
+    with usage_errors():
         ready = prepare(config)
-        if _results.show_if_finished(ready.workdir, _retrieval_page.show):
+        if show_if_finished(ready.workdir, show):
             return
     config, devices, dataset, plan, tokenizer, objective, model, init, start, workdir = ready
     setup = announce(ready)
-    captions = _pairs.caption_tokens(dataset.train, tokenizer)
+    captions = caption_tokens(dataset.train, tokenizer)
     chance = objective.chance(plan.batch_size)
-    with _ends.run_errors(workdir, dataset):
-        run = _common.pretrain(
+    with run_errors(workdir, dataset):
+        run = pretrain(
             workdir,
             config.training,
             config.machine,
@@ -310,7 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             devices=devices,
             init=init,
             apply_fn=model.apply,
-            loss_fn=_pairs.make_loss(model, objective),
+            loss_fn=make_loss(model, objective),
             batches=lambda start, sharding: pair_batches(
                 dataset.train.images,
                 captions,
@@ -326,18 +337,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return
         constant = (config.loss.temperature or 1.0) if config.loss.loss == "npairs" else None
         note = loss_notes(workdir, config.loss.loss, chance, plan.batch_size, constant)
-        _retrieval_page.conclude(
+        conclude(
             workdir,
             run,
             dataset,
             model=model,
             objective=objective,
             tokenizer=tokenizer,
-            title=f"{TITLES[config.loss.loss]} on {_facts.dataset_title(config.pairs.dataset)}",
+            title=f"{TITLES[config.loss.loss]} on {facts.dataset_title(config.pairs.dataset)}",
             seed=config.training.seed,
             notes=[note],
-            facts=_facts.facts(setup, workdir.path / "times.json"),
-            settings=_options.flat(config.pairs, config.loss, config.training, config.machine),
+            facts=facts.facts(setup, workdir.path / "times.json"),
+            settings=flat(config.pairs, config.loss, config.training, config.machine),
             temperature=constant,
             candidates=plan.batch_size
             if config.loss.loss in ("clip", "npairs", "gaussian")

@@ -22,7 +22,8 @@ import numpy as np
 import optax
 from sklearn.datasets import load_digits
 
-from experiments import _options
+from experiments.running.ends import usage_errors
+from experiments.running.options import parse
 from jaxcon import diagnostics, losses
 from jaxcon.training.workdir import check_writable
 from jaxcon.typing import Array
@@ -194,8 +195,8 @@ def insert(page: Path, text: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the comparison of a command line."""
-    config = _options.parse(Config, program="collapse", arguments=arguments)
-    with _options.usage_errors():
+    config = parse(Config, program="collapse", arguments=arguments)
+    with usage_errors():
         check_writable(config.output, option="--output")
     images = jnp.asarray(load_digits(return_X_y=True)[0] / 16 - 0.3, jnp.float32)
     results = {

@@ -18,20 +18,23 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 
-from experiments import _common, _images, _options, _views
+from experiments.images.recipes import DIGITS, FEW_PHOTOS, PHOTOS, Images, Recipe, recipe_for
+from experiments.images.two_views import Objective, check_options, fill_in, run
+from experiments.running.options import FloatOfRecipe, Machine, Training, check_range, parse
+from experiments.running.process import quiet_libraries
 from jaxcon.diagnostics import chance_loss
 from jaxcon.losses import ntxent_loss
 
 # Chosen on the validation images of the digits; the paper's search for CIFAR-10 (appendix B.9) spans
 # temperatures around 0.5.
-TEMPERATURES = {_images.DIGITS: 0.7, _images.PHOTOS: 0.5, _images.FEW_PHOTOS: 0.2}
+TEMPERATURES = {DIGITS: 0.7, PHOTOS: 0.5, FEW_PHOTOS: 0.2}
 
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
     """What is minimized: NT-Xent over the views of the global batch."""
 
-    temperature: _options.FloatOfRecipe = None
+    temperature: FloatOfRecipe = None
     """Similarities are divided by it."""
 
 
@@ -51,32 +54,32 @@ class SimCLR:
     fewer photos: patch_convnet, 60 epochs of 128, adamw at 0.002, temperature 0.2
     """
 
-    images: _images.Images = dataclasses.field(default_factory=_images.Images)
+    images: Images = dataclasses.field(default_factory=Images)
     loss: Loss = dataclasses.field(default_factory=Loss)
-    training: _options.Training = dataclasses.field(default_factory=_options.Training)
-    machine: _options.Machine = dataclasses.field(default_factory=_options.Machine)
+    training: Training = dataclasses.field(default_factory=Training)
+    machine: Machine = dataclasses.field(default_factory=Machine)
 
 
-def resolve(config: SimCLR, examples: int) -> tuple[SimCLR, _images.Recipe]:
+def resolve(config: SimCLR, examples: int) -> tuple[SimCLR, Recipe]:
     """Return the configuration with the recipe of its dataset filled in."""
-    recipe = _images.recipe_for(config.images.dataset, examples)
+    recipe = recipe_for(config.images.dataset, examples)
     loss = {"temperature": TEMPERATURES[recipe]}
-    return _views.fill_in(config, recipe, examples, loss), recipe
+    return fill_in(config, recipe, examples, loss), recipe
 
 
 def check(config: SimCLR) -> None:
     """Raise a ValueError for the first option outside of its range."""
-    _views.check_options(config)
-    _options.check_range(config.loss, "temperature", low=0)
+    check_options(config)
+    check_range(config.loss, "temperature", low=0)
 
 
-def objective(config: SimCLR) -> _views.Objective:
+def objective(config: SimCLR) -> Objective:
     """Return NT-Xent: each view's candidates are all the others of the batch."""
     temperature, batch_size = config.loss.temperature, config.training.batch_size
     assert temperature is not None
     assert batch_size is not None
     candidates = 2 * batch_size - 1
-    return _views.Objective(
+    return Objective(
         loss=functools.partial(ntxent_loss, temperature=temperature),
         chance=chance_loss(candidates),
         candidates=candidates,
@@ -86,9 +89,9 @@ def objective(config: SimCLR) -> _views.Objective:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the experiment of a command line."""
-    _common.quiet_libraries()
-    config = _options.parse(SimCLR, program="simclr", arguments=arguments)
-    _views.run(
+    quiet_libraries()
+    config = parse(SimCLR, program="simclr", arguments=arguments)
+    run(
         config,
         experiment="simclr",
         name="simclr",

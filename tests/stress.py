@@ -35,9 +35,11 @@ from jaxcon.training.workdir import saved_steps
 
 LIMIT = 15.0  # seconds after which the other processes are gone
 _RUN = """
-from experiments import _hook, _results, simclr
-_hook.install()
-_results.conclude = lambda *_, **__: None  # it is the parameters that are compared
+from experiments import simclr
+from experiments.images import two_views
+from experiments.running import console
+console.install()
+two_views.conclude = lambda *_, **__: None  # it is the parameters that are compared
 simclr.main()
 """
 

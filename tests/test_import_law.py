@@ -27,7 +27,11 @@ FLOORS = {
     "jaxcon.planning": 4,
     "jaxcon.report": 5,
     "jaxcon.runs": 5,
-    "experiments": 6,
+    "experiments.running": 6,
+    "experiments.images": 7,
+    "experiments.pairs": 7,
+    "experiments.uncertainty_study": 8,
+    "experiments": 9,  # the pages: one command each
 }
 # The package hands out one name of a floor above, and loads it when it is asked for.
 LATE = {"jaxcon.runs.load_run"}
@@ -83,6 +87,9 @@ def test_every_file_of_the_package_has_a_floor():
         ("jaxcon/training/step.py", "import jaxcon.losses.softmax"),
         ("jaxcon/encoders/vit.py", "from jaxcon.losses import clip_loss"),
         ("jaxcon/__init__.py", "from jaxcon import losses"),
+        ("experiments/running/run.py", "from experiments.images import two_views"),
+        ("experiments/images/page.py", "from experiments.pairs.model import DualEncoder"),
+        ("experiments/pairs/page.py", "from experiments import clip"),
     ],
 )
 def test_a_wrong_import_is_caught(place, line, tmp_path, monkeypatch):

@@ -7,18 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import _images, _pairs
+from experiments.pairs.model import make_model
+from experiments.pairs.objectives import make_objective
+from experiments.running.encoders import Encoder, make_encoder
 from jaxcon.encoders import MLP, ConvNet, TextTransformer, resnet18
 from jaxcon.encoders.describe import build, describe
 from jaxcon.encoders.dual import Side
 
-ENCODERS = get_args(_images.Encoder)
+ENCODERS = get_args(Encoder)
 
 
 @pytest.mark.parametrize("dtype", [None, jnp.bfloat16])
 @pytest.mark.parametrize("name", ENCODERS)
 def test_every_encoder_comes_back(name, dtype):
-    encoder = _images.make_encoder(name, side=16, dtype=dtype)
+    encoder = make_encoder(name, side=16, dtype=dtype)
     again = build(json.loads(json.dumps(describe(encoder))))
     assert again == encoder
 
@@ -26,9 +28,9 @@ def test_every_encoder_comes_back(name, dtype):
 @pytest.mark.parametrize("loss", ["clip", "gaussian"])
 @pytest.mark.parametrize("name", ENCODERS)
 def test_both_sides_of_a_dual_encoder_come_back(name, loss):
-    model = _pairs.make_model(
+    model = make_model(
         name,
-        _pairs.make_objective(loss, None),
+        make_objective(loss, None),
         side=16,
         vocabulary=300,
         dim=32,
@@ -44,9 +46,9 @@ def test_both_sides_of_a_dual_encoder_come_back(name, loss):
 
 def test_a_network_is_its_settings_not_its_name():
     """One convnet takes forty times as long as another."""
-    described = [describe(_images.make_encoder(name, side=48)) for name in ENCODERS]
+    described = [describe(make_encoder(name, side=48)) for name in ENCODERS]
     assert len({json.dumps(description) for description in described}) == len(ENCODERS)
-    sides = [describe(_images.make_encoder("patch_convnet", side=side)) for side in (16, 64)]
+    sides = [describe(make_encoder("patch_convnet", side=side)) for side in (16, 64)]
     assert [description["patch"] for description in sides] == [2, 4]
 
 

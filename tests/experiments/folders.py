@@ -10,7 +10,10 @@ import optax
 import pytest
 from PIL import Image
 
-from experiments import _common
+from experiments import clip
+from experiments.images import two_views
+from experiments.running.process import jit_once
+from experiments.running.run import Run
 from jaxcon.training.checkpoint import Checkpoints
 from jaxcon.training.state import create_state
 
@@ -44,19 +47,20 @@ def begin(main: Any, flags: list[str]) -> dict[str, Any]:
     """Runs a command up to where it would train; returns what it would train with."""
     given: dict[str, Any] = {}
 
-    def stop(workdir: Any, *_: Any, **settings: Any) -> _common.Run:
+    def stop(workdir: Any, *_: Any, **settings: Any) -> Run:
         given.update(settings, workdir=workdir)
-        return _common.Run({}, {}, finished=False)
+        return Run({}, {}, finished=False)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_common, "pretrain", stop)
+        for module in (two_views, clip):
+            patch.setattr(module, "pretrain", stop)
         main([*flags, "--accelerator=cpu", "--num-devices=1"])
     return given
 
 
 def train(given: dict[str, Any], step: int = 7) -> Any:
     """A checkpoint of the run that was begun, of random weights of another seed; returns those."""
-    variables = jax.device_get(_common.jit_once(given["init"])(jax.random.key(5)))
+    variables = jax.device_get(jit_once(given["init"])(jax.random.key(5)))
     state = create_state(variables, optax.sgd(0.1), apply_fn=given["apply_fn"])
     with Checkpoints(given["workdir"].checkpoints) as checkpoints:
         checkpoints.save(step, state)

@@ -12,8 +12,13 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from PIL import Image
 
-from experiments import _common, _images, _options, _results, _views, barlow_twins
+from experiments import barlow_twins
 from experiments.barlow_twins import BarlowTwins, Loss
+from experiments.images import two_views
+from experiments.images.recipes import DIGITS, Images
+from experiments.images.two_views import Model, Objective, make_loss
+from experiments.running.options import Machine, Training, flag, flat
+from experiments.running.process import jit_once
 from jaxcon.augment import gaussian_noise
 from jaxcon.encoders import MLP, ProjectionHead
 from jaxcon.training import loop
@@ -36,27 +41,27 @@ def eight_devices():
     jax.devices()
 
 
-def objective(name: str, **weights: float) -> _views.Objective:
+def objective(name: str, **weights: float) -> Objective:
     """Of 32 pairs of 8 features."""
-    training = _options.Training(batch_size=32)
-    config = BarlowTwins(_images.Images(projection_dim=8), Loss(name, **weights), training)
+    training = Training(batch_size=32)
+    config = BarlowTwins(Images(projection_dim=8), Loss(name, **weights), training)
     return barlow_twins.objective(barlow_twins.resolve(config, 64)[0])
 
 
 @functools.cache
 def losses(name: str, devices: int) -> np.ndarray:
     """The first 20 losses of a small model, its batch shared by some devices."""
-    model = _views.Model(
+    model = Model(
         encoder=MLP(widths=(16,), axis_name="batch"),
         head=ProjectionHead(layers=1, dim=8),
     )
-    train_step = make_train_step(_views.make_loss(model, NOISE, objective(name).loss))
+    train_step = make_train_step(make_loss(model, NOISE, objective(name).loss))
     mesh = make_mesh(jax.devices()[:devices])
     over_all = {"mesh": mesh, "in_specs": (P(), P("batch"), P()), "out_specs": P()}
-    step = _common.jit_once(jax.shard_map(train_step, **over_all))
+    step = jit_once(jax.shard_map(train_step, **over_all))
 
     images = np.random.default_rng(0).integers(0, 256, (32, 4, 4, 1)).astype(np.uint8)
-    start = _common.jit_once(functools.partial(model.init, train=False))
+    start = jit_once(functools.partial(model.init, train=False))
     variables = jax.device_get(start(jax.random.key(0), images / np.float32(255)))
     state = replicate(create_state(variables, optax.adam(1e-2), apply_fn=model.apply), mesh)
     batch = {"image": images, "index": np.arange(32, dtype=np.int32)}
@@ -95,7 +100,7 @@ def test_weights_reach_the_loss(weight):
     z = np.random.default_rng(0).normal(size=(2, 32, 8)).astype(np.float32)
     c = barlow_twins.cross_correlation(*z)
     diagonal, rest = np.diagonal(c), c[~np.eye(8, dtype=bool)]
-    loss = _common.jit_once(objective("barlow_twins", off_diagonal_weight=weight).loss)
+    loss = jit_once(objective("barlow_twins", off_diagonal_weight=weight).loss)
     expected = ((diagonal - 1) ** 2).sum() + weight * (rest**2).sum()
     assert float(loss(*z)) == pytest.approx(expected, rel=1e-4)
 
@@ -113,9 +118,9 @@ def command(tmp_path_factory):
 
 def train(*arguments: str) -> None:
     """Run the experiment with views that, unlike those of photos, compile in a moment."""
-    recipe = _images.DIGITS._replace(transform=NOISE)
+    recipe = DIGITS._replace(transform=NOISE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_images, "recipe_for", lambda *_: recipe)
+        patch.setattr(barlow_twins, "recipe_for", lambda *_: recipe)
         barlow_twins.main(arguments)
 
 
@@ -177,7 +182,7 @@ def test_digits_give_the_same_losses_on_1_2_4_and_8_devices(name, tmp_path, monk
     At the default rate, parameters moved by one unit in the last place change sample_correlation's
     eighth loss on one device by 1e-3: more than other numbers of devices do.
     """
-    monkeypatch.setattr(_results, "conclude", lambda *_, **__: None)
+    monkeypatch.setattr(two_views, "conclude", lambda *_, **__: None)
     values = {}
     for devices in (1, 2, 4, 8):
         folder = tmp_path / str(devices)
@@ -217,14 +222,14 @@ def test_help_documents_every_flag(capsys):
         barlow_twins.main(["--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    for name in _options.flat(_images.Images(), Loss(), _options.Training(), _options.Machine()):
-        assert _options.flag(name) in text
+    for name in flat(Images(), Loss(), Training(), Machine()):
+        assert flag(name) in text
     assert "None" not in text
 
 
 @pytest.mark.parametrize(("dataset", "examples"), [("digits", 1259), ("cifar10", 5000), ("x", 256)])
 def test_help_states_the_recipes(dataset, examples):
-    config = BarlowTwins(images=_images.Images(dataset))
+    config = BarlowTwins(images=Images(dataset))
     resolved, _ = barlow_twins.resolve(config, examples)
     training = resolved.training
     words = f"{training.epochs} epochs of {training.batch_size}"
@@ -239,6 +244,6 @@ def test_help_states_the_weights_that_a_loss_is_given(name, capsys):
         barlow_twins.main(["--help"])
     words = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for option, value in barlow_twins.WEIGHTS[name].items():
-        after = words.split(f"{_options.flag(option)} FLOAT")[1]
+        after = words.split(f"{flag(option)} FLOAT")[1]
         assert name in after.split("Default:")[0]
         assert math.isclose(float(after.split("Default: ")[1].split()[0].rstrip(".")), value)

@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import _pairs, _retrieval, clip
-from experiments._common import jit_once
-from experiments._pairs import Embedded, Outputs
+from experiments import clip
+from experiments.pairs.model import DualEncoder, make_loss
+from experiments.pairs.objectives import Outputs, make_objective
+from experiments.pairs.prompts import make_prompts
+from experiments.running.process import jit_once
 from jaxcon.data.shipped import scenes
 from jaxcon.data.shipped.drawing import Draws
 from jaxcon.data.shipped.grammar import caption
 from jaxcon.encoders import MLP, TextTransformer
+from jaxcon.encoders.dual import Embedded, Side
 from jaxcon.losses import npairs_loss
 from jaxcon.training.metrics import read_metrics
 from tests.experiments.commands import end_alike, refused
@@ -46,7 +49,7 @@ def sides(objective, z1, z2, log_std=None):
 
 @two_by_default
 def test_the_loss_of_equal_embeddings_is_what_is_called_chance(name):
-    objective = _pairs.make_objective(name, None)
+    objective = make_objective(name, None)
     z = np.ones((16, 8), np.float32)
     values = []
     for offset in np.linspace(-20, 20, 4001):  # the best constant logit, found by trying
@@ -69,7 +72,7 @@ def test_the_loss_of_equal_embeddings_is_what_is_called_chance(name):
 
 @each
 def test_pairs_that_match_cost_less_and_are_found(name):
-    objective = _pairs.make_objective(name, None)
+    objective = make_objective(name, None)
     z = np.random.default_rng(0).normal(size=(16, 32)).astype(np.float32)
     near, far = sides(objective, z, z), sides(objective, z, np.roll(z, 1, axis=0))
     assert loss_of(objective, Outputs(*near, objective.scalars)) < loss_of(
@@ -82,7 +85,7 @@ def test_pairs_that_match_cost_less_and_are_found(name):
 @pytest.mark.parametrize("name", ["gaussian", "csd"])
 def test_scores_rank_as_the_loss_compares(name):
     """The candidate whose exchange for the own one lowers the loss most is scored highest."""
-    objective = _pairs.make_objective(name, None)
+    objective = make_objective(name, None)
     rng = np.random.default_rng(1)
     query, candidates = rng.normal(size=(1, 4)), rng.normal(size=(6, 4))
     log_std = rng.uniform(-1, 0.5, size=6)
@@ -101,16 +104,16 @@ def test_scores_rank_as_the_loss_compares(name):
 
 def small_model(objective, dim=16):
     """The dual encoder around encoders that compile in a moment."""
-    return _pairs.DualEncoder(
-        image=_pairs.Side(MLP(widths=(8,), axis_name="batch"), dim, objective.log_std),
-        text=_pairs.Side(TextTransformer(300, dim=8, depth=1, heads=2), dim, objective.log_std),
+    return DualEncoder(
+        image=Side(MLP(widths=(8,), axis_name="batch"), dim, objective.log_std),
+        text=Side(TextTransformer(300, dim=8, depth=1, heads=2), dim, objective.log_std),
         scalars=objective.scalars,
     )
 
 
 @two_by_default
 def test_every_loss_trains_every_part(name):
-    objective = _pairs.make_objective(name, None)
+    objective = make_objective(name, None)
     model = small_model(objective)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (8, 8, 8, 3)).astype(np.uint8)
@@ -119,7 +122,7 @@ def test_every_loss_trains_every_part(name):
         jax.random.key(0)
     )
     batch = {"image": images, "tokens": tokens, "index": np.arange(8)}
-    loss_fn = _pairs.make_loss(model, objective)
+    loss_fn = make_loss(model, objective)
     carried = {"batch_stats": variables["batch_stats"]}
 
     def loss(params):
@@ -140,7 +143,7 @@ def test_every_loss_trains_every_part(name):
 
 
 def test_embeddings_start_with_norm_one_and_deviation_one():
-    objective = _pairs.make_objective("gaussian", None)
+    objective = make_objective("gaussian", None)
     model = small_model(objective, dim=128)
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.uniform(size=(32, 8, 8, 3)), jnp.float32)
@@ -295,7 +298,7 @@ def test_prompts_are_phrased_as_captions_are():
             ("size", scenes.SIZES),
             ("position", scenes.POSITIONS),
         )
-        for prompt in _retrieval.make_prompts(name, values)
+        for prompt in make_prompts(name, values)
     ]
     told = set()
     for number in range(12_000):

@@ -12,7 +12,9 @@ import time
 import jax
 import pytest
 
-from experiments import _common, _results, collapse, simclr, uncertainty
+from experiments import collapse, simclr, uncertainty
+from experiments.images import two_views
+from experiments.running.process import say
 from jaxcon.data import sources
 from jaxcon.data.batching import batch_indices
 from jaxcon.data.sources import load
@@ -50,7 +52,7 @@ def truncate(path):
 @pytest.mark.slow
 def test_an_image_that_breaks_in_training(flags, data, tmp_path, capsys, monkeypatch):
     """The state reached is saved; with the image repaired, the run ends as one without a break."""
-    monkeypatch.setattr(_results, "conclude", lambda *_, **__: None)
+    monkeypatch.setattr(two_views, "conclude", lambda *_, **__: None)
     simclr.main([*flags, f"--workdir={tmp_path / 'whole'}"])
     # An image that the first epoch leaves out: 24 of 28 make three batches.
     used = [set(batch_indices(28, seed=0, batch_size=8, step=step).tolist()) for step in range(12)]
@@ -58,15 +60,15 @@ def test_an_image_that_breaks_in_training(flags, data, tmp_path, capsys, monkeyp
     reached = next(step for step in range(12) if late in used[step])
     name = load(f"folder:{data}").train.names[late]
     content = (data / name).read_bytes()
-    pretrain = _common.pretrain
+    pretrain = two_views.pretrain
 
     def break_first(*arguments, **settings):
         truncate(data / name)
         return pretrain(*arguments, **settings)
 
-    monkeypatch.setattr(_common, "pretrain", break_first)
+    monkeypatch.setattr(two_views, "pretrain", break_first)
     said = ended(simclr.main, flags, capsys)
-    monkeypatch.setattr(_common, "pretrain", pretrain)
+    monkeypatch.setattr(two_views, "pretrain", pretrain)
     assert f"cannot read the image {data / name}" in said
     assert f"the state after step {reached} is saved, and the same command goes on" in said
     assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == reached
@@ -84,18 +86,18 @@ def test_an_image_that_breaks_in_training(flags, data, tmp_path, capsys, monkeyp
 def test_an_image_that_breaks_before_the_evaluation(flags, data, tmp_path, capsys, monkeypatch):
     """It may be another image that takes its place: the tests of its name are gone either way."""
     name = load(f"folder:{data}").test.names[0]
-    concluded = _results.conclude
+    concluded = two_views.conclude
 
     def conclude(*arguments, **settings):
         truncate(data / name)
         concluded(*arguments, **settings)
 
-    monkeypatch.setattr(_results, "conclude", conclude)
+    monkeypatch.setattr(two_views, "conclude", conclude)
     said = ended(simclr.main, flags, capsys)
     assert f"cannot read the image {data / name}" in said
     assert "the state after step 12 is saved" in said
     draw(data / name, 1000)
-    monkeypatch.setattr(_results, "conclude", lambda *_, **__: _common.say("concluded"))
+    monkeypatch.setattr(two_views, "conclude", lambda *_, **__: say("concluded"))
     simclr.main(flags)
     assert "concluded" in capsys.readouterr().out
 
@@ -124,7 +126,7 @@ def test_what_the_machine_lacks_is_one_line(flags, capsys, monkeypatch, error, s
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(_common, "pretrain", fail)
+    monkeypatch.setattr(two_views, "pretrain", fail)
     assert said in refused(simclr.main, flags, capsys)
 
 
@@ -133,7 +135,7 @@ def test_a_bug_keeps_its_traceback(flags, monkeypatch, error):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(_common, "pretrain", fail)
+    monkeypatch.setattr(two_views, "pretrain", fail)
     with pytest.raises(type(error)):
         simclr.main(flags)
 

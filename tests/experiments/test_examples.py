@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments._examples import make_views, spread
+from experiments.running.examples import make_views, spread
 from jaxcon.augment import gaussian_noise, two_views
 
 

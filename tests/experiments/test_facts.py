@@ -5,11 +5,12 @@ from pathlib import Path
 import jax
 import pytest
 
-from experiments import _common, _facts
+from experiments.running.facts import Setup, announce, dataset_title, facts
+from experiments.running.plan import Plan
 from jaxcon.training.clock import Clock
 
 NOWHERE = Path("no-such-file")
-PLAN = _common.Plan(examples=1338, batch_size=128, epochs=60, warmup_epochs=4.0)
+PLAN = Plan(examples=1338, batch_size=128, epochs=60, warmup_epochs=4.0)
 
 
 def setup(**changes):
@@ -23,11 +24,11 @@ def setup(**changes):
         "plan": PLAN,
         "devices": jax.devices("cpu")[:1],
     }
-    return _facts.Setup(**{**settings, **changes})
+    return Setup(**{**settings, **changes})
 
 
 def test_what_will_be_trained_is_one_line():
-    (line,) = _facts.announce(setup())
+    (line,) = announce(setup())
     assert line.startswith(
         "training patch_convnet with a projection head, 386,496 parameters, on 1,338 images of "
         "64 x 64 pixels: 600 steps of 128, 60 epochs, on 1 CPU device ("
@@ -39,12 +40,12 @@ def test_what_will_be_trained_is_one_line():
     [("convnet", 64, True), ("resnet18", 32, True), ("convnet", 8, False), ("mlp", 64, False)],
 )
 def test_what_is_slow_on_a_cpu_is_told_before_it_is_waited_for(encoder, side, warned):
-    lines = _facts.announce(setup(encoder=encoder, image_shape=(side, side, 3)))
+    lines = announce(setup(encoder=encoder, image_shape=(side, side, 3)))
     assert any("--encoder=patch_convnet" in line for line in lines) == warned
 
 
 def test_the_warm_up_is_a_number_of_steps():
-    assert _facts.facts(setup(), NOWHERE)["Training"] == (
+    assert facts(setup(), NOWHERE)["Training"] == (
         "600 steps of 128, 60 epochs; the learning rate rises over 40 steps"
     )
 
@@ -58,10 +59,10 @@ def test_time_is_that_of_all_sessions(tmp_path, monkeypatch):
         clock.tick(stop)
         clock.save()
     # 60 and 100 s, of which the first steps took 10 and 30; 20 steps of 128 in the other 120
-    assert _facts.facts(setup(), tmp_path / "times.json")["Time"] == (
+    assert facts(setup(), tmp_path / "times.json")["Time"] == (
         "2 min 40 s of training in 2 sessions, 21 images/s (compiling and the first step: 30.0 s)"
     )
-    assert _facts.facts(setup(), NOWHERE)["Time"] == "not recorded"
+    assert facts(setup(), NOWHERE)["Time"] == "not recorded"
 
 
 @pytest.mark.parametrize(
@@ -77,4 +78,4 @@ def test_time_is_that_of_all_sessions(tmp_path, monkeypatch):
 def test_a_heading_names_a_folder_and_not_where_it_lies(dataset, title, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    assert _facts.dataset_title(dataset) == title
+    assert dataset_title(dataset) == title

@@ -8,9 +8,16 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import _common, _images, _options, _pairs, simclr
-from experiments._options import Machine, Training
+from experiments import simclr
+from experiments.images.recipes import DIGITS, FEW_PHOTOS, Images
+from experiments.pairs.model import make_model
+from experiments.pairs.objectives import make_objective
+from experiments.running import options
+from experiments.running.encoders import Encoder, make_encoder
+from experiments.running.options import Machine, Training, check_training, flat
+from experiments.running.plan import make_plan, share_batch
 from jaxcon import encoders
+from jaxcon.augment import simclr_transform
 from tests.experiments.commands import refused
 
 
@@ -78,15 +85,15 @@ def test_help_documents_every_flag(capsys):
         simclr.main(["--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    fields = _options.flat(_images.Images(), simclr.Loss(), _options.Training(), _options.Machine())
+    fields = flat(Images(), simclr.Loss(), Training(), Machine())
     for name in fields:
-        assert _options.flag(name) in text
+        assert options.flag(name) in text
     assert "None" not in text
 
 
 @pytest.mark.parametrize(("dataset", "examples"), [("digits", 1259), ("cifar10", 5000), ("x", 256)])
 def test_help_states_the_recipes(dataset, examples):
-    config = simclr.SimCLR(images=_images.Images(dataset))
+    config = simclr.SimCLR(images=Images(dataset))
     resolved, _ = simclr.resolve(config, examples)
     training = resolved.training
     words = f"{training.epochs} epochs of {training.batch_size}"
@@ -99,22 +106,22 @@ def test_help_states_the_recipes(dataset, examples):
 def test_a_recipe_fills_what_was_left_open():
     config = simclr.SimCLR(training=Training(epochs=3, optimizer="sgd"))
     resolved, recipe = simclr.resolve(config, 1259)
-    assert recipe is _images.DIGITS
+    assert recipe is DIGITS
     assert resolved.training.epochs == 3
     assert resolved.training.learning_rate == 0.3
     assert resolved.training.warmup_epochs == pytest.approx(0.3)  # a tenth, as in the long run
     open_fields = {"clip_norm", "ema", "start_from", "data_dir", "image_size"}
-    fields = _options.flat(resolved.images, resolved.loss, resolved.training)
+    fields = flat(resolved.images, resolved.loss, resolved.training)
     assert {name for name, value in fields.items() if value is None} == open_fields
 
 
 def test_cifar10_gets_the_published_recipe():
-    resolved, recipe = simclr.resolve(simclr.SimCLR(images=_images.Images("cifar10")), 45_000)
+    resolved, recipe = simclr.resolve(simclr.SimCLR(images=Images("cifar10")), 45_000)
     training = resolved.training
     assert (resolved.images.encoder, training.batch_size, training.epochs) == ("resnet18", 512, 200)
     assert (training.optimizer, training.learning_rate) == ("lars", 1.0)
     assert resolved.loss.temperature == 0.5
-    assert recipe.transform is _images.simclr_transform
+    assert recipe.transform is simclr_transform
 
 
 @pytest.mark.parametrize(("devices", "batch_size"), [(1, 256), (3, 255), (7, 252), (300, 300)])
@@ -122,18 +129,18 @@ def test_a_default_batch_is_one_that_the_devices_share(devices, batch_size):
     def resolve(config):
         return simclr.resolve(config, 1259)[0]
 
-    config = simclr.SimCLR(images=_images.Images("digits"))
-    resolved = _common.share_batch(config, resolve, devices=devices)
+    config = simclr.SimCLR(images=Images("digits"))
+    resolved = share_batch(config, resolve, devices=devices)
     assert resolved.training.batch_size == batch_size
-    assert _common.make_plan(resolved.training, examples=1259, devices=devices)
+    assert make_plan(resolved.training, examples=1259, devices=devices)
 
 
 def test_the_default_rate_is_that_of_the_shared_batch():
     def resolve(config):
         return simclr.resolve(config, 5000)[0]
 
-    config = simclr.SimCLR(images=_images.Images("cifar10"))
-    resolved = _common.share_batch(config, resolve, devices=3)
+    config = simclr.SimCLR(images=Images("cifar10"))
+    resolved = share_batch(config, resolve, devices=3)
     assert resolved.training.batch_size == 510  # of 512
     assert resolved.training.learning_rate == pytest.approx(510 / 512)
 
@@ -141,52 +148,50 @@ def test_the_default_rate_is_that_of_the_shared_batch():
 def test_a_given_batch_is_kept_and_its_neighbours_are_told():
     training = Training(batch_size=256, epochs=1, warmup_epochs=0)
     config = simclr.SimCLR(training=training)
-    assert _common.share_batch(config, lambda c: c, devices=3) is config
+    assert share_batch(config, lambda c: c, devices=3) is config
     with pytest.raises(ValueError, match="of the 3 devices, at least 2; choose 255 or 258"):
-        _common.make_plan(training, examples=1259, devices=3)
+        make_plan(training, examples=1259, devices=3)
     with pytest.raises(ValueError, match=r"at least 2; choose 255$"):
-        _common.make_plan(training, examples=257, devices=3)
+        make_plan(training, examples=257, devices=3)
 
 
 def test_the_plan_counts_in_steps():
     training = Training(batch_size=256, epochs=10, warmup_epochs=0.5)
-    plan = _common.make_plan(training, examples=1259, devices=4)
+    plan = make_plan(training, examples=1259, devices=4)
     assert (plan.steps_per_epoch, plan.steps, plan.warmup_steps) == (4, 40, 2)
-    short = _common.make_plan(
-        Training(batch_size=256, epochs=1, warmup_epochs=9), examples=300, devices=1
-    )
+    short = make_plan(Training(batch_size=256, epochs=1, warmup_epochs=9), examples=300, devices=1)
     assert (short.steps, short.warmup_steps) == (1, 0)
 
 
 def test_ranges_let_missing_values_pass():
-    _options.check_training(Training(), Machine())
+    check_training(Training(), Machine())
     with pytest.raises(ValueError, match="--clip-norm=nan"):
-        _options.check_training(Training(clip_norm=math.nan), Machine())
+        check_training(Training(clip_norm=math.nan), Machine())
 
 
 @pytest.mark.parametrize("side", [4, 8, 16, 30, 48, 50, 61, 64, 96, 224])
 def test_a_name_of_an_encoder_is_one_network(side):
-    names = get_args(_images.Encoder)
-    networks = {name: _images.make_encoder(name, side=side) for name in names}
+    names = get_args(Encoder)
+    networks = {name: make_encoder(name, side=side) for name in names}
     for name in ("convnet", "patch_convnet", "layout_convnet"):
         assert isinstance(networks[name], encoders.ConvNet)
     assert networks["convnet"] == encoders.ConvNet()
     assert networks["layout_convnet"].layout
     assert not networks["patch_convnet"].layout
-    objective = _pairs.make_objective("clip", None)
+    objective = make_objective("clip", None)
     for name, network in networks.items():  # the same in the experiments that share the names
         settings = {"vocabulary": 300, "dim": 8, "precision": "f32"}
-        pair = _pairs.make_model(name, objective, side=side, **settings)
+        pair = make_model(name, objective, side=side, **settings)
         assert pair.image.encoder == network.clone(axis_name="batch")
 
 
 @pytest.mark.parametrize("side", [8, 16, 30, 48, 50, 61, 64, 96, 224])
 def test_the_map_of_the_encoder_of_few_photos_has_about_as_many_places_at_any_size(side):
-    assert 8 <= side / _images.make_encoder("patch_convnet", side=side).patch < 17
+    assert 8 <= side / make_encoder("patch_convnet", side=side).patch < 17
 
 
 def test_at_64_pixels_it_costs_a_tenth_of_one_that_looks_at_every_pixel():
-    network = _images.make_encoder(_images.FEW_PHOTOS.encoder, side=64)
+    network = make_encoder(FEW_PHOTOS.encoder, side=64)
     assert _multiplications(network, 64) < 0.1 * _multiplications(encoders.ConvNet(), 64)
 
 

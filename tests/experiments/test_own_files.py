@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import _common, clip, simclr
-from experiments._options import Machine
+from experiments import clip, simclr
+from experiments.images import two_views
+from experiments.running.options import Machine
+from experiments.running.run import Run
+from experiments.running.workdir import workdir_path
 from jaxcon.data.captions import PairDataset, PairSplit
 from jaxcon.data.splits import Split
 from jaxcon.encoders.tokenizer import Tokenizer
@@ -70,7 +73,8 @@ def test_the_first_line_says_what_was_found(pets, capsys, monkeypatch):
     def train(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_common, "pretrain", train)
+    for module in (two_views, clip):
+        monkeypatch.setattr(module, "pretrain", train)
     flags = [f"--dataset=folder:{pets}", "--encoder=mlp"]
     with pytest.raises(KeyboardInterrupt):
         simclr.main([*flags, "--workdir=images"])
@@ -91,7 +95,7 @@ def test_damaged_notes_of_a_camera_are_no_matter(pets, capsys, monkeypatch):
     """Pillow warns of them, without the name of the file."""
     notes = b"Exif\0\0II*\0" + b"\xff" * 4
     Image.new("RGB", (12, 10)).save(pets / "cat" / "phone.jpg", exif=notes)
-    monkeypatch.setattr(_common, "pretrain", lambda *_, **__: _common.Run({}, {}, False))
+    monkeypatch.setattr(two_views, "pretrain", lambda *_, **__: Run({}, {}, False))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         simclr.main([f"--dataset=folder:{pets}", "--encoder=mlp", "--workdir=run"])
@@ -120,8 +124,8 @@ def test_a_context_of_no_tokens_is_refused(flag, capsys):
     "name", ["x" * 255, "ä" * 127, "/".join(["deep"] * 100), "猫" * 80, "caf\udce9" * 80]
 )
 def test_a_long_path_makes_a_name_that_every_disk_takes(name, tmp_path):
-    path = _common.workdir_path(Machine(), "simclr", f"folder:/data/{name}")
+    path = workdir_path(Machine(), "simclr", f"folder:/data/{name}")
     assert len(path.name.encode()) <= 143  # the least of common file systems
     (tmp_path / path.name).mkdir()
     assert path.name.startswith("simclr-folder-data-")
-    assert path != _common.workdir_path(Machine(), "simclr", f"folder:/data/{name}x")
+    assert path != workdir_path(Machine(), "simclr", f"folder:/data/{name}x")

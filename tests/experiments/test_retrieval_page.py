@@ -6,11 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments import _retrieval, _retrieval_page
-from experiments._pairs import Embedded, make_objective
-from experiments._retrieval import HeldOut
+from experiments.pairs import retrieval
+from experiments.pairs.figures import captions_found, pictures_found, training_pairs
+from experiments.pairs.objectives import make_objective
+from experiments.pairs.page import progress
+from experiments.pairs.retrieval import HeldOut
 from jaxcon.data.captions import PairSplit
 from jaxcon.data.splits import Split
+from jaxcon.encoders.dual import Embedded
 from jaxcon.report.gallery import gallery_html
 
 CHINESE, DOLLARS = chr(0x4E2D) + chr(0x6587), r"$\frac{1}$ costs 5 $"
@@ -35,7 +38,7 @@ def ranking(queries, candidates):
 
 def test_captions_are_shown_with_the_pictures_they_find(found):
     test, images, texts, objective = found
-    gallery = _retrieval_page._pictures(images, texts, objective, test)
+    gallery = pictures_found(images, texts, objective, test)
     numbers = [test.captions.index(strip.before) for strip in gallery.strips]
     assert len(numbers) == 8
     assert max(numbers) > 30 > 10 > min(numbers)
@@ -49,7 +52,7 @@ def test_captions_are_shown_with_the_pictures_they_find(found):
 
 def test_pictures_are_shown_with_the_captions_they_find(found):
     test, images, texts, objective = found
-    gallery = _retrieval_page._captions(images, texts, objective, test)
+    gallery = captions_found(images, texts, objective, test)
     for strip in gallery.strips:
         number = int(strip.pictures[0].image[0, 0, 0])
         best = ranking(images.z, texts.z)[number, :3]
@@ -63,18 +66,16 @@ def test_of_few_pairs_no_more_is_said_than_there_is(found):
     test, images, texts, objective = found
     few = HeldOut(test.images[4:7], test.captions[4:7], test.ids[4:7])
     sides = [Embedded(side.z[4:7], side.log_std[4:7]) for side in (images, texts)]
-    assert (
-        "the 3 test images that each" in _retrieval_page._pictures(*sides, objective, few).caption
-    )
-    assert "the 3 captions that each" in _retrieval_page._captions(*sides, objective, few).caption
+    assert "the 3 test images that each" in pictures_found(*sides, objective, few).caption
+    assert "the 3 captions that each" in captions_found(*sides, objective, few).caption
     pictures = Split(np.stack([*few.images] * 2))
     dataset: Any = SimpleNamespace(
         test=PairSplit(pictures, tuple((f"number {i}",) for i in range(6))), classes={}
     )
-    chance = _retrieval.chance(dataset)
+    chance = retrieval.chance(dataset)
     ways = ("image to text", "text to image")
     assert chance == pytest.approx({f"{w}, recall@{k}": k / 6 for w in ways for k in (1, 5)})
-    told = _retrieval_page._progress(dict.fromkeys(("trained", "untrained", "chance"), chance))
+    told = progress(dict.fromkeys(("trained", "untrained", "chance"), chance))
     assert told.startswith("In training, text to image, recall@5 went from 83.3% to 83.3%")
 
 
@@ -82,8 +83,8 @@ def test_any_caption_is_text_of_the_page(found):
     test, images, texts, objective = found
     everything = HeldOut(test.images, [CHINESE, DOLLARS] * 20, np.arange(40) % 2)
     for gallery in (
-        _retrieval_page._pictures(images, texts, objective, everything),
-        _retrieval_page._captions(images, texts, objective, everything),
+        pictures_found(images, texts, objective, everything),
+        captions_found(images, texts, objective, everything),
     ):
         page = gallery_html(gallery)
         assert CHINESE in page
@@ -93,9 +94,7 @@ def test_any_caption_is_text_of_the_page(found):
 def test_training_images_stand_with_what_the_encoder_sees_and_their_captions():
     images = np.broadcast_to(np.arange(20)[:, None, None, None], (20, 4, 4, 3)).astype(np.uint8)
     captions = tuple((f"{i}", "x" * 1000, f"{i} again", "a fourth one") for i in range(20))
-    gallery = _retrieval_page._inputs(
-        PairSplit(Split(images), captions), lambda x: (x / 255, x / 255)
-    )
+    gallery = training_pairs(PairSplit(Split(images), captions), lambda x: (x / 255, x / 255))
     assert len(gallery.strips) == 8
     for strip in gallery.strips:
         image, view = strip.pictures

@@ -12,7 +12,8 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import _pairs
+from experiments.pairs.model import make_model
+from experiments.pairs.objectives import make_objective
 from jaxcon.data.shipped.drawing import COLOURS, SHAPES, Draws
 from jaxcon.data.shipped.grammar import POSITIONS, SIZES
 from jaxcon.data.shipped.scenes import SEED, SIDE, make_example, sample_scene
@@ -53,8 +54,8 @@ class Labelled(nn.Module):
 @pytest.mark.slow
 def test_attributes_are_learned_from_labels():
     images, labels = single_objects(8000, test=False, start=100_000)
-    objective = _pairs.make_objective("clip", None)
-    dual = _pairs.make_model(
+    objective = make_objective("clip", None)
+    dual = make_model(
         "layout_convnet", objective, side=SIDE, vocabulary=300, dim=128, precision="f32"
     )
     model = Labelled(dual.image.encoder.clone(axis_name=None))

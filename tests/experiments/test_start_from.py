@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from experiments import _results, barlow_twins, clip, simclr
+from experiments import barlow_twins, clip, simclr
+from experiments.images import two_views
 from jaxcon.training.checkpoint import load_newest, state_hash
 from tests.experiments.commands import refused
 from tests.experiments.folders import begin, captioned, content, pictures, train
@@ -128,7 +129,7 @@ def test_a_run_on_images_alone_has_no_tokenizer(run, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_training_begins_with_the_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr(_results, "conclude", lambda *_, **__: None)
+    monkeypatch.setattr(two_views, "conclude", lambda *_, **__: None)
     data = pictures(tmp_path / "pets")
     flags = [f"--dataset=folder:{data}", "--encoder=mlp", "--epochs=1", "--batch-size=8"]
     flags += ["--accelerator=cpu", "--num-devices=1", "--checkpoint-every=100"]

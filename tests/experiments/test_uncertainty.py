@@ -15,21 +15,43 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from experiments import (
-    _pairs,
-    _retrieval,
-    _study,
-    _study_losses,
-    _study_runs,
-    _study_statistics,
-    uncertainty,
+from experiments import uncertainty
+from experiments.pairs.model import GRADE_WEIGHTS
+from experiments.pairs.objectives import Outputs
+from experiments.pairs.retrieval import rank_correlation
+from experiments.running.process import jit_once
+from experiments.uncertainty import main, write_results
+from experiments.uncertainty_study import runs, statistics
+from experiments.uncertainty_study.comparisons import (
+    Stability,
+    compare_seeds,
+    compare_stability,
+    intervals,
 )
-from experiments._common import jit_once
-from experiments._pairs import Embedded, Outputs
-from experiments._study import Piece, Protocol, pieces
-from experiments._study_statistics import Interval
+from experiments.uncertainty_study.losses import NAMES, make_objective
+from experiments.uncertainty_study.pieces import (
+    Piece,
+    Protocol,
+    choose_rate,
+    estimate,
+    load,
+    overview,
+    pieces,
+    select,
+    work,
+)
+from experiments.uncertainty_study.protocol import SIZES, protocol_text
+from experiments.uncertainty_study.runs import Laboratory, gave_up, rankable, times_state
+from experiments.uncertainty_study.statistics import (
+    Interval,
+    failure,
+    interval,
+    norm_variation,
+    stability_of,
+)
 from jaxcon.data.captions import load_pairs
 from jaxcon.data.shipped import scenes
+from jaxcon.encoders.dual import Embedded
 from jaxcon.losses import clip_loss, csd_loss
 from jaxcon.training.devices import make_mesh
 from jaxcon.training.optimizers import adamw, warmup_cosine
@@ -76,7 +98,7 @@ def measured(piece, rate, *, recall=None, grade=-0.6):
         "loss": wobble,
         "gradient_norm": wobble,
         "skipped": 0,
-        "scalars": dict.fromkeys(_study_losses.make_objective(piece.loss).scalars, 0.25),
+        "scalars": dict.fromkeys(make_objective(piece.loss).scalars, 0.25),
         "verdict": "healthy: ...",
         "effective_rank": 20.0,
         "uniformity": -2.0,
@@ -103,12 +125,12 @@ def everything():
 
 
 def test_the_interval_is_students():
-    found = _study_statistics.interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    found = interval([1.0, 2.0, 3.0, 4.0, 5.0])
     # 2.7764 is the table's value for four degrees of freedom; the deviation is the root of 2.5.
     assert found.mean == 3
     assert found.half == pytest.approx(2.7764 * math.sqrt(2.5) / math.sqrt(5), rel=1e-4)
-    assert _study_statistics.interval([7.0]) == Interval(7.0, None, 1)
-    assert _study_statistics.interval([]) is None
+    assert interval([7.0]) == Interval(7.0, None, 1)
+    assert interval([]) is None
 
 
 def test_rank_correlation_shares_ranks():
@@ -116,29 +138,29 @@ def test_rank_correlation_shares_ranks():
     # Ranks by hand: 5, 1.5, 1.5, 3.5, 3.5 and 1.5, 3.5, 3.5, 1.5, 5; both have mean 3.
     a, b = np.array([2, -1.5, -1.5, 0.5, 0.5]), np.array([-1.5, 0.5, 0.5, -1.5, 2])
     expected = (a * b).sum() / math.sqrt((a * a).sum() * (b * b).sum())
-    assert _retrieval.rank_correlation(values, groups) == pytest.approx(expected)
-    assert _retrieval.rank_correlation(np.ones(3), np.arange(3)) == 0
+    assert rank_correlation(values, groups) == pytest.approx(expected)
+    assert rank_correlation(np.ones(3), np.arange(3)) == 0
 
 
 def test_spikes_are_counted_where_they_begin():
     calm = [1.0, 1.2] * 10  # median 1.1, deviations 0.1: the threshold is 1.1 + 5 * 1.4826 * 0.1
     threshold = 1.1 + 5 * 0.14826
     below, above = threshold - 0.01, threshold + 0.01
-    assert _study_statistics.spikes([*calm, below], start=20) == 0
-    assert _study_statistics.spikes([*calm, above], start=20) == 1
-    assert _study_statistics.spikes([*calm, above, 9.0, 1.0, 1.2, 4.0], start=20) == 2
-    assert _study_statistics.spikes([*calm, above, 1.0], start=21) == 0
-    assert _study_statistics.spikes([*calm, None, None, 1.0], start=20) == 1
-    assert _study_statistics.spikes([1.0, 50.0], start=0) == 0  # nothing to compare with
+    assert statistics.spikes([*calm, below], start=20) == 0
+    assert statistics.spikes([*calm, above], start=20) == 1
+    assert statistics.spikes([*calm, above, 9.0, 1.0, 1.2, 4.0], start=20) == 2
+    assert statistics.spikes([*calm, above, 1.0], start=21) == 0
+    assert statistics.spikes([*calm, None, None, 1.0], start=20) == 1
+    assert statistics.spikes([1.0, 50.0], start=0) == 0  # nothing to compare with
 
 
 def test_gradient_norms_are_compared_with_those_before():
     norms = [2.0] * 20
-    found = _study_statistics.norm_variation([*norms, 2 * math.e, 2 / math.e], start=20)
+    found = norm_variation([*norms, 2 * math.e, 2 / math.e], start=20)
     assert found == pytest.approx(math.sqrt(2))  # of +1 and -1
     scaled = [1000 * norm for norm in (*norms, 2 * math.e, 2 / math.e)]
-    assert _study_statistics.norm_variation(scaled, start=20) == pytest.approx(found)
-    assert _study_statistics.norm_variation([*norms, 2.0, None, 0.0], start=20) is None
+    assert norm_variation(scaled, start=20) == pytest.approx(found)
+    assert norm_variation([*norms, 2.0, None, 0.0], start=20) is None
 
 
 @pytest.mark.parametrize(
@@ -161,15 +183,15 @@ def test_gradient_norms_are_compared_with_those_before():
 )
 def test_how_a_run_fails(changes, kind):
     piece = pieces(TINY)[-1]
-    assert _study_statistics.failure(stored(piece, 1e-2, **changes)) == kind
+    assert failure(stored(piece, 1e-2, **changes)) == kind
 
 
 def test_a_run_is_given_up_after_50_refused_updates_in_a_row():
     refused = list(range(1, 51))
-    assert not _study_runs._gave_up(refused[:-1])
-    assert _study_runs._gave_up(refused)
-    assert not _study_runs._gave_up([*refused[:-1], 49])
-    assert _study_runs._gave_up([0, 1, 1, *range(2, 52)])
+    assert not gave_up(refused[:-1])
+    assert gave_up(refused)
+    assert not gave_up([*refused[:-1], 49])
+    assert gave_up([0, 1, 1, *range(2, 52)])
 
 
 @pytest.mark.parametrize(
@@ -178,7 +200,7 @@ def test_a_run_is_given_up_after_50_refused_updates_in_a_row():
 )
 def test_what_cannot_be_ranked_is_not(z, log_std, comparable):
     side = Embedded(np.array([[1.0, z]]), np.array([log_std]))
-    assert _study_runs._comparable(side) == comparable
+    assert rankable(side) == comparable
 
 
 def test_stability_is_compared_in_the_same_settings():
@@ -188,35 +210,33 @@ def test_stability_is_compared_in_the_same_settings():
     noisy = [1 + 0.1 * (step % 2) + (step == 30) for step in range(40)]
     for piece in settings[1:]:
         records[piece] |= {"loss": noisy, "gradient_norm": noisy}
-    found = _study_statistics.compare_stability(records, "gaussian", "clip")
+    found = compare_stability(records, "gaussian", "clip")
     assert (found.fewer, found.more, found.p, found.n) == (1, 0, 1.0, 4)
     assert found.spikes == Interval(pytest.approx(-100 / 36), pytest.approx(0), 3)
     assert found.variation.below
     assert found.answer == "more stable"
-    mirrored = _study_statistics.compare_stability(records, "clip", "gaussian")
+    mirrored = compare_stability(records, "clip", "gaussian")
     assert mirrored.answer == "less stable"
     assert (mirrored.fewer, mirrored.more) == (0, 1)
-    same = _study_statistics.compare_stability(records, "gaussian", "gaussian-shared")
+    same = compare_stability(records, "gaussian", "gaussian-shared")
     assert same.answer == "no difference shown"
 
 
 def test_failures_alone_decide_when_there_are_enough():
     calm = Interval(0.0, 1.0, 3)
     # Six of six have a chance of 2 / 64 under the sign test, five of five 2 / 32.
-    assert _study_statistics.Stability(6, 0, 2 / 64, calm, calm, 12).answer == "more stable"
-    assert _study_statistics.Stability(0, 6, 2 / 64, calm, calm, 12).answer == "less stable"
-    assert _study_statistics.Stability(5, 0, 2 / 32, calm, None, 12).answer == "no difference shown"
+    assert Stability(6, 0, 2 / 64, calm, calm, 12).answer == "more stable"
+    assert Stability(0, 6, 2 / 64, calm, calm, 12).answer == "less stable"
+    assert Stability(5, 0, 2 / 32, calm, None, 12).answer == "no difference shown"
     steady = Interval(-1.0, 0.5, 3)
-    assert (
-        _study_statistics.Stability(0, 1, 1.0, steady, steady, 12).answer == "no difference shown"
-    )
+    assert Stability(0, 1, 1.0, steady, steady, 12).answer == "no difference shown"
 
 
 def test_differences_are_between_runs_of_one_seed():
     records = everything()
-    found = _study_statistics.compare_seeds(TINY, records, "gaussian", "clip", "recall@1")
+    found = compare_seeds(TINY, records, "gaussian", "clip", "recall@1")
     assert found == Interval(pytest.approx(0.1), pytest.approx(0, abs=1e-12), 3)
-    means = _study_statistics.intervals(TINY, records, "clip")
+    means = intervals(TINY, records, "clip")
     assert means["recall@5"].mean == pytest.approx(0.51)
     assert means["recall@5"].half == pytest.approx(4.3027 * 0.01 / math.sqrt(3), rel=1e-4)
     assert "text with grade" not in means
@@ -224,7 +244,7 @@ def test_differences_are_between_runs_of_one_seed():
 
 def test_a_run_that_cannot_be_evaluated_scores_chance():
     piece = next(p for p in pieces(TINY) if p.part == "seeds")
-    values = _study_statistics.measures(stored(piece, 1e-3, scores=None))
+    values = statistics.measures(stored(piece, 1e-3, scores=None))
     assert values["recall@1"] == values["zero-shot mean"] == pytest.approx(0.01)
 
 
@@ -240,7 +260,7 @@ def embedded(seed=0, n=6, dim=5):
 
 def loss_of(name, outputs):
     """The loss over two devices that share the rows; its scalars are on both."""
-    loss = _study_losses.make_objective(name).loss
+    loss = make_objective(name).loss
     mesh = make_mesh(jax.devices()[:2])
     specs = (PartitionSpec("batch"), PartitionSpec("batch"), PartitionSpec())
     shared = jax.shard_map(
@@ -260,13 +280,13 @@ def test_a_shared_deviation_is_a_temperature():
     expected = (cross_entropy(logits) + cross_entropy(logits.T)) / 2
     found = loss_of("gaussian-shared", Outputs(image, text, {"log_std": 0.3}))
     assert found == pytest.approx(expected, rel=1e-5)
-    scores = _study_losses.make_objective("gaussian-shared").scores(image, text)
+    scores = make_objective("gaussian-shared").scores(image, text)
     np.testing.assert_allclose(scores, -squared, rtol=1e-4, atol=1e-5)
 
 
 def test_exact_scores_are_what_the_exact_loss_compares():
     image, text = embedded()
-    objective = _study_losses.make_objective("gaussian-exact")
+    objective = make_objective("gaussian-exact")
     rows = np.asarray(objective.scores(image, text))
     columns = np.asarray(objective.scores(text, image))
     squared = ((image.z[0] - text.z[3]) ** 2).sum()
@@ -291,14 +311,14 @@ def test_the_added_term_is_that_of_clip():
     expected = float(added(image, text))
     found = loss_of("csd-clip", Outputs(image, text, scalars))
     assert found == pytest.approx(expected, rel=1e-5)
-    assert _study_losses.make_objective("csd-clip").chance(8) == pytest.approx(
+    assert make_objective("csd-clip").chance(8) == pytest.approx(
         8 * math.log(8) - 7 * math.log(7) + math.log(8)
     )
 
 
 @pytest.mark.parametrize("name", ["gaussian-shared", "gaussian-exact", "csd-clip"])
 def test_added_losses_find_pairs_that_match(name):
-    objective = _study_losses.make_objective(name)
+    objective = make_objective(name)
     z = np.random.default_rng(0).normal(size=(16, 32)).astype(np.float32)
     log_std = np.full(16, objective.log_std or 0.0, np.float32)
     scores = np.asarray(objective.scores(Embedded(z, log_std), Embedded(z, log_std)))
@@ -311,7 +331,7 @@ def test_the_learning_rate_in_the_state_is_that_of_the_optimizer():
     settings = {"warmup_steps": 2, "total_steps": 5}
     plain = adamw(warmup_cosine(0.02, **settings), weight_decay=0.1)
     unit = adamw(warmup_cosine(1.0, **settings), weight_decay=0.1)
-    scaled = optax.chain(unit, _study_runs.times_state())
+    scaled = optax.chain(unit, times_state())
     one, two = plain.init(params), scaled.init(params)
     two = (two[0], jnp.float32(0.02))
     update_plain, update_scaled = jit_once(plain.update), jit_once(scaled.update)
@@ -355,33 +375,33 @@ def test_a_study_that_was_killed_goes_on(tmp_path):
     every = pieces(TINY)
     first = Runner(dies_at=every[8].name)
     with pytest.raises(KeyboardInterrupt):
-        _study.work(every, tmp_path, TINY, first, clock=first.clock)
-    assert names(_study.load(tmp_path, TINY)) == names(every[:8])
+        work(every, tmp_path, TINY, first, clock=first.clock)
+    assert names(load(tmp_path, TINY)) == names(every[:8])
     assert len(list(tmp_path.iterdir())) == 8  # nothing half-made
     second = Runner()
-    _study.work(every, tmp_path, TINY, second, clock=second.clock)
+    work(every, tmp_path, TINY, second, clock=second.clock)
     assert [name for name, _ in second.done] == names(every[8:])
-    assert set(_study.load(tmp_path, TINY)) == set(every)
+    assert set(load(tmp_path, TINY)) == set(every)
     third = Runner()
-    _study.work(every, tmp_path, TINY, third, clock=third.clock)
+    work(every, tmp_path, TINY, third, clock=third.clock)
     assert third.done == []
 
 
 def test_compared_runs_take_the_rate_that_was_chosen(tmp_path):
     runner = Runner()
-    _study.work(pieces(TINY), tmp_path, TINY, runner, clock=runner.clock)
+    work(pieces(TINY), tmp_path, TINY, runner, clock=runner.clock)
     assert {rate for name, rate in runner.done if name.startswith("seeds")} == {1e-3}
-    records = _study.load(tmp_path, TINY)
+    records = load(tmp_path, TINY)
     for piece in [p for p in records if p.part == "rates" and p.loss == "clip"]:
         records[piece] |= {"scores": None}  # all at chance
-    assert _study.choose_rate(TINY, records, "clip") == 1e-3
-    assert _study.choose_rate(TINY, {}, "clip") is None
+    assert choose_rate(TINY, records, "clip") == 1e-3
+    assert choose_rate(TINY, {}, "clip") is None
 
 
 def test_compared_runs_wait_for_the_choice(tmp_path, capsys):
     runner = Runner()
-    wanted = _study.select(pieces(TINY), ["rates-clip-*", "seeds-clip-s0", "seeds-gaussian-s0"])
-    _study.work(wanted, tmp_path, TINY, runner, clock=runner.clock)
+    wanted = select(pieces(TINY), ["rates-clip-*", "seeds-clip-s0", "seeds-gaussian-s0"])
+    work(wanted, tmp_path, TINY, runner, clock=runner.clock)
     assert [name for name, _ in runner.done][-1] == "seeds-clip-s0"
     assert "seeds-gaussian-s0: waits until every piece rates-gaussian-*" in capsys.readouterr().out
 
@@ -391,8 +411,8 @@ def test_the_budget_ends_between_pieces(tmp_path, capsys):
     protocol = dataclasses.replace(TINY, pairs_per_second=1.0)
     every = pieces(protocol)
     # Each of the first pieces takes 8 * 40 seconds, as is assumed and then measured.
-    _study.work(every, tmp_path, protocol, runner, budget=1000, clock=runner.clock)
-    assert names(_study.load(tmp_path, protocol)) == names(every[:3])
+    work(every, tmp_path, protocol, runner, budget=1000, clock=runner.clock)
+    assert names(load(tmp_path, protocol)) == names(every[:3])
     assert f"stopped before {every[3].name}" in capsys.readouterr().out
 
 
@@ -401,9 +421,9 @@ def test_two_processes_share_the_work(tmp_path):
     with (tmp_path / f".{every[0].name}.lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         runner = Runner()
-        _study.work(every, tmp_path, TINY, runner, clock=runner.clock)
+        work(every, tmp_path, TINY, runner, clock=runner.clock)
         assert [name for name, _ in runner.done] == [every[1].name]
-    _study.work(every, tmp_path, TINY, runner, clock=runner.clock)
+    work(every, tmp_path, TINY, runner, clock=runner.clock)
     assert [name for name, _ in runner.done] == [every[1].name, every[0].name]
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -412,15 +432,15 @@ def test_estimates_go_by_what_was_measured():
     every = pieces(TINY)
     small = next(p for p in every if p.batch_size == 4)
     protocol = dataclasses.replace(TINY, pairs_per_second=100.0)
-    assert _study.estimate(every[0], {}, protocol) == 8 * 40 / 100
+    assert estimate(every[0], {}, protocol) == 8 * 40 / 100
     records = {
         every[0]: {"seconds": 10.0},
         every[1]: {"seconds": 20.0},
         every[2]: {"seconds": 60.0},
     }
-    assert _study.estimate(every[3], records, protocol) == pytest.approx(20)
-    assert _study.estimate(small, records, protocol) == pytest.approx(10)
-    assert _study.overview(every, records, protocol).startswith(f"{len(every) - 3} of {len(every)}")
+    assert estimate(every[3], records, protocol) == pytest.approx(20)
+    assert estimate(small, records, protocol) == pytest.approx(10)
+    assert overview(every, records, protocol).startswith(f"{len(every) - 3} of {len(every)}")
 
 
 @pytest.mark.parametrize(
@@ -435,30 +455,30 @@ def test_a_file_that_does_not_belong_is_named(tmp_path, text, said):
     path = tmp_path / f"{pieces(TINY)[0].name}.json"
     path.write_text(text)
     with pytest.raises(ValueError) as raised:
-        _study.load(tmp_path, TINY)
+        load(tmp_path, TINY)
     assert str(path) in str(raised.value)
     assert said in str(raised.value)
 
 
 def test_a_compared_run_needs_the_runs_that_chose(tmp_path):
     runner = Runner()
-    _study.work(pieces(TINY), tmp_path, TINY, runner, clock=runner.clock)
+    work(pieces(TINY), tmp_path, TINY, runner, clock=runner.clock)
     (tmp_path / f"{pieces(TINY)[0].name}.json").unlink()
     with pytest.raises(ValueError, match="these are gone"):
-        _study.load(tmp_path, TINY)
+        load(tmp_path, TINY)
 
 
 # Protocol and page.
 
 
 def test_the_protocol_can_be_run_in_three_hours_and_keeps_its_seeds_apart():
-    for protocol in uncertainty.SIZES.values():
+    for protocol in SIZES.values():
         assert len(protocol.seeds) >= 5
         assert protocol.trial_seed not in protocol.seeds
-        assert protocol.losses == _study_losses.NAMES
+        assert protocol.losses == NAMES
         assert len(set(names(pieces(protocol)))) == len(pieces(protocol))
-    small = uncertainty.SIZES["small"]
-    assert sum(_study.estimate(piece, {}, small) for piece in pieces(small)) < 3 * 3600
+    small = SIZES["small"]
+    assert sum(estimate(piece, {}, small) for piece in pieces(small)) < 3 * 3600
     assert {"gaussian-shared", "clip"} == set(COMPARISONS["gaussian"])
 
 
@@ -467,7 +487,7 @@ def test_the_protocol_is_that_of_before_the_first_run():
 
     Who changes it begins another study, with records of its own.
     """
-    text = uncertainty.protocol_text(uncertainty.SIZES["small"])
+    text = protocol_text(SIZES["small"])
     assert (
         hashlib.sha256(text.encode()).hexdigest()
         == "9a508cfa75d1212b617ee6d37e869ba8e1689cd62643ea5c98f6eb86ebf26e26"
@@ -475,24 +495,24 @@ def test_the_protocol_is_that_of_before_the_first_run():
 
 
 def test_the_protocol_says_what_the_code_does():
-    text = uncertainty.protocol_text(uncertainty.SIZES["small"])
-    weights = " : ".join(f"{_pairs._WEIGHTS[grade]:g}" for grade in (1, 2, 3, 4))
+    text = protocol_text(SIZES["small"])
+    weights = " : ".join(f"{GRADE_WEIGHTS[grade]:g}" for grade in (1, 2, 3, 4))
     assert f"with the weights {weights} of grades" in text
-    for name in _study_losses.NAMES:
+    for name in NAMES:
         assert f"- **{name}**:" in text
-        for start in _study_losses.make_objective(name).scalars.values():
+        for start in make_objective(name).scalars.values():
             described = text.split(f"- **{name}**:")[1].split("\n- ")[0]
             assert f"{start:g}" in described or name == "csd-clip"
 
 
 def test_the_committed_page_is_that_of_the_committed_records(tmp_path, monkeypatch):
     monkeypatch.setattr(uncertainty, "COMPARISONS", COMPARISONS)
-    docs, small = pathlib.Path(__file__).parents[2] / "docs", uncertainty.SIZES["small"]
+    docs, small = pathlib.Path(__file__).parents[2] / "docs", SIZES["small"]
     (tmp_path / "uncertainty").mkdir()
     if (docs / "uncertainty" / "discussion.md").exists():
         shutil.copy(docs / "uncertainty" / "discussion.md", tmp_path / "uncertainty")
-    records = _study.load(docs / "uncertainty" / "pieces", small)
-    uncertainty.write_results(tmp_path, "uncertainty", small, records)
+    records = load(docs / "uncertainty" / "pieces", small)
+    write_results(tmp_path, "uncertainty", small, records)
     figures = {path.relative_to(docs) for path in (docs / "uncertainty").glob("*.svg")}
     assert figures == {path.relative_to(tmp_path) for path in tmp_path.glob("uncertainty/*.svg")}
     for name in ("uncertainty.md", "uncertainty/results.json", *figures):
@@ -500,7 +520,7 @@ def test_the_committed_page_is_that_of_the_committed_records(tmp_path, monkeypat
 
 
 def page(records, tmp_path):
-    uncertainty.write_results(tmp_path, "study", TINY, records)
+    write_results(tmp_path, "study", TINY, records)
     return (tmp_path / "study.md").read_text()
 
 
@@ -565,7 +585,7 @@ def test_one_of_spikes_and_variation_decides_if_the_other_does_not_contradict():
         (calm, None): "no difference shown",
     }
     for (spikes, variation), answer in answers.items():
-        found = _study_statistics.Stability(0, 0, 1.0, spikes, variation, 12)
+        found = Stability(0, 0, 1.0, spikes, variation, 12)
         assert found.answer == answer
 
 
@@ -600,10 +620,10 @@ def test_runs_without_deviations_are_told(tmp_path):
 @pytest.fixture
 def command(tmp_path, monkeypatch):
     """The command on the smallest protocol, with runs that take no time."""
-    monkeypatch.setitem(uncertainty.SIZES, "small", TINY)
+    monkeypatch.setitem(SIZES, "small", TINY)
     monkeypatch.setattr(uncertainty, "load_pairs", lambda *_, **__: None)
     monkeypatch.setattr(uncertainty, "Laboratory", lambda *_: Runner())
-    return lambda *flags: uncertainty.main([f"--output={tmp_path}", *flags])
+    return lambda *flags: main([f"--output={tmp_path}", *flags])
 
 
 def test_one_command_does_all(command, tmp_path, capsys):
@@ -642,7 +662,7 @@ def test_a_piece_from_end_to_end(tmp_path, monkeypatch):
     monkeypatch.setattr(scenes, "SPLITS", {"train": 64, "validation": 16, "test": 48})
     dataset = load_pairs("scenes", data_dir=tmp_path)
     traced = []
-    make = _study_losses.make_objective
+    make = make_objective
 
     def counting(name):
         objective = make(name)
@@ -653,8 +673,8 @@ def test_a_piece_from_end_to_end(tmp_path, monkeypatch):
 
         return objective._replace(loss=loss)
 
-    monkeypatch.setattr(_study_runs, "make_objective", counting)
-    laboratory = _study_runs.Laboratory(dataset, jax.devices()[:1], encoder="mlp", vocabulary=300)
+    monkeypatch.setattr(runs, "make_objective", counting)
+    laboratory = Laboratory(dataset, jax.devices()[:1], encoder="mlp", vocabulary=300)
     first = laboratory(Piece("rates", "gaussian", 16, 12, 100, 1e-3), 1e-3)
     once = len(traced)
     other = laboratory(Piece("rates", "gaussian", 16, 12, 100, 1e-2), 1e-2)
@@ -681,11 +701,11 @@ def test_a_piece_from_end_to_end(tmp_path, monkeypatch):
         piece: {"settings": piece.settings(1e-3), "seconds": 1.0, **json.loads(json.dumps(record))}
         for piece, record in made.items()
     }
-    measures = _study_statistics.measures(records[compared])
+    measures = statistics.measures(records[compared])
     assert set(measures) >= {"recall@1", "zero-shot shape", "uniformity"}
-    kinds = {p: _study_statistics.stability_of(p, r)["failure"] for p, r in records.items()}
+    kinds = {p: stability_of(p, r)["failure"] for p, r in records.items()}
     assert kinds[wild] == "not finite"
     assert kinds[short] != "not finite"
     protocol = Protocol(("gaussian", "csd-clip"))
-    uncertainty.write_results(tmp_path, "study", protocol, records)
+    write_results(tmp_path, "study", protocol, records)
     assert " of 2 | 1 | 0 | " in (tmp_path / "study.md").read_text()  # one is not finite

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from experiments import _verdict
-from experiments._verdict import verdict
+import experiments.running.verdict
+from experiments.running.verdict import verdict
 from jaxcon.diagnostics import collapse_report
 
 PAIRS = np.random.default_rng(0).normal(size=(2, 40, 16)) * 0.1 + np.random.default_rng(1).normal(
@@ -35,7 +35,9 @@ def test_the_words_are_those_of_the_collapse_report():
 )
 def test_any_grade_flows_through(monkeypatch, words):
     monkeypatch.setattr(
-        _verdict, "collapse_report", lambda *_, **__: SimpleNamespace(verdict=words)
+        experiments.running.verdict,
+        "collapse_report",
+        lambda *_, **__: SimpleNamespace(verdict=words),
     )
     said = verdict(*PAIRS, **SETTINGS, scores=scores((0.9, 0.9), (0.2, 0.3), (0.5, 0.6)))
     assert said[0].endswith(f". {words[0].upper()}{words[1:]}.")

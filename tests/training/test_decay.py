@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from experiments._pairs import DualEncoder
-from experiments._views import Model
+from experiments.images.two_views import Model
+from experiments.pairs.model import DualEncoder
 from jaxcon import encoders
 from jaxcon.encoders.dual import Side
 from jaxcon.training.decay import decay_mask

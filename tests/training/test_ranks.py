@@ -235,16 +235,18 @@ def test_a_single_process_waits_for_nobody():
 
 ONE_FAILS = """
 import sys
-from experiments import _common, _hook, simclr
+from experiments import simclr
+from experiments.images import two_views
+from experiments.running import console
 from jaxcon.data.splits import DataError
-_hook.install()
+console.install()
 import jax
 def fail(*_, **__):
     if jax.process_index() == int(sys.argv.pop()):
         raise {error}
     import time
     time.sleep(60)
-sys.argv, _common.pretrain = [sys.argv[0], *sys.argv[1:]], fail
+sys.argv, two_views.pretrain = [sys.argv[0], *sys.argv[1:]], fail
 simclr.main(sys.argv[1:-1])
 """
 

@@ -16,16 +16,26 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import _images, _pairs, _retrieval
-from experiments._common import jit_once
-from experiments._pairs import DualEncoder, Embedded, Objective
-from experiments._retrieval import rank_correlation
-from experiments._study import Piece, Record
-from experiments._study_losses import make_objective
+from experiments.pairs.model import DualEncoder, caption_tokens, make_loss, make_model
+from experiments.pairs.objectives import Objective
+from experiments.pairs.retrieval import (
+    Encode,
+    chance,
+    evaluate,
+    held_out,
+    make_encode,
+    rank_correlation,
+    recalls,
+)
+from experiments.running.encoders import Encoder
+from experiments.running.process import jit_once
+from experiments.uncertainty_study.losses import make_objective
+from experiments.uncertainty_study.pieces import Piece, Record
 from jaxcon.data.captions import PairDataset, PairSplit
 from jaxcon.data.pairs import pair_batches
 from jaxcon.diagnostics import collapse_report
 from jaxcon.encoders import Temperature
+from jaxcon.encoders.dual import Embedded
 from jaxcon.encoders.tokenizer import Tokenizer
 from jaxcon.training.devices import batch_sharding, make_mesh, replicate
 from jaxcon.training.optimizers import adamw, keep_between, warmup_cosine
@@ -46,7 +56,7 @@ class Network(NamedTuple):
     objective: Objective
     model: DualEncoder
     init: Callable[[jax.Array], Any]
-    encode: _retrieval.Encode
+    encode: Encode
 
 
 class Trainer(NamedTuple):
@@ -71,14 +81,14 @@ class Laboratory:
         dataset: PairDataset,
         devices: Sequence[Any],
         *,
-        encoder: _images.Encoder = "layout_convnet",
+        encoder: Encoder = "layout_convnet",
         vocabulary: int = VOCABULARY,
     ):
         texts = [text for captions in dataset.train.captions for text in captions]
         self._dataset = dataset
-        self._encoder: _images.Encoder = encoder
+        self._encoder: Encoder = encoder
         self._tokenizer = Tokenizer.train(texts, vocabulary=vocabulary, max_length=LENGTH)
-        self._captions = _pairs.caption_tokens(dataset.train, self._tokenizer)
+        self._captions = caption_tokens(dataset.train, self._tokenizer)
         self._mesh = make_mesh(devices)
         # Not a decorator: the cache of a method would keep the dataset alive.
         self._network = functools.cache(self._make_network)
@@ -102,7 +112,7 @@ class Laboratory:
     def _make_network(self, loss: str) -> Network:
         objective = make_objective(loss)
         shape = self._dataset.train.images.image_shape
-        model = _pairs.make_model(
+        model = make_model(
             self._encoder,
             objective,
             side=shape[0],
@@ -112,7 +122,7 @@ class Laboratory:
         )
         image, tokens = jnp.zeros((1, *shape)), jnp.zeros((1, self._tokenizer.length), jnp.int32)
         init = jit_once(lambda key: model.init(key, image, tokens, train=False))
-        return Network(objective, model, init, _retrieval.make_encode(model, self._tokenizer))
+        return Network(objective, model, init, make_encode(model, self._tokenizer))
 
     def _make_trainer(self, loss: str, batch_size: int, steps: int) -> Trainer:
         """The batch size is in the key alone: each has its own compiled step."""
@@ -120,7 +130,7 @@ class Laboratory:
         schedule = warmup_cosine(1.0, warmup_steps=_warmup(steps), total_steps=steps)
         optimizer = optax.chain(adamw(schedule, weight_decay=WEIGHT_DECAY), times_state())
         optimizer = keep_between(optimizer, Temperature().bounds)
-        step = make_train_step(_pairs.make_loss(network.model, network.objective))
+        step = make_train_step(make_loss(network.model, network.objective))
         return Trainer(optimizer, shard_step(step, self._mesh))
 
     def _train(self, piece: Piece, rate: float) -> tuple[Any, list[dict[str, Any]]]:
@@ -148,7 +158,7 @@ class Laboratory:
             if number % _PATIENCE == 0 or number == piece.steps:
                 rows += jax.device_get(pending)
                 pending = []
-                if _gave_up([int(row["skipped"]) for row in rows]):
+                if gave_up([int(row["skipped"]) for row in rows]):
                     break
         return jax.device_get(state.variables()), rows
 
@@ -156,15 +166,15 @@ class Laboratory:
         """The test images are touched by the part "seeds" alone; others measure on validation."""
         split = self._dataset.test if piece.part == "seeds" else self._dataset.validation
         measured = dataclasses.replace(self._dataset, test=split)
-        held = _retrieval.held_out(split)
+        held = held_out(split)
         sides = (
             network.encode.images(variables, held.images),
             network.encode.texts(variables, held.captions),
         )
         record: Record = {"scores": None, "deviations": None}
         record |= {"verdict": "not finite", "effective_rank": 0.0, "uniformity": 0.0}
-        record["chance"] = _retrieval.chance(measured)
-        if not all(_comparable(side) for side in sides):
+        record["chance"] = chance(measured)
+        if not all(rankable(side) for side in sides):
             return record
         report = collapse_report(sides[0].z, sides[1].z, temperature=0.07)
         record |= {
@@ -172,7 +182,7 @@ class Laboratory:
             "effective_rank": _rounded(report.effective_rank),
             "uniformity": _rounded(report.uniformity),
         }
-        score = _retrieval.recalls if piece.part == "stability" else _retrieval.evaluate
+        score = recalls if piece.part == "stability" else evaluate
         record["scores"] = score(network.encode, variables, network.objective, measured)
         if piece.part == "seeds" and network.objective.log_std is not None:
             record["deviations"] = deviations(network.encode, variables, split)
@@ -194,7 +204,7 @@ def times_state() -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: jnp.ones((), jnp.float32), update)
 
 
-def deviations(encode: _retrieval.Encode, variables: Any, split: PairSplit) -> Record:
+def deviations(encode: Encode, variables: Any, split: PairSplit) -> Record:
     """Return how the log deviations follow what is known of captions and images.
 
     Args:
@@ -225,12 +235,12 @@ def _means(values: np.ndarray, groups: np.ndarray) -> dict[str, float]:
     return {str(group): _rounded(values[groups == group].mean()) for group in np.unique(groups)}
 
 
-def _comparable(side: Embedded) -> bool:
+def rankable(side: Embedded) -> bool:
     """Whether scores can be computed: NaN, and what overflows in them, cannot be ranked."""
     return bool((np.abs(side.z) < 1e15).all() and (np.abs(side.log_std) < 40).all())
 
 
-def _gave_up(skipped: Sequence[int]) -> bool:
+def gave_up(skipped: Sequence[int]) -> bool:
     before = skipped[-_PATIENCE - 1] if len(skipped) > _PATIENCE else 0
     return skipped[-1] - before >= _PATIENCE
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 
 import jaxcon
-from experiments._common import Plan
+from experiments.running.plan import Plan
 from jaxcon.data.captions import PairDataset
 from jaxcon.training.clock import read_times, steps_per_second
 

@@ -11,8 +11,9 @@ from typing import get_args
 import jax
 import jax.numpy as jnp
 
-from experiments import _pairs
-from experiments._pairs import Embedded, Objective, Outputs
+from experiments.pairs import objectives
+from experiments.pairs.objectives import LossName, Objective, Outputs
+from jaxcon.encoders.dual import Embedded
 from jaxcon.losses import gaussian_clip_loss
 from jaxcon.similarity import squared_distance
 
@@ -25,12 +26,12 @@ def make_objective(name: str) -> Objective:
     >>> make_objective("gaussian-shared").log_std is None
     True
     """
-    if name in get_args(_pairs.LossName):
-        return _pairs.make_objective(name, None)  # pyright: ignore[reportArgumentType]
+    if name in get_args(LossName):
+        return objectives.make_objective(name, None)  # pyright: ignore[reportArgumentType]
     gaussian, csd, clip = (
-        _pairs.make_objective(known, None) for known in ("gaussian", "csd", "clip")
+        objectives.make_objective(known, None) for known in ("gaussian", "csd", "clip")
     )
-    objectives = {
+    own = {
         "gaussian-shared": Objective(
             _gaussian_shared, {"log_std": 0.0}, None, _nearness, gaussian.chance, gaussian.average
         ),
@@ -41,7 +42,7 @@ def make_objective(name: str) -> Objective:
             chance=lambda batch: batch * csd.chance(batch) + clip.chance(batch),
         ),
     }
-    return objectives[name]
+    return own[name]
 
 
 def _gaussian_shared(outputs: Outputs) -> jax.Array:

@@ -1,4 +1,4 @@
-"""What experiments on images and captions share: the dual encoder, its losses, their scores.
+"""The losses of images and captions, how each starts, and how its embeddings are compared.
 
 A loss here is a function of `Outputs`; so is the score by which images and texts find each other,
 for a loss whose embeddings carry a deviation does not rank by cosine.
@@ -9,27 +9,16 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from experiments import _images
-from jaxcon.augment import random_affine, two_views
-from jaxcon.data.captions import PairSplit
-from jaxcon.data.pairs import CaptionTokens
 from jaxcon.diagnostics import chance_loss
-from jaxcon.encoders import Temperature, TextTransformer
-from jaxcon.encoders.dual import Embedded, Side
-from jaxcon.encoders.tokenizer import Tokenizer
+from jaxcon.encoders.dual import Embedded
 from jaxcon.evaluation.zero_shot import class_embeddings
 from jaxcon.losses import clip_loss, csd_loss, gaussian_clip_loss, npairs_loss, siglip_loss
 from jaxcon.similarity import cosine_similarity, squared_distance
-from jaxcon.training.step import LossFn
 
 LossName = Literal["clip", "siglip", "npairs", "gaussian", "csd"]
-
-_WEIGHTS = {1: 1.0, 2: 3.0, 3: 4.0, 4: 3.0}
 
 
 class Outputs(NamedTuple):
@@ -43,6 +32,7 @@ class Outputs(NamedTuple):
 def unit_mean(prompts: Embedded) -> Embedded:
     """Return one embedding for the several of a row: the mean of their directions, as in CLIP.
 
+    >>> import numpy as np
     >>> unit_mean(Embedded(np.array([[[3.0, 0.0], [0.0, 0.1]]]))).z.round(4).tolist()
     [[0.7071, 0.7071]]
 
@@ -162,97 +152,3 @@ def _chance_pairs(batch: int) -> float:
     1.3863
     """
     return batch * math.log(batch) - (batch - 1) * math.log(batch - 1)
-
-
-class DualEncoder(nn.Module):
-    """Two sides and the scalars that a loss learns."""
-
-    image: Side
-    text: Side
-    scalars: Mapping[str, float]
-
-    @nn.compact
-    def __call__(self, images: jax.Array, tokens: jax.Array, *, train: bool) -> Outputs:
-        learned = {}
-        for name, start in self.scalars.items():
-            if name == "temperature":
-                learned[name] = Temperature(start)()
-            else:
-                learned[name] = self.param(name, nn.initializers.constant(start), (), jnp.float32)
-        return Outputs(self.image(images, train=train), self.text(tokens, train=train), learned)
-
-    def embed_images(self, images: jax.Array) -> Embedded:
-        return self.image(images, train=False)
-
-    def embed_texts(self, tokens: jax.Array) -> Embedded:
-        return self.text(tokens, train=False)
-
-
-def make_model(
-    encoder: _images.Encoder,
-    objective: Objective,
-    *,
-    side: int,
-    vocabulary: int,
-    dim: int,
-    precision: str,
-) -> DualEncoder:
-    """Return the dual encoder; batch statistics are those of the global batch.
-
-    Args:
-        encoder: of the images.
-        objective: what is learned beside the embeddings.
-        side: of the images, in pixels.
-        vocabulary: of the tokenizer.
-        dim: width of the embeddings.
-        precision: "f32" or "bf16".
-    """
-    settings: dict[str, Any] = {
-        "axis_name": "batch",
-        "dtype": jnp.bfloat16 if precision == "bf16" else None,
-    }
-    return DualEncoder(
-        image=Side(_images.make_encoder(encoder, side=side, **settings), dim, objective.log_std),
-        text=Side(
-            TextTransformer(vocabulary, dim=64, depth=1, heads=2, **settings),
-            dim,
-            objective.log_std,
-        ),
-        scalars=objective.scalars,
-    )
-
-
-def shifted(key: jax.Array, image: jax.Array) -> jax.Array:
-    """Return the image moved by up to a twentieth: nothing that its caption would notice."""
-    return random_affine(key, image, translation=0.05, outside="edge")
-
-
-def make_loss(model: DualEncoder, objective: Objective) -> LossFn:
-    """Return the loss of a batch of images and tokens; its metrics are the learned scalars."""
-
-    def loss_fn(params: Any, carried: Any, batch: Any, key: jax.Array) -> Any:
-        images, _ = two_views(key, batch["image"], transform=shifted, index=batch["index"])
-        outputs, carried = model.apply(
-            {"params": params, **carried},
-            images,
-            batch["tokens"],
-            train=True,
-            mutable=list(carried),
-        )
-        return objective.loss(outputs), (carried, dict(outputs.scalars))
-
-    return loss_fn
-
-
-def caption_tokens(split: PairSplit, tokenizer: Tokenizer) -> CaptionTokens:
-    """Return the tokens of all captions; how often one is drawn depends on its grade.
-
-    One of grade 1 teaches little. One that tells all is found by colours and corners before shapes
-    are needed, which those of grades 2 and 3 cannot do without.
-    """
-    texts = [text for captions in split.captions for text in captions]
-    weights = None
-    if split.grades is not None:
-        weights = np.array([_WEIGHTS[grade] for grades in split.grades for grade in grades])
-    counts = [len(captions) for captions in split.captions]
-    return CaptionTokens(tokenizer.encode(texts, warn=False), counts, weights)

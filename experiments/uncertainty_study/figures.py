@@ -6,13 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments._study import Protocol, Records
-from experiments._study_statistics import (
-    Interval,
-    interval,
-    measures,
-    of_settings,
-)
+from experiments.uncertainty_study.pieces import Protocol, Records
+from experiments.uncertainty_study.statistics import Interval, interval, measures, of_settings
 
 # Of diverged runs, which lie far above the others: they are drawn there.
 _HIGHEST = {"final loss": 2.0, "norm variation": 1.2}

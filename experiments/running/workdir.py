@@ -1,28 +1,23 @@
 """The folder of an experiment's run: what is compared and noted before anything in it changes."""
 
-import contextlib
 import hashlib
 import json
+import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import flax.linen as nn
-import jax
+from typing import Any
 
 import jaxcon
-from experiments._common import say
-from experiments._ends import unreadable
+from experiments.running.ends import unreadable
+from experiments.running.options import Machine
+from experiments.running.process import say
+from experiments.running.start import TOLD, Network, Start, describe_network
 from jaxcon.data.captions import PairDataset
 from jaxcon.data.fingerprint import Fingerprint, changes, fingerprint
-from jaxcon.data.messages import listed
 from jaxcon.data.preprocessing import preprocessing
 from jaxcon.data.splits import Dataset
-from jaxcon.encoders.describe import describe
 from jaxcon.encoders.tokenizer import Tokenizer
-from jaxcon.runs import load_tokenizer
-from jaxcon.training.checkpoint import load_newest, state_hash, state_leaves
 from jaxcon.training.files import absolute, check_plain, read_json, told
 from jaxcon.training.workdir import (
     WRITTEN_BY,
@@ -31,45 +26,13 @@ from jaxcon.training.workdir import (
     differences,
     open_workdir,
     read_config,
-    saved_steps,
 )
 
 _VERSION = f"jaxcon {jaxcon.__version__}"
 _DATA = "data.json"  # a digest of every image that has a name
 _LENGTH = ("epochs", "warmup_epochs")  # what a user changes to train for longer
 _HOW_READ = ("experiment", "image_size")  # with another one all images would be others
-_TOLD = 8  # differences in a message
 _ANOTHER = "go on with the former values, or choose another --workdir"
-
-
-class Network(NamedTuple):
-    """What is trained, as config.json says it.
-
-    Attributes:
-        modules: by the name of their variables.
-        image_shape: (height, width, channels) of its images.
-        tokenizer: of its texts; None without texts.
-    """
-
-    modules: Mapping[str, nn.Module]
-    image_shape: tuple[int, int, int]
-    tokenizer: Tokenizer | None = None
-
-
-class Start(NamedTuple):
-    """Another run whose weights this one starts from.
-
-    Attributes:
-        record: for config.json: folder, step and hash of the weights.
-        variables: the weights; None where this run has begun, and needs them no more.
-        folder: where its tokenizer lies, and the configuration that names it.
-        config: of that folder.
-    """
-
-    record: dict[str, Any]
-    variables: dict[str, Any] | None
-    folder: Path
-    config: dict[str, Any]
 
 
 def check_place(path: Path) -> None:
@@ -79,103 +42,6 @@ def check_place(path: Path) -> None:
     if not finished:
         check_plain(absolute(path))
         check_writable(path)
-
-
-def load_start(run: Path | None, path: Path) -> Start | None:
-    """Return the run to start from, or None without one.
-
-    Args:
-        run: the folder of `--start-from`.
-        path: the folder of this run.
-
-    Raises:
-        ValueError: no run lies there, none of its checkpoints is intact, or it is this one.
-    """
-    if run is None:
-        return None
-    run, path = absolute(run), absolute(path)
-    if run.resolve() == path.resolve():
-        raise ValueError(
-            f"--start-from={run}: that is the --workdir too; choose another for the new run"
-        )
-    own = read_config(path) or {}
-    record = own.get("start_from")
-    begun = saved_steps(path / "checkpoints")
-    if begun and isinstance(record, dict) and record.get("run") == str(run):
-        return Start(record, None, path, own)
-    config = read_config(run, option="--start-from")
-    if config is None:
-        raise ValueError(f"--start-from={run}: expected the folder of a run, found no config.json")
-    step, variables = load_newest(run)
-    record = {"run": str(run), "step": step, "weights": state_hash(variables)}
-    return Start(record, variables, run, config)
-
-
-def check_fits(start: Start | None, network: Network, init: Callable[[jax.Array], Any]) -> None:
-    """Raise a ValueError where the weights to start from are those of another network.
-
-    Args:
-        start: of `load_start`.
-        network: what is to be trained.
-        init: from a key to its variables.
-    """
-    if start is None or start.variables is None:
-        return
-    place = f"--start-from={start.record['run']}: trained another network"
-    before = {"model": start.config.get("model", {})}
-    if before["model"]:  # an earlier version did not say
-        odd = differences(before, {"model": _described(network)})
-        odd = {name: said for name, said in odd.items() if not name.endswith(".dtype")}
-        if odd:
-            if not before["model"].keys() & network.modules.keys():
-                raise ValueError(
-                    f"{place}: it is a run of experiments.{start.config.get('experiment')}, with "
-                    f"{' and '.join(before['model'])} in place of {' and '.join(network.modules)}"
-                )
-            said = listed(odd.values(), _TOLD)
-            raise ValueError(f"{place}: {said}; give it the options of that run")
-    wanted = state_leaves(jax.eval_shape(init, jax.random.key(0)))
-    found = state_leaves(start.variables)
-    for name in sorted(wanted.keys() | found.keys()):
-        shapes = [leaves[name].shape if name in leaves else None for leaves in (found, wanted)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(
-                f"{place}: {name} was {shapes[0]}, is {shapes[1]}; give it the options of that run"
-            )
-
-
-def kept_tokenizer(path: Path, start: Start | None, options: Mapping[str, Any]) -> Tokenizer | None:
-    """Return the tokenizer that this run was begun with, or that of the run it starts from.
-
-    None where there is neither, or where the former is damaged: then it is learned again, and has to
-    turn out the same.
-
-    Args:
-        path: of the run's folder.
-        start: of `load_start`.
-        options: that a tokenizer is learned with.
-
-    Raises:
-        ValueError: the other run has none, or learned it with other options.
-    """
-    own = read_config(path)
-    if own is not None and "tokenizer" in own and (start is None or start.variables is None):
-        with contextlib.suppress(ValueError):
-            return load_tokenizer(absolute(path), own)
-    if start is not None:
-        if "tokenizer" not in start.config:
-            raise ValueError(
-                f"--start-from={start.record['run']}: says nothing of its tokenizer: it was "
-                "trained on images alone, or by an earlier version of jaxcon"
-            )
-        odd = differences({name: start.config.get(name) for name in options}, options)
-        if odd:
-            raise ValueError(
-                f"--start-from={start.record['run']}: {', '.join(odd.values())}; its tokens are "
-                "kept, so give it the options of that run"
-            )
-        return load_tokenizer(start.folder, start.config)
-    return None
 
 
 def open_run(
@@ -227,7 +93,7 @@ def open_run(
         WRITTEN_BY: _VERSION,
         **options,
         "preprocessing": preprocessing(network.image_shape),
-        "model": _described(network),
+        "model": describe_network(network),
     }
     if network.tokenizer is not None:
         files["tokenizer.json"] = content = _saved(network.tokenizer)
@@ -256,9 +122,9 @@ def _same_options(path: Path, before: dict[str, Any], now: dict[str, Any]) -> di
         )
     if odd:
         told = [odd["experiment"]] if "experiment" in odd else [*odd.values()]
-        more = f" and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
+        more = f" and {len(told) - TOLD} more" if len(told) > TOLD else ""
         raise ValueError(
-            f"{path}: made with another configuration: {', '.join(told[:_TOLD])}{more}; {_ANOTHER} "
+            f"{path}: made with another configuration: {', '.join(told[:TOLD])}{more}; {_ANOTHER} "
             f"(--start-from={path} begins with its weights)"
         )
     return now
@@ -300,11 +166,39 @@ def _images(path: Path) -> dict[str, dict[str, str]]:
     return images
 
 
-def _described(network: Network) -> dict[str, Any]:
-    return {name: describe(module) for name, module in network.modules.items()}
-
-
 def _saved(tokenizer: Tokenizer) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save(Path(folder) / "tokenizer.json")
         return (Path(folder) / "tokenizer.json").read_bytes()
+
+
+_LONGEST_NAME = 100  # bytes of a run's folder
+
+
+def workdir_path(
+    machine: Machine, experiment: str, dataset: str, start_from: Path | None = None
+) -> Path:
+    """Return the folder asked for, or `runs/EXPERIMENT-DATASET`, with the run that it starts from.
+
+    >>> print(workdir_path(Machine(), "simclr", "folder:/data/my birds/"))
+    runs/simclr-folder-data-my-birds
+    >>> print(workdir_path(Machine(), "simclr", "digits", Path("runs/simclr-digits")))
+    runs/simclr-digits-from-simclr-digits
+    """
+    after = f"-from-{absolute(start_from).name}" if start_from else ""
+    name = "-".join(re.findall(r"[\w.]+", f"{experiment}-{dataset}"))
+    return machine.workdir or Path("runs") / _file_name(f"{name}{after}")
+
+
+def _file_name(text: str) -> str:
+    """Return a text as the name of a folder; of a long one the start, and a digest of the whole.
+
+    File systems allow 255 bytes, encrypted ones 143.
+
+    >>> len(_file_name("ä" * 1000)) < 100, _file_name("ä" * 1000) == _file_name("ä" * 1001)
+    (True, False)
+    """
+    if len(text.encode()) <= _LONGEST_NAME:
+        return text
+    start = text.encode()[: _LONGEST_NAME - 9].decode(errors="ignore")
+    return f"{start}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

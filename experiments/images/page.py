@@ -1,7 +1,6 @@
 """The end of a run on images: its table on the console, its figures and its page in the workdir."""
 
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,30 +9,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import _examples, _figures, _images
-from experiments._common import Run, say
-from experiments._verdict import CHECKED, verdict
+from experiments.images.evaluation import evaluate, evaluation_table, map_dataset, raw_pixels
+from experiments.images.figures import embedding_map, input_views, neighbours
+from experiments.running import examples
+from experiments.running.examples import BATCH, Views, make_views, map_rows, spread, take
+from experiments.running.figures import COMPARED, Drawing, heatmaps, loss_curve
+from experiments.running.process import say
+from experiments.running.results import finish, write_page
+from experiments.running.run import Run
+from experiments.running.verdict import CHECKED, verdict
 from jaxcon import report
 from jaxcon.augment import Transform, to_float
 from jaxcon.data.splits import Dataset, Split
-from jaxcon.training.checkpoint import Workdir, write_text
+from jaxcon.training.checkpoint import Workdir
 
-Pairs = _examples.Pairs
+Pairs = examples.Pairs
 # From a folder for figures and pairs of embeddings, before and after, to figures and sentences.
-Describe = Callable[[Path, Mapping[str, Pairs]], tuple[Sequence[_figures.Drawing], Sequence[str]]]
+Describe = Callable[[Path, Mapping[str, Pairs]], tuple[Sequence[Drawing], Sequence[str]]]
 _LEAST_MAPPED = 4  # images of a map in the plane
-
-
-def show_if_finished(
-    workdir: Workdir, show: Callable[[Mapping[str, Any]], None] | None = None
-) -> bool:
-    """Print the results of a finished run by `show`; return whether there are any, and a page."""
-    if not workdir.finished or (results := workdir.read_results()) is None:
-        return False
-    say(f"this run is finished: {workdir.path}")
-    tell(results, show or _show)
-    say(f"\nreport: {workdir.page}")
-    return True
 
 
 def conclude(
@@ -63,7 +56,7 @@ def conclude(
         transform: that the views are made by.
         seed: of the views that are compared.
         temperature: of the loss, for the collapse report.
-        facts: of `_facts`.
+        facts: of `experiments.running.facts`.
         settings: to list on the page.
         candidates: K of the chance level ln K; None where chance is another.
         describe: what else the page shows.
@@ -78,16 +71,16 @@ def conclude(
         "after": functools.partial(outputs, run.after),
     }
     kinds = {
-        "raw pixels": _images.map_dataset(_images.raw_pixels, dataset),
-        "untrained encoder": _images.map_dataset(lambda x: applied["before"](x)[0], dataset),
-        "trained encoder": _images.map_dataset(lambda x: applied["after"](x)[0], dataset),
+        "raw pixels": map_dataset(raw_pixels, dataset),
+        "untrained encoder": map_dataset(lambda x: applied["before"](x)[0], dataset),
+        "trained encoder": map_dataset(lambda x: applied["after"](x)[0], dataset),
     }
     scores: dict[str, Any] = {}
     if dataset.class_names is not None:
         say("evaluating frozen features")
-        scores = {kind: _images.evaluate(value, dataset) for kind, value in kinds.items()}
-    views = _examples.make_views(transform, seed=seed)
-    checked = _examples.spread(len(dataset.test), CHECKED, dataset.test.labels)
+        scores = {kind: evaluate(value, dataset) for kind, value in kinds.items()}
+    views = make_views(transform, seed=seed)
+    checked = spread(len(dataset.test), CHECKED, dataset.test.labels)
     embeddings = _embed(applied, views, dataset.test, checked)
     more, sentences = describe(workdir.figures, embeddings)
     judged = verdict(
@@ -98,17 +91,17 @@ def conclude(
         scores=scores,
     )
     results = {"scores": scores, "notes": [*judged, *sentences]}
-    finish(workdir, results, _show)
+    finish(workdir, results, show)
 
     features = {kind: kinds[kind].test for kind in ("untrained encoder", "trained encoder")}
-    shown = _examples.spread(len(checked), _figures.COMPARED, _of_rows(dataset.test, checked))
+    shown = spread(len(checked), COMPARED, _of_rows(dataset.test, checked))
     by_class = "" if dataset.class_names is None else ", in the order of their classes"
-    drawings: list[_figures.Drawing] = [
-        ("views", lambda: _figures.input_views(dataset.train, views, dataset.class_names)),
-        ("loss", lambda: _figures.loss_curve(workdir.figures, workdir.metrics, candidates)),
+    drawings: list[Drawing] = [
+        ("views", lambda: input_views(dataset.train, views, dataset.class_names)),
+        ("loss", lambda: loss_curve(workdir.figures, workdir.metrics, candidates)),
         (
             "similarity",
-            lambda: _figures.heatmaps(
+            lambda: heatmaps(
                 workdir.figures,
                 {when: (z1[shown], z2[shown]) for when, (z1, z2) in embeddings.items()},
                 rows="one view",
@@ -119,19 +112,15 @@ def conclude(
         *more,
         (
             "neighbours",
-            lambda: _figures.neighbours(
-                dataset.test, features["trained encoder"], dataset.class_names
-            ),
+            lambda: neighbours(dataset.test, features["trained encoder"], dataset.class_names),
         ),
     ]
     if scores and len(dataset.test) >= _LEAST_MAPPED:
-        drawings.append(
-            ("embedding", lambda: _figures.embedding_map(workdir.figures, features, dataset))
-        )
+        drawings.append(("embedding", lambda: embedding_map(workdir.figures, features, dataset)))
     page = report.Page(
         title=title,
         summary=_summary(scores, dataset),
-        table=_images.evaluation_table(scores) if scores else None,
+        table=evaluation_table(scores) if scores else None,
         figures=[],
         settings=settings,
         notes=results["notes"],
@@ -140,47 +129,22 @@ def conclude(
     write_page(workdir, page, drawings)
 
 
-def finish(
-    workdir: Workdir, results: Mapping[str, Any], show: Callable[[Mapping[str, Any]], None]
-) -> None:
-    """Write and print the results: from here on nothing that fails can lose them."""
-    write_text(workdir.results, json.dumps(results, indent=2) + "\n")
-    tell(results, show)
-
-
-def tell(results: Mapping[str, Any], show: Callable[[Mapping[str, Any]], None]) -> None:
-    """Print the table and the sentences of a run."""
-    say("")
-    show(results["scores"])
-    for note in results.get("notes", ()):  # runs of earlier versions have none
-        say(f"\n{note}")
-
-
-def write_page(workdir: Workdir, page: report.Page, drawings: Sequence[_figures.Drawing]) -> None:
-    """Draw what can be drawn, and write the page."""
-    say("\ndrawing figures")
-    figures, failures = _figures.drawn(drawings)
-    whole = report.Page(**{**vars(page), "figures": figures, "notes": [*page.notes, *failures]})
-    report.write_page(workdir.page, whole)
-    say(f"report: {workdir.page}")
-
-
 def _of_rows(split: Split, rows: np.ndarray) -> np.ndarray | None:
     return None if split.labels is None else split.labels[rows]
 
 
 def _embed(
     applied: Mapping[str, Callable[[np.ndarray], tuple[Any, Any]]],
-    views: _examples.Views,
+    views: Views,
     split: Split,
     rows: np.ndarray,
 ) -> dict[str, Pairs]:
     """Embeddings of two views of some images by each encoder; no more views at a time than needed."""
     parts: dict[str, list[Pairs]] = {when: [] for when in applied}
-    for start in range(0, len(rows), _examples.BATCH):
-        pair = views(_images.take(split, rows[start : start + _examples.BATCH]))
+    for start in range(0, len(rows), BATCH):
+        pair = views(take(split, rows[start : start + BATCH]))
         for when, apply in applied.items():
-            z1, z2 = (_images.map_rows(lambda x: apply(x)[1], view) for view in pair)  # noqa: B023
+            z1, z2 = (map_rows(lambda x: apply(x)[1], view) for view in pair)  # noqa: B023
             parts[when].append((z1, z2))
     return {
         when: (np.concatenate([z1 for z1, _ in pairs]), np.concatenate([z2 for _, z2 in pairs]))
@@ -204,8 +168,8 @@ def _summary(scores: Mapping[str, Mapping[str, Any]], dataset: Dataset) -> str:
     )
 
 
-def _show(scores: Mapping[str, Any]) -> None:
+def show(scores: Mapping[str, Any]) -> None:
     if scores:
-        say(report.format_table(_images.evaluation_table(scores)))
+        say(report.format_table(evaluation_table(scores)))
     else:
         say("no labels: the report shows nearest neighbours in place of an evaluation")

@@ -17,7 +17,6 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from experiments._ends import usage_errors as usage_errors
 from jaxcon.data.messages import printable
 
 Config = TypeVar("Config")

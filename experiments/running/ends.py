@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import jax
 
-from experiments import _hook
+from experiments.running.console import leave
 from jaxcon.data.captions import PairDataset
 from jaxcon.data.fingerprint import name_of
 from jaxcon.data.splits import DataError, Dataset
@@ -37,7 +37,7 @@ def fail(text: str, *, at_once: bool = False) -> NoReturn:
     print(f"error: {line}", file=sys.stderr)
     ranks.end_with_others(line, 2)
     if at_once:
-        _hook.leave(2)
+        leave(2)
     raise SystemExit(2)
 
 

@@ -1,23 +1,17 @@
-"""The page of the study: what was fixed beforehand, and what the runs that exist say to it."""
+"""The tables of the study's page."""
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from experiments._study import Protocol, Record, Records, choose_rate, mean_recall, pieces
-from experiments._study_losses import make_objective
-from experiments._study_statistics import (
-    Interval,
+from experiments.uncertainty_study.comparisons import (
     compare_seeds,
     compare_stability,
-    failure,
-    interval,
     intervals,
-    of_settings,
-    overall,
     space_answer,
-    variance_answer,
 )
+from experiments.uncertainty_study.losses import make_objective
+from experiments.uncertainty_study.pieces import Protocol, Record, Records, choose_rate, mean_recall
+from experiments.uncertainty_study.statistics import Interval, failure, interval, of_settings
 
 _NONE = "–"  # noqa: RUF001
 _SHARES = ("recall@1", "recall@5", "recall@10", "zero-shot mean")
@@ -27,54 +21,6 @@ _CORRELATIONS = {
     "image with number of objects": "image with number of objects",
     "image with size of a single object": "image with size, 1 object",
 }
-
-
-def write(
-    protocol: Protocol,
-    records: Records,
-    *,
-    before: str,
-    after: str,
-    comparisons: Mapping[str, Sequence[str]],
-    figures: Mapping[str, str],
-    folder: str,
-    discussion: str = "",
-) -> str:
-    """Return the page in Markdown.
-
-    Args:
-        protocol: of the study.
-        records: that are there.
-        before: title, question and protocol.
-        after: limits.
-        comparisons: for each loss with deviations its controls; the answer is that of the first.
-        figures: captions by file name.
-        folder: of the figures, as seen from the page.
-        discussion: written by hand, if there is one.
-    """
-    done, planned = len(records), len(pieces(protocol))
-    status = f"**{done} of {planned} runs are done.**"
-    if not records:
-        results = f"No results yet: {status}"
-    else:
-        seconds = sum(record["seconds"] for record in records.values())
-        kinds = ", ".join(sorted({record["device"] for record in records.values()}))
-        pairs = sum(piece.batch_size * piece.steps for piece in records)
-        speed = pairs / max(seconds, 0.1)  # a record's are rounded to tenths
-        note = (
-            f"{status} They took {seconds / 3600:.1f} hours in all, {speed:,.0f} pairs a second with "
-            f"compilation and evaluation; devices: {kinds}."
-        )
-        drawn = [
-            f"![Figure {number}]({folder}/{name})\n\n*Figure {number}.* {caption}"
-            for number, (name, caption) in enumerate(figures.items(), start=1)
-        ]
-        results = "\n\n".join([note, *_tables(protocol, records, comparisons), *drawn])
-    answer = _answer(protocol, records, comparisons)
-    sections = [before, "## Results", results, "## Answer", answer]
-    if discussion:
-        sections += ["## Discussion, written after the results", discussion.strip()]
-    return "\n\n".join([*sections, "## Limits", after]) + "\n"
 
 
 def markdown(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -102,7 +48,7 @@ def cell(value: Interval | None, *, factor: float = 1.0, digits: int = 1, sign: 
     return mean if value.half is None else f"{mean} ± {factor * value.half:.{digits}f}"
 
 
-def _tables(
+def result_tables(
     protocol: Protocol, records: Records, comparisons: Mapping[str, Sequence[str]]
 ) -> list[str]:
     by_loss = {name: intervals(protocol, records, name) for name in protocol.losses}
@@ -276,37 +222,3 @@ def _stability_differences(records: Records, comparisons: Mapping[str, Sequence[
 
 def _pairs(comparisons: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
     return [(loss, control) for loss, controls in comparisons.items() for control in controls]
-
-
-def _answer(protocol: Protocol, records: Records, comparisons: Mapping[str, Sequence[str]]) -> str:
-    """By the rules of the protocol, of its first comparison; only when every run is there."""
-    left = len(pieces(protocol)) - len(records)
-    if left:
-        return f"Not yet: {left} runs are missing, and the answer is drawn from all of them."
-    loss, controls = next(iter(comparisons.items()))
-    stable = {c: compare_stability(records, loss, c).answer for c in controls}
-    better = {c: compare_seeds(protocol, records, loss, c, "recall@1") for c in controls}
-    space: dict[str, Any] = {c: space_answer(value) for c, value in better.items() if value}
-    correlation = intervals(protocol, records, loss).get("text with grade")
-    if correlation is None:
-        told = "**cannot be told**: no run has deviations that are finite."
-    else:
-        said = cell(correlation, digits=2, sign="+")
-        told = f"**{variance_answer(correlation)}** (rank correlation with the grade {said})."
-    sizes = "; ".join(
-        f"recall@1 against {c} {cell(value, factor=100, sign='+')} points: {space[c]}"
-        for c, value in better.items()
-    )
-    steadier = "; ".join(f"against {c}: {told}" for c, told in stable.items())
-    return "\n".join(
-        [
-            f"1. Is training more stable? **{_said(stable, 'more stable', 'less stable')}** "
-            f"({steadier}).",
-            f"2. Is the joint space better? **{_said(space, 'better', 'worse')}** ({sizes}).",
-            f"3. Do general captions get the larger deviation? {told}",
-        ]
-    )
-
-
-def _said(answers: Mapping[str, str], good: str, bad: str) -> str:
-    return overall(list(answers.values()), good, bad)

@@ -3,13 +3,15 @@
 import functools
 import hashlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._common import jit_once
+from experiments.running.process import jit_once
 from jaxcon.augment import Transform, two_views
+from jaxcon.data.splits import Split
 
 Pairs = tuple[np.ndarray, np.ndarray]
 Views = Callable[[np.ndarray], Pairs]  # from at most 64 images to two views of each
@@ -65,3 +67,23 @@ def make_views(transform: Transform, *, seed: int) -> Views:
         return first[: len(images)], second[: len(images)]
 
     return of
+
+
+def map_rows(apply: Callable[[np.ndarray], Any], images: Any, *, batch: int = 64) -> np.ndarray:
+    """Return `apply` of every row as one array: batches of one size, so one compilation.
+
+    >>> map_rows(lambda x: x + 1, np.arange(5), batch=2).tolist()
+    [1, 2, 3, 4, 5]
+    """
+    outputs = []
+    for start in range(0, len(images), batch):
+        rows = np.stack([images[i] for i in range(start, min(start + batch, len(images)))])
+        padding = [(0, batch - len(rows)), *[(0, 0)] * (rows.ndim - 1)]
+        outputs.append(np.asarray(apply(np.pad(rows, padding)))[: len(rows)])
+    return np.concatenate(outputs)
+
+
+def take(split: Split, rows: np.ndarray) -> np.ndarray:
+    """Return the images of an array of row numbers: `[*rows.shape, height, width, channels]`."""
+    images = np.stack([split.images[int(i)] for i in rows.flat])
+    return images.reshape(*rows.shape, *images.shape[1:])

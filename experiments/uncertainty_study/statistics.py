@@ -1,24 +1,18 @@
-"""The statistics of the study: plain functions of numbers, and how the answer follows from them.
+"""The statistics of one run of the study: plain functions of numbers."""
 
-A comparison is of runs that differ in the loss alone: of one seed, or of one batch size and rate.
-"""
-
-import itertools
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from scipy import stats
 
-from experiments._study import (
+from experiments.uncertainty_study.pieces import (
     Piece,
     Protocol,
     Record,
     Records,
-    choose_rate,
     mean_recall,
-    pieces,
     scores_of,
 )
 
@@ -175,157 +169,3 @@ def of_settings(records: Records, loss: str) -> dict[tuple[int, float], dict[str
         for piece, record in records.items()
         if piece.part == "stability" and piece.loss == loss
     }
-
-
-class Stability(NamedTuple):
-    """How the runs of one loss fared beside those of another, in the same settings.
-
-    Attributes:
-        fewer: settings in which the other failed alone, and more: in which this one did.
-        p: of the two-sided sign test between them.
-        spikes: differences of spikes in 100 steps, where both trained.
-        variation: differences of the gradient norm's variation, where both trained.
-        n: settings compared.
-    """
-
-    fewer: int
-    more: int
-    p: float
-    spikes: Interval | None
-    variation: Interval | None
-    n: int
-
-    @property
-    def answer(self) -> str:
-        """One of "more stable", "less stable" and "no difference shown", by the protocol's rule."""
-        told = [value for value in (self.spikes, self.variation) if value is not None]
-        lower, higher = any(v.below for v in told), any(v.above for v in told)
-        steadier, rougher = lower and not higher, higher and not lower
-        if (self.p < 0.05 and self.fewer > self.more) or (self.fewer >= self.more and steadier):
-            return "more stable"
-        if (self.p < 0.05 and self.more > self.fewer) or (self.more >= self.fewer and rougher):
-            return "less stable"
-        return "no difference shown"
-
-
-def compare_stability(records: Records, loss: str, control: str) -> Stability:
-    """Return the comparison over the settings that both losses were run in."""
-    own, other = of_settings(records, loss), of_settings(records, control)
-    shared = [setting for setting in own if setting in other]
-    fewer = sum(other[s]["failure"] is not None and own[s]["failure"] is None for s in shared)
-    more = sum(own[s]["failure"] is not None and other[s]["failure"] is None for s in shared)
-    trained = [s for s in shared if own[s]["failure"] is None and other[s]["failure"] is None]
-    p = float(stats.binomtest(fewer, fewer + more).pvalue) if fewer + more else 1.0
-
-    def differences(name: str) -> Interval | None:
-        pairs = [(own[s][name], other[s][name]) for s in trained]
-        return interval([a - b for a, b in pairs if a is not None and b is not None])
-
-    return Stability(
-        fewer, more, p, differences("spikes"), differences("norm variation"), len(shared)
-    )
-
-
-def compare_seeds(
-    protocol: Protocol, records: Records, loss: str, control: str, name: str
-) -> Interval | None:
-    """Return the interval of the differences of a measure between runs of the same seed."""
-    own, other = (of_seeds(protocol, records, which) for which in (loss, control))
-    return interval([own[seed][name] - other[seed][name] for seed in own if seed in other])
-
-
-def space_answer(difference: Interval) -> str:
-    """Return "better", "worse" or "no difference shown" for a difference of recall.
-
-    >>> space_answer(Interval(0.02, 0.01, 5)), space_answer(Interval(0.02, 0.03, 5))
-    ('better', 'no difference shown')
-    """
-    if difference.above:
-        return "better"
-    return "worse" if difference.below else "no difference shown"
-
-
-def variance_answer(correlation: Interval) -> str:
-    """Return what the correlation of a text's deviation with its grade says of general captions.
-
-    >>> variance_answer(Interval(-0.6, 0.1, 5)), variance_answer(Interval(-0.2, 0.1, 5))
-    ('yes', 'weakly')
-    """
-    if correlation.half is None:
-        return "no"
-    if correlation.mean + correlation.half < -0.3:
-        return "yes"
-    if correlation.below:
-        return "weakly"
-    return "no, the opposite" if correlation.above else "no"
-
-
-def overall(answers: Sequence[str], good: str, bad: str) -> str:
-    """Return "yes" if every comparison is good; else "no", and whether one is bad.
-
-    >>> overall(["better", "worse"], "better", "worse")
-    'no: worse in a comparison'
-    """
-    if all(answer == good for answer in answers):
-        return "yes"
-    return f"no: {bad} in a comparison" if bad in answers else "no: no difference shown"
-
-
-def summarize(
-    protocol: Protocol, records: Records, comparisons: Mapping[str, Sequence[str]]
-) -> dict[str, Any]:
-    """Return all results as JSON values.
-
-    Args:
-        protocol: of the study.
-        records: that are there.
-        comparisons: for each loss with deviations its controls.
-    """
-    pairs = [(loss, control) for loss, controls in comparisons.items() for control in controls]
-    return {
-        "done": len(records),
-        "planned": len(pieces(protocol)),
-        "learning rates": {n: choose_rate(protocol, records, n) for n in protocol.losses},
-        "seeds": {name: _summary(protocol, records, name) for name in protocol.losses},
-        "stability": {
-            name: [
-                {"batch size": batch, "learning rate": rate, **row}
-                for (batch, rate), row in of_settings(records, name).items()
-            ]
-            for name in protocol.losses
-        },
-        "differences of recall@1": {
-            f"{loss} - {control}": _plain(
-                compare_seeds(protocol, records, loss, control, "recall@1")
-            )
-            for loss, control in pairs
-        },
-        "differences of stability": {
-            f"{loss} - {control}": {
-                name: _plain(value)
-                for name, value in compare_stability(records, loss, control)._asdict().items()
-            }
-            for loss, control in pairs
-        },
-    }
-
-
-def _summary(protocol: Protocol, records: Records, loss: str) -> dict[str, Any]:
-    return {name: _plain(value) for name, value in intervals(protocol, records, loss).items()}
-
-
-def intervals(protocol: Protocol, records: Records, loss: str) -> dict[str, Interval | None]:
-    """Return the interval of every measure of a loss over its seeds."""
-    by_seed = of_seeds(protocol, records, loss)
-    names = dict.fromkeys(itertools.chain.from_iterable(by_seed.values()))
-    return {
-        name: interval([values[name] for values in by_seed.values() if name in values])
-        for name in names
-    }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Interval):
-        half = None if value.half is None else round(value.half, 5)
-        return {"mean": round(value.mean, 5), "half": half, "n": value.n}
-    return value

@@ -8,25 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.stats import spearmanr
 
-from experiments import _images
-from experiments._pairs import DualEncoder, Embedded, Objective
+from experiments.pairs.model import DualEncoder
+from experiments.pairs.objectives import Objective
+from experiments.pairs.prompts import FRAMES, PROMPTS, make_prompts
+from experiments.running.examples import map_rows
 from jaxcon import report
 from jaxcon.augment import to_float
 from jaxcon.data.captions import PairDataset, PairSplit
-from jaxcon.data.shipped.drawing import SHAPES
+from jaxcon.encoders.dual import Embedded
 from jaxcon.encoders.tokenizer import Tokenizer
 from jaxcon.evaluation.retrieval import chance_recall, recall_at_k
 from jaxcon.evaluation.zero_shot import zero_shot_accuracy
 
 _RANKS = (1, 5, 10)
-_FRAMES = ("{}", "a picture of {}", "there is {}")
-# What is large for a star is not what is large for a square: sizes are asked for by shape.
-_PROMPTS = {
-    "shape": ("a {}",),
-    "colour": ("a {} object",),
-    "size": tuple(f"a {{}} {shape}" for shape in SHAPES),
-    "position": ("an object at the {}",),
-}
 
 Scores = Mapping[str, Mapping[str, float]]
 
@@ -64,9 +58,9 @@ def make_encode(model: DualEncoder, tokenizer: Tokenizer) -> Encode:
 
     image, text = packed("embed_images", to_float), packed("embed_texts", lambda tokens: tokens)
     return Encode(
-        lambda variables, images: unpack(_images.map_rows(lambda x: image(variables, x), images)),
+        lambda variables, images: unpack(map_rows(lambda x: image(variables, x), images)),
         lambda variables, texts: unpack(
-            _images.map_rows(lambda x: text(variables, x), tokenizer.encode(texts, warn=False))
+            map_rows(lambda x: text(variables, x), tokenizer.encode(texts, warn=False))
         ),
     )
 
@@ -128,25 +122,11 @@ def _zero_shot(
         known = np.flatnonzero(labels >= 0)
         of_known = Embedded(images.z[known], images.log_std[known])
         texts = encode.texts(variables, make_prompts(name, dataset.classes[name]))
-        framed = Embedded(*(part.reshape(-1, len(_FRAMES), *part.shape[1:]) for part in texts))
+        framed = Embedded(*(part.reshape(-1, len(FRAMES), *part.shape[1:]) for part in texts))
         matrix = np.asarray(objective.scores(of_known, objective.average(framed)))
-        fits = matrix.reshape(len(known), -1, len(_PROMPTS[name])).max(axis=2, keepdims=True)
+        fits = matrix.reshape(len(known), -1, len(PROMPTS[name])).max(axis=2, keepdims=True)
         scores[f"zero-shot {name}"] = zero_shot_accuracy(fits, labels[known])
     return scores
-
-
-def make_prompts(attribute: str, values: Sequence[str]) -> list[str]:
-    """Return the prompts of every value, those of the first value first, each in every frame.
-
-    An image fits a value as well as it fits the best of its prompts, averaged over frames as
-    `Objective.average` says.
-
-    >>> make_prompts("colour", ["red", "orange"])[2:4]
-    ['there is a red object', 'an orange object']
-    """
-    nouns = [prompt.format(value) for value in values for prompt in _PROMPTS[attribute]]
-    nouns = [noun.replace("a orange", "an orange") for noun in nouns]
-    return [frame.format(noun) for noun in nouns for frame in _FRAMES]
 
 
 def chance(dataset: PairDataset) -> dict[str, float]:

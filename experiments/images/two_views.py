@@ -12,7 +12,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from experiments import _common, _ends, _facts, _images, _options, _results, _workdir
+from experiments.images.page import Describe, conclude, show
+from experiments.images.recipes import Images, Recipe, default_rates
+from experiments.running import facts
+from experiments.running.encoders import make_encoder
+from experiments.running.ends import run_errors, usage_errors
+from experiments.running.options import Machine, Training, check_range, check_training, fill, flat
+from experiments.running.plan import Plan, default_batch, make_plan, share_batch
+from experiments.running.process import say, select_devices
+from experiments.running.results import show_if_finished
+from experiments.running.run import abstract_state, checkpoint_space, pretrain
+from experiments.running.start import Network, Start, check_fits, load_start
+from experiments.running.workdir import check_place, open_run, workdir_path
 from jaxcon.augment import Transform, two_views
 from jaxcon.data.batching import batches
 from jaxcon.data.sources import Dataset, load
@@ -25,13 +36,13 @@ class Config(Protocol):
     """The option groups of such an experiment."""
 
     @property
-    def images(self) -> _images.Images: ...
+    def images(self) -> Images: ...
     @property
     def loss(self) -> Any: ...
     @property
-    def training(self) -> _options.Training: ...
+    def training(self) -> Training: ...
     @property
-    def machine(self) -> _options.Machine: ...
+    def machine(self) -> Machine: ...
 
 
 Options = TypeVar("Options", bound=Config)
@@ -53,7 +64,7 @@ class Objective(NamedTuple):
     chance: float
     candidates: int | None
     temperature: float
-    describe: _results.Describe = lambda folder, embeddings: ((), ())
+    describe: Describe = lambda folder, embeddings: ((), ())
 
 
 class Model(nn.Module):
@@ -71,12 +82,12 @@ class Model(nn.Module):
         return features, self.head(features, train=False)
 
 
-def make_model(images: _images.Images, precision: str, *, side: int) -> Model:
+def make_model(images: Images, precision: str, *, side: int) -> Model:
     """Return the model for images of `side` pixels: batch statistics are those of the global batch."""
     settings = {"axis_name": "batch", "dtype": jnp.bfloat16 if precision == "bf16" else None}
     assert images.encoder is not None
     return Model(
-        encoder=_images.make_encoder(images.encoder, side=side, **settings),
+        encoder=make_encoder(images.encoder, side=side, **settings),
         head=ProjectionHead(dim=images.projection_dim, **settings),
     )
 
@@ -100,31 +111,29 @@ def make_loss(model: Model, transform: Transform, loss: Callable[..., jax.Array]
 
 def check_options(config: Config) -> None:
     """Raise a ValueError for the first shared option outside of its range."""
-    _options.check_training(config.training, config.machine)
-    _options.check_range(config.images, "image_size", "projection_dim", low=0)
+    check_training(config.training, config.machine)
+    check_range(config.images, "image_size", "projection_dim", low=0)
 
 
-def fill_in(
-    config: Options, recipe: _images.Recipe, examples: int, loss: Mapping[str, float]
-) -> Options:
+def fill_in(config: Options, recipe: Recipe, examples: int, loss: Mapping[str, float]) -> Options:
     """Return the configuration with a recipe, and what the loss needs, where it was left open."""
     epochs = config.training.epochs or recipe.epochs
-    training = _options.fill(
+    training = fill(
         config.training,
         epochs=epochs,
         # a shorter run, a shorter rise
         warmup_epochs=recipe.warmup_epochs * epochs / recipe.epochs,
-        batch_size=_images.default_batch(recipe.batch_size, examples),
+        batch_size=default_batch(recipe.batch_size, examples),
         optimizer=recipe.optimizer,
     )
     assert training.batch_size is not None
     assert training.optimizer is not None
-    rates = _images.default_rates(recipe, training.optimizer, training.batch_size)
+    rates = default_rates(recipe, training.optimizer, training.batch_size)
     return dataclasses.replace(  # pyright: ignore[reportReturnType]
         config,  # pyright: ignore[reportArgumentType]
-        images=_options.fill(config.images, encoder=recipe.encoder),
-        loss=_options.fill(config.loss, **loss),
-        training=_options.fill(training, **rates),
+        images=fill(config.images, encoder=recipe.encoder),
+        loss=fill(config.loss, **loss),
+        training=fill(training, **rates),
     )
 
 
@@ -144,13 +153,13 @@ class Prepared(NamedTuple):
     """
 
     config: Any
-    recipe: _images.Recipe
+    recipe: Recipe
     devices: list[Any]
     dataset: Dataset
-    plan: _common.Plan
+    plan: Plan
     model: Model
     init: Callable[..., Any]
-    start: _workdir.Start | None
+    start: Start | None
     workdir: Workdir
 
 
@@ -161,7 +170,7 @@ def run(
     name: str,
     title: str,
     check: Callable[[Options], None],
-    resolve: Callable[[Options, int], tuple[Options, _images.Recipe]],
+    resolve: Callable[[Options, int], tuple[Options, Recipe]],
     objective: Callable[[Options], Objective],
 ) -> None:
     """Train, evaluate and report; or resume; or show the table of a finished run.
@@ -175,16 +184,16 @@ def run(
         resolve: from options and the number of images to all options, and the recipe they are of.
         objective: of the resolved options.
     """
-    with _options.usage_errors():
+    with usage_errors():
         check(config)
         ready = prepare(config, experiment=experiment, name=name, resolve=resolve)
-        if _results.show_if_finished(ready.workdir):
+        if show_if_finished(ready.workdir, show):
             return
     config, recipe, devices, dataset, plan, model, init, start, workdir = ready
     setup = announce(ready)
     goal = objective(config)
-    with _ends.run_errors(workdir, dataset):
-        trained = _common.pretrain(
+    with run_errors(workdir, dataset):
+        trained = pretrain(
             workdir,
             config.training,
             config.machine,
@@ -205,17 +214,17 @@ def run(
         )
         if not trained.finished or jax.process_index() != 0:
             return
-        _results.conclude(
+        conclude(
             workdir,
             trained,
             dataset,
-            title=f"{title} on {_facts.dataset_title(config.images.dataset)}",
+            title=f"{title} on {facts.dataset_title(config.images.dataset)}",
             encode=lambda variables, images: model.apply(variables, images, method="encode"),
             transform=recipe.transform,
             seed=config.training.seed,
             temperature=goal.temperature,
-            facts=_facts.facts(setup, workdir.path / "times.json"),
-            settings=_options.flat(config.images, config.loss, config.training, config.machine),
+            facts=facts.facts(setup, workdir.path / "times.json"),
+            settings=flat(config.images, config.loss, config.training, config.machine),
             candidates=goal.candidates,
             describe=goal.describe,
         )
@@ -226,7 +235,7 @@ def prepare(
     *,
     experiment: str,
     name: str,
-    resolve: Callable[[Options, int], tuple[Options, _images.Recipe]],
+    resolve: Callable[[Options, int], tuple[Options, Recipe]],
 ) -> Prepared:
     """Return what a run needs, after every check.
 
@@ -234,53 +243,53 @@ def prepare(
         ValueError: what the user can mend.
     """
     start_from = config.training.start_from
-    path = _common.workdir_path(config.machine, name, config.images.dataset, start_from)
-    _workdir.check_place(path)
-    devices = _common.select_devices(config.machine)
+    path = workdir_path(config.machine, name, config.images.dataset, start_from)
+    check_place(path)
+    devices = select_devices(config.machine)
     dataset = load(
         config.images.dataset,
         data_dir=config.images.data_dir,
         image_size=config.images.image_size,
     )
     examples, shape = len(dataset.train), dataset.train.image_shape
-    config = _common.share_batch(
+    config = share_batch(
         config, lambda options: resolve(options, examples)[0], devices=len(devices)
     )
     config, recipe = resolve(config, examples)
-    plan = _common.make_plan(config.training, examples=examples, devices=len(devices))
+    plan = make_plan(config.training, examples=examples, devices=len(devices))
     model = make_model(config.images, config.training.precision, side=max(shape[:2]))
     init = functools.partial(model.init, images=jnp.zeros((1, *shape)), train=False)
     # Also: are the images of a size that the encoder takes?
-    state = _common.abstract_state(config.training, plan, init, model.apply)
-    network = _workdir.Network({"encoder": model.encoder, "head": model.head}, shape)
-    start = _workdir.load_start(start_from, path)
-    _workdir.check_fits(start, network, init)
-    workdir = _workdir.open_run(
+    state = abstract_state(config.training, plan, init, model.apply)
+    network = Network({"encoder": model.encoder, "head": model.head}, shape)
+    start = load_start(start_from, path)
+    check_fits(start, network, init)
+    workdir = open_run(
         path,
         experiment=experiment,
-        options=_options.flat(config.images, config.loss, config.training),
+        options=flat(config.images, config.loss, config.training),
         network=network,
         dataset=dataset,
         start=start,
-        needed=_common.checkpoint_space(state, path),
+        needed=checkpoint_space(state, path),
     )
     return Prepared(config, recipe, devices, dataset, plan, model, init, start, workdir)
 
 
-def announce(ready: Prepared) -> _facts.Setup:
+def announce(ready: Prepared) -> facts.Setup:
     """Say what was found and what will be trained, and return it."""
     dataset = ready.dataset
-    _common.say(dataset.summary())
-    setup = _facts.Setup(
+    say(dataset.summary())
+    setup = facts.Setup(
         encoder=ready.config.images.encoder or "",
         beside="a projection head",
-        parameters=_facts.count_parameters(ready.init),
+        parameters=facts.count_parameters(ready.init),
         image_shape=dataset.train.image_shape,
         images=(len(dataset.train), len(dataset.validation), len(dataset.test)),
-        with_what=_facts.with_classes(dataset.class_names),
+        with_what=facts.with_classes(dataset.class_names),
         plan=ready.plan,
         devices=ready.devices,
     )
-    for line in _facts.announce(setup):
-        _common.say(line)
+    for line in facts.announce(setup):
+        say(line)
     return setup

@@ -18,7 +18,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments._common import say
+from experiments.running.process import say
 from jaxcon.training.checkpoint import write_text
 
 Record = dict[str, Any]
@@ -30,7 +30,7 @@ class Protocol:
     """The numbers that are fixed before the first run.
 
     Attributes:
-        losses: that are compared, each under its name in `_study_losses`.
+        losses: that are compared, each under its name in `uncertainty_study.losses`.
         rates: learning rates to choose from, for each loss, on validation.
         batch_size, steps: of the runs that choose and of those that are compared.
         seeds: of the runs that are compared.

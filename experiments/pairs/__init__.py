@@ -1,0 +1,1 @@
+"""What experiments on images and captions share: the model, its losses, retrieval, the page."""

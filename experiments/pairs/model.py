@@ -1,0 +1,115 @@
+"""What is trained on images and captions: the dual encoder, and the loss of a batch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.pairs.objectives import Objective, Outputs
+from experiments.running.encoders import Encoder, make_encoder
+from jaxcon.augment import random_affine, two_views
+from jaxcon.data.captions import PairSplit
+from jaxcon.data.pairs import CaptionTokens
+from jaxcon.encoders import Temperature, TextTransformer
+from jaxcon.encoders.dual import Embedded, Side
+from jaxcon.encoders.tokenizer import Tokenizer
+from jaxcon.training.step import LossFn
+
+GRADE_WEIGHTS = {1: 1.0, 2: 3.0, 3: 4.0, 4: 3.0}
+
+
+class DualEncoder(nn.Module):
+    """Two sides and the scalars that a loss learns."""
+
+    image: Side
+    text: Side
+    scalars: Mapping[str, float]
+
+    @nn.compact
+    def __call__(self, images: jax.Array, tokens: jax.Array, *, train: bool) -> Outputs:
+        learned = {}
+        for name, start in self.scalars.items():
+            if name == "temperature":
+                learned[name] = Temperature(start)()
+            else:
+                learned[name] = self.param(name, nn.initializers.constant(start), (), jnp.float32)
+        return Outputs(self.image(images, train=train), self.text(tokens, train=train), learned)
+
+    def embed_images(self, images: jax.Array) -> Embedded:
+        return self.image(images, train=False)
+
+    def embed_texts(self, tokens: jax.Array) -> Embedded:
+        return self.text(tokens, train=False)
+
+
+def make_model(
+    encoder: Encoder,
+    objective: Objective,
+    *,
+    side: int,
+    vocabulary: int,
+    dim: int,
+    precision: str,
+) -> DualEncoder:
+    """Return the dual encoder; batch statistics are those of the global batch.
+
+    Args:
+        encoder: of the images.
+        objective: what is learned beside the embeddings.
+        side: of the images, in pixels.
+        vocabulary: of the tokenizer.
+        dim: width of the embeddings.
+        precision: "f32" or "bf16".
+    """
+    settings: dict[str, Any] = {
+        "axis_name": "batch",
+        "dtype": jnp.bfloat16 if precision == "bf16" else None,
+    }
+    return DualEncoder(
+        image=Side(make_encoder(encoder, side=side, **settings), dim, objective.log_std),
+        text=Side(
+            TextTransformer(vocabulary, dim=64, depth=1, heads=2, **settings),
+            dim,
+            objective.log_std,
+        ),
+        scalars=objective.scalars,
+    )
+
+
+def shifted(key: jax.Array, image: jax.Array) -> jax.Array:
+    """Return the image moved by up to a twentieth: nothing that its caption would notice."""
+    return random_affine(key, image, translation=0.05, outside="edge")
+
+
+def make_loss(model: DualEncoder, objective: Objective) -> LossFn:
+    """Return the loss of a batch of images and tokens; its metrics are the learned scalars."""
+
+    def loss_fn(params: Any, carried: Any, batch: Any, key: jax.Array) -> Any:
+        images, _ = two_views(key, batch["image"], transform=shifted, index=batch["index"])
+        outputs, carried = model.apply(
+            {"params": params, **carried},
+            images,
+            batch["tokens"],
+            train=True,
+            mutable=list(carried),
+        )
+        return objective.loss(outputs), (carried, dict(outputs.scalars))
+
+    return loss_fn
+
+
+def caption_tokens(split: PairSplit, tokenizer: Tokenizer) -> CaptionTokens:
+    """Return the tokens of all captions; how often one is drawn depends on its grade.
+
+    One of grade 1 teaches little. One that tells all is found by colours and corners before shapes
+    are needed, which those of grades 2 and 3 cannot do without.
+    """
+    texts = [text for captions in split.captions for text in captions]
+    weights = None
+    if split.grades is not None:
+        weights = np.array([GRADE_WEIGHTS[grade] for grades in split.grades for grade in grades])
+    counts = [len(captions) for captions in split.captions]
+    return CaptionTokens(tokenizer.encode(texts, warn=False), counts, weights)

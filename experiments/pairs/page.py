@@ -1,0 +1,144 @@
+"""The end of a run on images and captions: its table on the console, its figures and its page."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.pairs import retrieval
+from experiments.pairs.figures import (
+    captions_found,
+    deviations_drawn,
+    pair_heatmaps,
+    pictures_found,
+    training_pairs,
+)
+from experiments.pairs.model import DualEncoder, shifted
+from experiments.pairs.objectives import Objective
+from experiments.pairs.retrieval import Scores, evaluate, held_out, make_encode, table
+from experiments.running.examples import make_views, spread
+from experiments.running.figures import Drawing, loss_curve
+from experiments.running.process import say
+from experiments.running.results import finish, write_page
+from experiments.running.run import Run
+from experiments.running.verdict import CHECKED, verdict
+from jaxcon import report
+from jaxcon.data.captions import PairDataset
+from jaxcon.encoders.tokenizer import Tokenizer
+from jaxcon.training.checkpoint import Workdir
+
+
+def show(scores: Scores) -> None:
+    """Print the table."""
+    say(report.format_table(table(scores)))
+
+
+def conclude(
+    workdir: Workdir,
+    run: Run,
+    dataset: PairDataset,
+    *,
+    model: DualEncoder,
+    objective: Objective,
+    tokenizer: Tokenizer,
+    title: str,
+    seed: int,
+    notes: Sequence[str],
+    facts: Mapping[str, str],
+    settings: Mapping[str, Any],
+    temperature: float | None,
+    candidates: int | None,
+) -> None:
+    """Evaluate before and after, mark the run finished, draw, write the page.
+
+    Args:
+        workdir: of the run.
+        run: what training made.
+        dataset: images with captions.
+        model: the dual encoder.
+        objective: how its embeddings are compared.
+        tokenizer: of the captions.
+        title: of the page.
+        seed: of the views that are shown.
+        notes: what is to be said of the loss.
+        facts: of `experiments.running.facts`.
+        settings: to list on the page.
+        temperature: of a loss that does not learn it, or None.
+        candidates: K of the chance level ln K; None where chance is another.
+    """
+    encode = make_encode(model, tokenizer)
+    say("evaluating retrieval")
+    scores = {
+        "trained": evaluate(encode, run.after, objective, dataset),
+        "untrained": evaluate(encode, run.before, objective, dataset),
+        "chance": retrieval.chance(dataset),
+    }
+    test = held_out(dataset.test)
+    images, texts = encode.images(run.after, test.images), encode.texts(run.after, test.captions)
+    used = _temperature(run) if temperature is None else temperature
+    checked = spread(len(test.captions), CHECKED)
+    judged = verdict(
+        images.z[checked], texts.z[checked], used, of="test pairs", total=len(test.captions)
+    )
+    judged[0] += f" (The loss is clip_loss of these pairs at temperature {used:.2g}.)"
+    deviations, sentences = [], []
+    if objective.log_std is not None:
+        deviations, sentences = deviations_drawn(workdir.figures, encode, run.after, dataset.test)
+    results = {"scores": scores, "notes": [*notes, progress(scores), *judged, *sentences]}
+    finish(workdir, results, show)
+
+    page = report.Page(
+        title=title,
+        summary=_summary(scores, dataset),
+        table=table(scores),
+        figures=[],
+        settings=settings,
+        notes=results["notes"],
+        facts=facts,
+    )
+    views = make_views(shifted, seed=seed)
+    drawings: list[Drawing] = [
+        ("views", lambda: training_pairs(dataset.train, views)),
+        ("loss", lambda: loss_curve(workdir.figures, workdir.metrics, candidates)),
+        (
+            "similarity",
+            lambda: pair_heatmaps(workdir.figures, encode, run, dataset.test, (images, texts)),
+        ),
+        ("pictures", lambda: pictures_found(images, texts, objective, test)),
+        ("captions", lambda: captions_found(images, texts, objective, test)),
+        *deviations,
+    ]
+    write_page(workdir, page, drawings)
+
+
+def _temperature(run: Run) -> float:
+    """The learned temperature, or 0.07: only the loss that the verdict mentions depends on it."""
+    learned = run.after["params"].get("Temperature_0")
+    return float(np.exp(learned["log_temperature"])) if learned else 0.07
+
+
+def _summary(scores: Scores, dataset: PairDataset) -> str:
+    trained, chance = scores["trained"], scores["chance"]
+    return (
+        f"Two encoders learned from {len(dataset.train):,} images with captions. Of "
+        f"{len(dataset.test):,} test images and as many captions, the right image comes first for "
+        f"{trained['text to image, recall@1']:.1%} of the captions, and the right caption for "
+        f"{trained['image to text, recall@1']:.1%} of the images; in a random order for "
+        f"{chance['text to image, recall@1']:.2%}."
+    )
+
+
+def progress(scores: Scores) -> str:
+    """What the loss alone does not tell.
+
+    >>> name = "text to image, recall@10"
+    >>> shares = {"untrained": 0.011, "trained": 0.43, "chance": 0.01}
+    >>> progress({kind: {name: share} for kind, share in shares.items()})
+    'In training, text to image, recall@10 went from 1.1% to 43.0% (in a random order: 1.0%).'
+    """
+    name = [name for name in scores["trained"] if name.startswith("text to image, recall@")][-1]
+    before, after, chance = (scores[kind][name] for kind in ("untrained", "trained", "chance"))
+    return (
+        f"In training, {name} went from {before:.1%} to {after:.1%} "
+        f"(in a random order: {chance:.1%})."
+    )

@@ -1,0 +1,45 @@
+"""What is left of a finished run: its results on the console, its page in the folder."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from experiments.running.figures import Drawing, drawn
+from experiments.running.process import say
+from jaxcon import report
+from jaxcon.training.checkpoint import Workdir, write_text
+
+
+def show_if_finished(workdir: Workdir, show: Callable[[Mapping[str, Any]], None]) -> bool:
+    """Print the results of a finished run by `show`; return whether there are any, and a page."""
+    if not workdir.finished or (results := workdir.read_results()) is None:
+        return False
+    say(f"this run is finished: {workdir.path}")
+    tell(results, show)
+    say(f"\nreport: {workdir.page}")
+    return True
+
+
+def finish(
+    workdir: Workdir, results: Mapping[str, Any], show: Callable[[Mapping[str, Any]], None]
+) -> None:
+    """Write and print the results: from here on nothing that fails can lose them."""
+    write_text(workdir.results, json.dumps(results, indent=2) + "\n")
+    tell(results, show)
+
+
+def tell(results: Mapping[str, Any], show: Callable[[Mapping[str, Any]], None]) -> None:
+    """Print the table and the sentences of a run."""
+    say("")
+    show(results["scores"])
+    for note in results.get("notes", ()):  # runs of earlier versions have none
+        say(f"\n{note}")
+
+
+def write_page(workdir: Workdir, page: report.Page, drawings: Sequence[Drawing]) -> None:
+    """Draw what can be drawn, and write the page."""
+    say("\ndrawing figures")
+    figures, failures = drawn(drawings)
+    whole = report.Page(**{**vars(page), "figures": figures, "notes": [*page.notes, *failures]})
+    report.write_page(workdir.page, whole)
+    say(f"report: {workdir.page}")

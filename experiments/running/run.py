@@ -1,0 +1,139 @@
+"""What every experiment does around its loss: set up, resume, train, stop.
+
+An experiment hands over `init` (how its variables begin), `loss_fn` and batches; it gets a `Run`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from experiments.running.options import Machine, Training
+from experiments.running.plan import Plan
+from experiments.running.process import jit_once, say
+from jaxcon.encoders import Temperature
+from jaxcon.training import optimizers
+from jaxcon.training.checkpoint import KEPT, Checkpoints, Workdir, state_bytes
+from jaxcon.training.devices import batch_sharding, make_mesh, replicate
+from jaxcon.training.files import absolute
+from jaxcon.training.loop import fit
+from jaxcon.training.state import TrainState, create_state
+from jaxcon.training.step import LossFn, make_train_step, shard_step
+from jaxcon.training.workdir import saved_steps
+
+
+class Run(NamedTuple):
+    """What training made: variables for `apply_fn` before and after, on the host."""
+
+    before: dict[str, Any]
+    after: dict[str, Any]
+    finished: bool
+
+
+def abstract_state(
+    training: Training, plan: Plan, init: Callable[[jax.Array], Any], apply_fn: Callable[..., Any]
+) -> Any:
+    """Return the shapes of the state that `pretrain` trains, without making it."""
+
+    def begin(key: jax.Array) -> Any:
+        return _first_state(training, plan, init(key), apply_fn)
+
+    return jax.eval_shape(begin, jax.random.key(0))
+
+
+def checkpoint_space(state: Any, path: Path) -> int:
+    """Return how many bytes the checkpoints of a run will take, beyond those that are there.
+
+    Args:
+        state: or its shapes.
+        path: of the run's folder.
+    """
+    missing = KEPT + 1 - len(saved_steps(absolute(path) / "checkpoints"))
+    return max(1, missing) * state_bytes(state)
+
+
+def make_optimizer(training: Training, plan: Plan) -> Any:
+    """Return the optimizer that the options name."""
+    assert training.learning_rate is not None
+    assert training.optimizer is not None
+    schedule = optimizers.warmup_cosine(
+        training.learning_rate, warmup_steps=plan.warmup_steps, total_steps=plan.steps
+    )
+    build = getattr(optimizers, training.optimizer)
+    optimizer = build(schedule, weight_decay=training.weight_decay, clip_norm=training.clip_norm)
+    return optimizers.keep_between(optimizer, Temperature().bounds)
+
+
+def pretrain(
+    workdir: Workdir,
+    training: Training,
+    machine: Machine,
+    plan: Plan,
+    *,
+    devices: list[Any],
+    init: Callable[[jax.Array], Any],
+    apply_fn: Callable[..., Any],
+    loss_fn: LossFn,
+    batches: Callable[[int, Any], Iterator[Any]],
+    chance: float,
+    start: Mapping[str, Any] | None = None,
+) -> Run:
+    """Train to the end, from the newest intact checkpoint where there is one.
+
+    Args:
+        workdir: of `open_workdir`.
+        training: how.
+        machine: where.
+        plan: how long.
+        devices: to share the batch.
+        init: from a key to the variables.
+        apply_fn: kept in the state for the evaluation.
+        loss_fn: of `jaxcon.training.step`, over the mapped axis "batch".
+        batches: from a step and a sharding to the batches from that step on.
+        chance: loss at chance level.
+        start: variables to start from in place of those of `init`.
+
+    Returns:
+        The variables of `init`, and those after training, averaged where the run keeps an average.
+    """
+    mesh = make_mesh(devices)
+    keys = jax.random.split(jax.random.key(training.seed))
+    variables = jax.device_get(jit_once(init)(keys[0]))
+    first = variables if start is None else {**variables, **start}
+    state = replicate(_first_state(training, plan, first, apply_fn), mesh)
+    step = shard_step(make_train_step(loss_fn, ema_decay=training.ema), mesh)
+    with Checkpoints(workdir.checkpoints, say=say) as checkpoints:
+        restored = checkpoints.restore(state)
+        if restored is not None:
+            state = restored[1]
+            say(f"resumed at step {restored[0]} of {plan.steps}")
+        result = fit(
+            state,
+            lambda state, batch: step(state, batch, keys[1]),
+            lambda start: batches(start, batch_sharding(mesh)),
+            steps=plan.steps,
+            batch_size=plan.batch_size,
+            chance=chance,
+            folder=workdir.path,
+            checkpoints=checkpoints,
+            checkpoint_every=machine.checkpoint_every or max(1, plan.steps // 20),
+        )
+    if 2 * (skipped := int(result.state.skipped)) > int(result.state.step):
+        raise FloatingPointError(
+            f"{skipped} of {int(result.state.step)} updates were not taken, for losses, gradients, "
+            "weights or statistics were not finite; try a smaller --learning-rate, or --precision=f32"
+        )
+    if not result.finished:
+        say(
+            f"stopped after step {int(result.state.step)} of {plan.steps}; the same command goes on"
+        )
+    after = jax.device_get(result.state.variables(average=True))
+    return Run(variables, after, result.finished)
+
+
+def _first_state(
+    training: Training, plan: Plan, variables: Any, apply_fn: Callable[..., Any]
+) -> TrainState:
+    optimizer = make_optimizer(training, plan)
+    return create_state(variables, optimizer, apply_fn=apply_fn, average=training.ema is not None)

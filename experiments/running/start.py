@@ -1,0 +1,150 @@
+"""The run that another one starts from: its weights, whether they fit, and its tokenizer."""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+
+from jaxcon.data.messages import listed
+from jaxcon.encoders.describe import describe
+from jaxcon.encoders.tokenizer import Tokenizer
+from jaxcon.runs import load_tokenizer
+from jaxcon.training.checkpoint import load_newest, state_hash, state_leaves
+from jaxcon.training.files import absolute
+from jaxcon.training.workdir import differences, read_config, saved_steps
+
+TOLD = 8  # differences in a message
+
+
+class Network(NamedTuple):
+    """What is trained, as config.json says it.
+
+    Attributes:
+        modules: by the name of their variables.
+        image_shape: (height, width, channels) of its images.
+        tokenizer: of its texts; None without texts.
+    """
+
+    modules: Mapping[str, nn.Module]
+    image_shape: tuple[int, int, int]
+    tokenizer: Tokenizer | None = None
+
+
+class Start(NamedTuple):
+    """Another run whose weights this one starts from.
+
+    Attributes:
+        record: for config.json: folder, step and hash of the weights.
+        variables: the weights; None where this run has begun, and needs them no more.
+        folder: where its tokenizer lies, and the configuration that names it.
+        config: of that folder.
+    """
+
+    record: dict[str, Any]
+    variables: dict[str, Any] | None
+    folder: Path
+    config: dict[str, Any]
+
+
+def load_start(run: Path | None, path: Path) -> Start | None:
+    """Return the run to start from, or None without one.
+
+    Args:
+        run: the folder of `--start-from`.
+        path: the folder of this run.
+
+    Raises:
+        ValueError: no run lies there, none of its checkpoints is intact, or it is this one.
+    """
+    if run is None:
+        return None
+    run, path = absolute(run), absolute(path)
+    if run.resolve() == path.resolve():
+        raise ValueError(
+            f"--start-from={run}: that is the --workdir too; choose another for the new run"
+        )
+    own = read_config(path) or {}
+    record = own.get("start_from")
+    begun = saved_steps(path / "checkpoints")
+    if begun and isinstance(record, dict) and record.get("run") == str(run):
+        return Start(record, None, path, own)
+    config = read_config(run, option="--start-from")
+    if config is None:
+        raise ValueError(f"--start-from={run}: expected the folder of a run, found no config.json")
+    step, variables = load_newest(run)
+    record = {"run": str(run), "step": step, "weights": state_hash(variables)}
+    return Start(record, variables, run, config)
+
+
+def check_fits(start: Start | None, network: Network, init: Callable[[jax.Array], Any]) -> None:
+    """Raise a ValueError where the weights to start from are those of another network.
+
+    Args:
+        start: of `load_start`.
+        network: what is to be trained.
+        init: from a key to its variables.
+    """
+    if start is None or start.variables is None:
+        return
+    place = f"--start-from={start.record['run']}: trained another network"
+    before = {"model": start.config.get("model", {})}
+    if before["model"]:  # an earlier version did not say
+        odd = differences(before, {"model": describe_network(network)})
+        odd = {name: said for name, said in odd.items() if not name.endswith(".dtype")}
+        if odd:
+            if not before["model"].keys() & network.modules.keys():
+                raise ValueError(
+                    f"{place}: it is a run of experiments.{start.config.get('experiment')}, with "
+                    f"{' and '.join(before['model'])} in place of {' and '.join(network.modules)}"
+                )
+            said = listed(odd.values(), TOLD)
+            raise ValueError(f"{place}: {said}; give it the options of that run")
+    wanted = state_leaves(jax.eval_shape(init, jax.random.key(0)))
+    found = state_leaves(start.variables)
+    for name in sorted(wanted.keys() | found.keys()):
+        shapes = [leaves[name].shape if name in leaves else None for leaves in (found, wanted)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"{place}: {name} was {shapes[0]}, is {shapes[1]}; give it the options of that run"
+            )
+
+
+def kept_tokenizer(path: Path, start: Start | None, options: Mapping[str, Any]) -> Tokenizer | None:
+    """Return the tokenizer that this run was begun with, or that of the run it starts from.
+
+    None where there is neither, or where the former is damaged: then it is learned again, and has to
+    turn out the same.
+
+    Args:
+        path: of the run's folder.
+        start: of `load_start`.
+        options: that a tokenizer is learned with.
+
+    Raises:
+        ValueError: the other run has none, or learned it with other options.
+    """
+    own = read_config(path)
+    if own is not None and "tokenizer" in own and (start is None or start.variables is None):
+        with contextlib.suppress(ValueError):
+            return load_tokenizer(absolute(path), own)
+    if start is not None:
+        if "tokenizer" not in start.config:
+            raise ValueError(
+                f"--start-from={start.record['run']}: says nothing of its tokenizer: it was "
+                "trained on images alone, or by an earlier version of jaxcon"
+            )
+        odd = differences({name: start.config.get(name) for name in options}, options)
+        if odd:
+            raise ValueError(
+                f"--start-from={start.record['run']}: {', '.join(odd.values())}; its tokens are "
+                "kept, so give it the options of that run"
+            )
+        return load_tokenizer(start.folder, start.config)
+    return None
+
+
+def describe_network(network: Network) -> dict[str, Any]:
+    return {name: describe(module) for name, module in network.modules.items()}

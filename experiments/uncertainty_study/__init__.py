@@ -1,0 +1,1 @@
+"""The study of losses with a learned variance, in pieces."""
