@@ -10,7 +10,7 @@ import pytest
 from jaxcon.similarity import l2_normalize
 from jaxcon.streaming import Channel, Rule, Side, reduce_cosines, reduce_pairs, sum_cosines
 from jaxcon.streaming.rules import in_force
-from tests.test_streaming import equal_ids, one_set, problem, products, scaled, sides
+from tests.streaming.problems import equal_ids, one_set, problem, products, scaled, sides
 
 
 @pytest.fixture(autouse=True)
