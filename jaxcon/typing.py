@@ -1,6 +1,6 @@
 """Array aliases, and the one place that says what the words shared by all losses mean.
 
-The keywords below mean the same wherever they appear; a loss's own docstring does not repeat them.
+The keywords below mean the same wherever they appear; the docstring of a loss has a line for each.
 
 `axis_name`
     `None`: this batch alone. The name of a mapped axis (of `vmap`, `pmap` or `shard_map`;

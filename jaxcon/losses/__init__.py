@@ -6,12 +6,9 @@
 >>> print(f"{losses.clip_loss(z1, z2, temperature=0.5):.3f}")
 2.002
 
-Families: :mod:`~jaxcon.losses.softmax`, :mod:`~jaxcon.losses.info_nce` and
-:mod:`~jaxcon.losses.reweighted`, :mod:`~jaxcon.losses.sigmoid`, :mod:`~jaxcon.losses.margin` and
-:mod:`~jaxcon.losses.mining`, :mod:`~jaxcon.losses.correlation`, :mod:`~jaxcon.losses.probabilistic`,
-:mod:`~jaxcon.losses.predictive`, :mod:`~jaxcon.losses.regularizers`; and
-:mod:`~jaxcon.losses.queue`, negatives of earlier batches.
-The keywords that all share: :mod:`jaxcon.typing`.
+Families, each a file: `softmax`, `info_nce`, `supervised` and `reweighted`; `sigmoid`; `margin` and
+`mining`; `correlation`; `probabilistic`; `predictive`; `regularizers`; and `queue`, negatives of
+earlier batches. The keywords that all share: `jaxcon.typing`.
 """
 
 from jaxcon.losses import queue
@@ -37,8 +34,8 @@ from jaxcon.losses.softmax import (
     clip_loss,
     npairs_loss,
     ntxent_loss,
-    supcon_loss,
 )
+from jaxcon.losses.supervised import supcon_loss
 
 __all__ = [
     "alignment_loss",

@@ -48,8 +48,11 @@ def ones(tile: Array, row_aux: Any, col_aux: Any) -> Array:
 
 
 def candidate_channels(labelled: bool, smooth: bool, same: Any = same_class) -> list[Channel]:
-    """Per row: the negatives' log-sum-exp; if labelled, log-sum-exp, sum and count of the positives;
-    if smooth, sum and count of the negatives."""
+    """Per row the log-sum-exp of the negatives, and what labels and smoothing need.
+
+    If labelled also log-sum-exp, sum and count of the positives; if smooth, sum and count of the
+    negatives.
+    """
     negatives = other_classes if labelled else other_ids
     channels = [Channel(1, pairs=negatives)]
     if labelled:
@@ -65,9 +68,9 @@ def candidate_channels(labelled: bool, smooth: bool, same: Any = same_class) -> 
 def candidate_loss(
     pair: Array, outputs: Any, labelled: bool, smoothing: Array | None = None
 ) -> Array:
-    """Cross-entropy averaged over the positives, from the outputs of :func:`candidate_channels`.
+    """Cross-entropy averaged over the positives, from the outputs of `candidate_channels`.
 
-    ``mean_p (lse - s_p) = softplus(R_neg - R_pos) + (R_pos - mean_p s_p)``: both terms are exact where
+    `mean_p (lse - s_p) = softplus(R_neg - R_pos) + (R_pos - mean_p s_p)`: both terms are exact where
     the positives far outweigh the negatives, and the second is 0 for a single positive.
     """
     neg, *rest = outputs

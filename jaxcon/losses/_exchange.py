@@ -1,6 +1,6 @@
 """Own rows against all devices' candidates, which are gathered or travel in a ring.
 
-Every loss over pairs says what it needs as channels of :func:`jaxcon.streaming.reduce_pairs`; here each
+Every loss over pairs says what it needs as channels of `jaxcon.streaming.reduce_pairs`; here each
 device gets their values for its own anchors.
 """
 
@@ -61,9 +61,9 @@ def cosine_channels(
     row_aux: Any = (),
     bound: float | None = None,
 ) -> tuple[tuple[Array, ...], Array, Array]:
-    """:func:`cross_channels` of the cosines, ``scale cos(x_i, y_j)``, of rows as they came.
+    """`cross_channels` of the cosines, `scale cos(x_i, y_j)`, of rows as they came.
 
-    Returns also x and y, for a pair's own logit; :func:`jaxcon.streaming.reduce_cosines` says why.
+    Returns also x and y, for a pair's own logit; `jaxcon.streaming.reduce_cosines` says why.
     """
     own, cols, ring = _sides(rows, x, y, row_aux)
     block_size, _, precision = rows.evaluation
@@ -93,7 +93,7 @@ def cosine_sum(
     *,
     row_aux: Any = (),
 ) -> Array:
-    """Own anchors' values of :func:`cosine_channels`, weighted and summed over the channels."""
+    """Own anchors' values of `cosine_channels`, weighted and summed over the channels."""
     own, cols, ring = _sides(rows, x, y, row_aux)
     block_size, _, precision = rows.evaluation
     return sum_cosines(
@@ -118,7 +118,7 @@ def view_logits(
 ) -> tuple[Array, tuple[Array, ...]]:
     """Each anchor's logit with its other view, and channels of its cosines with all others.
 
-    ``rows``: of :func:`jaxcon.losses._rows.two_views`.
+    `rows`: of `jaxcon.losses._rows.two_views`.
     """
     (z,) = rows.z
     values, z, _ = cosine_channels(rows, z, None, scale, channels, row_aux=row_aux, bound=bound)

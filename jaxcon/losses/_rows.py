@@ -1,7 +1,7 @@
 """The rows of a loss: checked, flattened, masked, with what belongs to each.
 
 A loss reads: prepare its rows, compute a value per anchor, reduce. What the keywords of
-:mod:`jaxcon.typing` promise of the rows is kept here.
+`jaxcon.typing` promise of the rows is kept here.
 """
 
 import math
@@ -19,7 +19,7 @@ from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision
 
 
 class Evaluation(NamedTuple):
-    """How the pairs of rows are evaluated; the fields are keywords of :mod:`jaxcon.typing`."""
+    """How the pairs of rows are evaluated; the fields are keywords of `jaxcon.typing`."""
 
     block_size: int | None = None
     exchange: Exchange = collectives.gather
@@ -30,13 +30,13 @@ class Rows(NamedTuple):
     """A batch of checked, flattened embeddings and what belongs to each row.
 
     Attributes:
-      z: the embeddings, each ``[batch, dim]``, of one dtype, masked rows replaced by 0.
-      valid: bool ``[batch]``, the ``where`` of the call.
-      weights: ``[batch]``, 0 for masked rows.
-      position: int32 ``[batch]``, the global index of each row.
-      ids: int ``[batch]``, the ``ids`` of the call, or ``position``.
-      labels: int ``[batch]``, the ``labels`` of the call, or ``position``.
-      masked: whether the call had a ``where``.
+      z: the embeddings, each `[batch, dim]`, of one dtype, masked rows replaced by 0.
+      valid: bool `[batch]`, the `where` of the call.
+      weights: `[batch]`, 0 for masked rows.
+      position: int32 `[batch]`, the global index of each row.
+      ids: int `[batch]`, the `ids` of the call, or `position`.
+      labels: int `[batch]`, the `labels` of the call, or `position`.
+      masked: whether the call had a `where`.
       axis_name: the mapped axis over whose devices the batch is spread.
       evaluation: how to evaluate pairs.
     """
@@ -71,8 +71,8 @@ def prepare(
     """Checks the arguments that the losses share and brings them into one form.
 
     Args:
-      embeddings: the embeddings by argument name, each ``[batch, *features]``.
-      axis_name, where, weights, ids, labels: as in :mod:`jaxcon.typing`.
+      embeddings: the embeddings by argument name, each `[batch, *features]`.
+      axis_name, where, weights, ids, labels: as in `jaxcon.typing`.
       evaluation: for losses over pairs.
       renumber: whether ids of more than 32 bits may become others; not where they outlive the call or
         are compared with ids that come by another way.
@@ -153,9 +153,9 @@ def mask_rows(z: Array, valid: Array) -> Array:
 def row_values(
     value: ArrayLike | None, name: str, batch: int, dtype: Any, *, renumber: bool = True
 ) -> Array | None:
-    """``value`` as an array ``[batch]`` of ``dtype``; bool and int arguments are not cast.
+    """`value` as an array `[batch]` of `dtype`; bool and int arguments are not cast.
 
-    ``renumber``: whether integers that do not fit may become others, equal where they are equal.
+    `renumber`: whether integers that do not fit may become others, equal where they are equal.
     """
     if value is None:
         return None
@@ -174,11 +174,11 @@ def row_values(
 
 
 def as_integers(value: ArrayLike, name: str, *, renumber: bool = False, dtype: Any = None) -> Array:
-    """``value`` as an array of integers, equal where its own are equal.
+    """`value` as an array of integers, equal where its own are equal.
 
-    JAX keeps 32 bits of an integer unless ``jax_enable_x64`` is set, and drops the others in silence:
+    JAX keeps 32 bits of an integer unless `jax_enable_x64` is set, and drops the others in silence:
     5 and 5 + 2^32 become one label. NumPy's and Python's integers that do not fit are renumbered, or
-    refused where other calls must know them by the same number. ``dtype``: what they must fit into, if
+    refused where other calls must know them by the same number. `dtype`: what they must fit into, if
     not what JAX makes of them.
     """
     given = value if isinstance(value, jax.Array) else np.asarray(value)

@@ -25,7 +25,7 @@ def flag(value: Any, name: str) -> bool:
 def setting(
     value: ArrayLike, name: str, dtype: Any, admissible: Any = np.isfinite, expected: str = "finite"
 ) -> Array:
-    """A scalar setting in ``dtype``. A concrete one that is not admissible, or NaN, is refused."""
+    """A scalar setting in `dtype`. A concrete one that is not admissible, or NaN, is refused."""
     if isinstance(value, Tracer):
         if value.size != 1:
             raise ValueError(f"{name} must be {expected} (a scalar), got shape {value.shape}")
@@ -44,12 +44,12 @@ def setting(
 
 
 def positive(value: ArrayLike, name: str, dtype: Any) -> Array:
-    """A positive scalar setting, such as the temperature, in ``dtype``; checked when concrete."""
+    """A positive scalar setting, such as the temperature, in `dtype`; checked when concrete."""
     return setting(value, name, dtype, lambda v: v > 0, "a positive number")
 
 
 def inverse(temperature: ArrayLike, dtype: Any) -> tuple[Array, float | None]:
-    """``1 / temperature``, the scale of cosines, and the number that they then do not exceed.
+    """`1 / temperature`, the scale of cosines, and the number that they then do not exceed.
 
     The second is None for a traced temperature: it is known before the data, or not at all.
     """

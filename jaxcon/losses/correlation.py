@@ -1,6 +1,6 @@
 """Losses on the correlations of two views: agreement on the diagonal, none beside it.
 
-Under ``axis_name`` the statistics are those of the global batch. Statistics per device, averaged
+Under `axis_name` the statistics are those of the global batch. Statistics per device, averaged
 afterwards, are another loss: its value changes with the number of devices.
 
 >>> import jax
@@ -9,7 +9,7 @@ afterwards, are another loss: its value changes with the number of devices.
 >>> print(f"{losses.barlow_twins_loss(z1, z2):.3f}, {losses.barlow_twins_loss(z1, z1):.3f}")
 4.180, 0.001
 
-What the keywords from ``axis_name`` on mean: :mod:`jaxcon.typing`.
+What the keywords from `axis_name` on mean: `jaxcon.typing`.
 """
 
 import jax
@@ -42,17 +42,19 @@ def barlow_twins_loss(
         c = z1^T z2 / N                                               [dim, dim]
         scale (sum_i (c_ii - 1)^2 + off_diagonal_weight sum_{i != j} c_ij^2)
 
-    It needs no negatives, and a large ``dim`` rather than a large batch.
+    It needs no negatives, and a large `dim` rather than a large batch.
 
     >>> z = jnp.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
     >>> print(f"{barlow_twins_loss(z, -z):.2f}")  # c = -I
     8.00
 
     Args:
-      z1, z2: ``[batch, *features]``, two views, as they come from the projector.
+      z1, z2: `[batch, *features]`, two views, as they come from the projector.
       off_diagonal_weight: the paper's lambda.
       scale: factor of the whole, to suit a learning rate.
-      axis_name, where: see :mod:`jaxcon.typing`.
+      axis_name: mapped axis whose devices share one batch; None: this batch alone. This and the
+        keywords below in full: `jaxcon.typing`.
+      where: bool `[batch]`; False takes a row out, as anchor and as candidate, and it may hold NaN.
 
     Returns:
       A scalar >= 0.
@@ -102,9 +104,11 @@ def vicreg_loss(
     24.75
 
     Args:
-      z1, z2: ``[batch, *features]``, two views, as they come from the projector.
+      z1, z2: `[batch, *features]`, two views, as they come from the projector.
       invariance, variance, covariance: weights of the three terms.
-      axis_name, where: see :mod:`jaxcon.typing`.
+      axis_name: mapped axis whose devices share one batch; None: this batch alone. This and the
+        keywords below in full: `jaxcon.typing`.
+      where: bool `[batch]`; False takes a row out, as anchor and as candidate, and it may hold NaN.
 
     Returns:
       A scalar >= 0.
@@ -160,19 +164,29 @@ def sample_correlation_loss(
         scale sum_i [(C_ii - 1)^2 + off_diagonal_weight sum_{j != i} C_ij^2]
 
     Barlow Twins with the roles of samples and features exchanged. Note the division by the batch: the
-    diagonal reaches 1 only where ``dim`` equals ``N``.
+    diagonal reaches 1 only where `dim` equals `N`.
 
     >>> z = jnp.array([[1.0, -1.0], [1.0, 1.0]])  # the second row has no variance
     >>> print(f"{sample_correlation_loss(z, z, scale=1.0):.3f}")  # (1 - 1)^2 + (0 - 1)^2
     1.000
 
     Args:
-      z1, z2: ``[batch, *features]``, two views.
+      z1, z2: `[batch, *features]`, two views.
       off_diagonal_weight: weight of the entries beside the diagonal.
       scale: factor of the whole.
-      axis_name to reduce_fn: see :mod:`jaxcon.typing`. The value is N times the
-        mean over anchors of the bracket, N the number of valid rows on all devices; values per anchor
-        carry that factor. Pairs that share an id leave the sum beside the diagonal.
+      axis_name: mapped axis whose devices share one batch; None: this batch alone. This and the
+        keywords below in full: `jaxcon.typing`.
+      where: bool `[batch]`; False takes a row out, as anchor and as candidate, and it may hold NaN.
+      weights: `[batch]`, the weight of each anchor in the mean; None: 1.
+      ids: int `[batch]`; rows that share an id are not negatives of each other. None: all differ.
+      block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
+      exchange: `collectives.gather` the candidates of all devices, or pass them on in a
+        `collectives.ring`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
+      reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`. The
+        value is N times the mean over anchors of the bracket, N the number of valid rows on all
+        devices; values per anchor carry that factor. Pairs that share an id leave the sum beside
+        the diagonal.
 
     Returns:
       A scalar >= 0.

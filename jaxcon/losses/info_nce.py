@@ -6,7 +6,7 @@
 >>> print(f"{losses.info_nce_loss(z1, z2, queue, temperature=0.5):.3f}")
 2.809
 
-What the keywords from ``axis_name`` on mean: :mod:`jaxcon.typing`.
+What the keywords from `axis_name` on mean: `jaxcon.typing`.
 """
 
 import math
@@ -57,7 +57,7 @@ def info_nce_loss(
 
         mean_i -log(e^{s_ii} / (e^{s_ii} + sum_{j != i} e^{s_ij} + sum_k e^{n_ik}))
 
-    with ``s_ij = cos(z1_i, z2_j) / temperature`` and ``n_ik`` the same towards the extra negatives.
+    with `s_ij = cos(z1_i, z2_j) / temperature` and `n_ik` the same towards the extra negatives.
 
     >>> z, queue = jnp.eye(4), -jnp.eye(4)
     >>> print(f"{info_nce_loss(z, z, queue, temperature=1.0, in_batch=False):.3f}")
@@ -66,17 +66,27 @@ def info_nce_loss(
     0.806
 
     Args:
-      z1: ``[batch, *features]``, anchors, any scale; all embeddings are normalized here.
-      z2: ``[batch, *features]``, row i the positive of anchor i.
-      negatives: ``[m, *features]``, shared by all anchors and never gathered over devices (MoCo's
-        queue, replicated); or ``[batch, k, *features]``, k for each anchor.
+      z1: `[batch, *features]`, anchors, any scale; all embeddings are normalized here.
+      z2: `[batch, *features]`, row i the positive of anchor i.
+      negatives: `[m, *features]`, shared by all anchors and never gathered over devices (MoCo's
+        queue, replicated); or `[batch, k, *features]`, k for each anchor.
       temperature: positive scalar.
       in_batch: whether the other rows of z2 are negatives too.
-      negative_ids: int ``[m]`` or ``[batch, k]``; a negative whose id is the anchor's leaves.
-      axis_name to reduce_fn: see :mod:`jaxcon.typing`.
+      negative_ids: int `[m]` or `[batch, k]`; a negative whose id is the anchor's leaves.
+      axis_name: mapped axis whose devices share one batch; None: this batch alone. This and the
+        keywords below in full: `jaxcon.typing`.
+      where: bool `[batch]`; False takes a row out, as anchor and as candidate, and it may hold NaN.
+      weights: `[batch]`, the weight of each anchor in the mean; None: 1.
+      ids: int `[batch]`; rows that share an id are not negatives of each other. None: all differ.
+      labels: int `[batch]`; rows that share a label are positives of each other.
+      block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
+      exchange: `collectives.gather` the candidates of all devices, or pass them on in a
+        `collectives.ring`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
+      reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 
     Returns:
-      A scalar in [0, inf); ``log K`` when all embeddings are equal, K the number of candidates.
+      A scalar in [0, inf); `log K` when all embeddings are equal, K the number of candidates.
 
     Raises:
       ValueError: for arguments of another shape, dtype or range, or when there is no source of
@@ -123,9 +133,9 @@ def info_nce_loss(
 def _checked_negatives(
     rows: Rows, negatives: ArrayLike, ids: ArrayLike | None, shape: tuple[int, ...]
 ) -> tuple[Array, Array | None]:
-    """Checks negatives and their ids: ``[m, dim]``, ``[m]`` or ``[batch, k, dim]``, ``[batch, k]``.
+    """Checks negatives and their ids: `[m, dim]`, `[m]` or `[batch, k, dim]`, `[batch, k]`.
 
-    ``shape`` is that of the anchors as they came, ``[batch, *features]``.
+    `shape` is that of the anchors as they came, `[batch, *features]`.
     """
     extra = as_float(collectives.replicated(negatives), "negatives").astype(rows.dtype)
     shared = extra.ndim == len(shape)
@@ -145,7 +155,7 @@ def _checked_negatives(
 def _extra_negatives(
     rows: Rows, negatives: Array, ids: Array | None, scale: Array, bound: float | None
 ) -> Array:
-    """Log-sum-exp over each anchor's extra negatives of ``scale cos``: [batch]."""
+    """Log-sum-exp over each anchor's extra negatives of `scale cos`: [batch]."""
     if negatives.ndim == 2:
         return _of_queue(rows, negatives, ids, scale, bound)
     dtype, precision = at_precision(rows.evaluation.precision, rows.dtype)

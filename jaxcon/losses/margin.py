@@ -1,7 +1,7 @@
 """Losses that ask for a gap between the positives and the negatives of an anchor.
 
-``multi_similarity_loss`` and ``circle_loss`` take labels: rows of one label are positives of each
-other, rows of other labels are negatives. ``spectral_contrastive_loss`` takes pairs.
+`multi_similarity_loss` and `circle_loss` take labels: rows of one label are positives of each
+other, rows of other labels are negatives. `spectral_contrastive_loss` takes pairs.
 
 >>> import jax
 >>> from jaxcon import losses
@@ -10,7 +10,7 @@ other, rows of other labels are negatives. ``spectral_contrastive_loss`` takes p
 >>> print(f"{losses.multi_similarity_loss(z, labels):.3f}")
 1.144
 
-What the keywords from ``axis_name`` on mean: :mod:`jaxcon.typing`.
+What the keywords from `axis_name` on mean: `jaxcon.typing`.
 """
 
 from typing import Any
@@ -61,12 +61,21 @@ def multi_similarity_loss(
     0.6931
 
     Args:
-      z: ``[n, *features]``, any scale; normalized here.
-      labels: int ``[n]``.
+      z: `[n, *features]`, any scale; normalized here.
+      labels: int `[n]`.
       alpha: positive scalar, the sharpness towards far positives.
       beta: positive scalar, the sharpness towards near negatives.
       base: scalar, the similarity from which on a negative, and up to which a positive, costs.
-      axis_name to reduce_fn: see :mod:`jaxcon.typing`.
+      axis_name: mapped axis whose devices share one batch; None: this batch alone. This and the
+        keywords below in full: `jaxcon.typing`.
+      where: bool `[n]`; False takes a row out, as anchor and as candidate, and it may hold NaN.
+      weights: `[n]`, the weight of each anchor in the mean; None: 1.
+      ids: int `[n]`; rows that share an id are not negatives of each other. None: all differ.
+      block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
+      exchange: `collectives.gather` the candidates of all devices, or pass them on in a
+        `collectives.ring`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
+      reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[n]`.
 
     Returns:
       A scalar in [0, inf).
@@ -123,7 +132,7 @@ def circle_loss(
         mean_i log(1 + sum_n e^{gamma a_in (s_in - m)} sum_p e^{-gamma a_ip (s_ip - 1 + m)})
         a_in = max(0, s_in + m),  a_ip = max(0, 1 + m - s_ip),  m = margin,  s_ij = cos(z_i, z_j)
 
-    The weights ``a`` carry no gradient. Anchors without a positive or without a negative leave the
+    The weights `a` carry no gradient. Anchors without a positive or without a negative leave the
     mean.
 
     >>> z, labels = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), jnp.array([0, 0, 1])
@@ -131,11 +140,20 @@ def circle_loss(
     0.5459
 
     Args:
-      z: ``[n, *features]``, any scale; normalized here.
-      labels: int ``[n]``.
+      z: `[n, *features]`, any scale; normalized here.
+      labels: int `[n]`.
       margin: scalar in [0, 1]; the paper: 0.4 for few images a class, 0.25 for faces.
       gamma: positive scalar, the scale; the paper: 80, and 256 for faces.
-      axis_name to reduce_fn: see :mod:`jaxcon.typing`.
+      axis_name: mapped axis whose devices share one batch; None: this batch alone. This and the
+        keywords below in full: `jaxcon.typing`.
+      where: bool `[n]`; False takes a row out, as anchor and as candidate, and it may hold NaN.
+      weights: `[n]`, the weight of each anchor in the mean; None: 1.
+      ids: int `[n]`; rows that share an id are not negatives of each other. None: all differ.
+      block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
+      exchange: `collectives.gather` the candidates of all devices, or pass them on in a
+        `collectives.ring`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
+      reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[n]`.
 
     Returns:
       A scalar in [0, inf).
@@ -199,8 +217,17 @@ def spectral_contrastive_loss(
     -2.0
 
     Args:
-      z1, z2: ``[batch, *features]``, two views; not normalized, and not scale-invariant.
-      axis_name to reduce_fn: see :mod:`jaxcon.typing`.
+      z1, z2: `[batch, *features]`, two views; not normalized, and not scale-invariant.
+      axis_name: mapped axis whose devices share one batch; None: this batch alone. This and the
+        keywords below in full: `jaxcon.typing`.
+      where: bool `[batch]`; False takes a row out, as anchor and as candidate, and it may hold NaN.
+      weights: `[batch]`, the weight of each anchor in the mean; None: 1.
+      ids: int `[batch]`; rows that share an id are not negatives of each other. None: all differ.
+      block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
+      exchange: `collectives.gather` the candidates of all devices, or pass them on in a
+        `collectives.ring`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
+      reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 
     Returns:
       A scalar.

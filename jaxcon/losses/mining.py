@@ -10,12 +10,12 @@ Rows of one label are positives of each other, rows of other labels are negative
 0.128
 
 A mining function says which triplets of an anchor count. It sees one anchor's row of the distance
-matrix, ``(distances [m], positives bool [m], negatives bool [m], margin) -> counts [m]``, and returns
+matrix, `(distances [m], positives bool [m], negatives bool [m], margin) -> counts [m]`, and returns
 in how many of the chosen triplets each candidate takes part; only triplets with a hinge above 0 may
 be chosen. Counts carry no gradient and suffice: a sum of hinges above 0 is linear in the distances. So
 no list of triplets is ever built.
 
-What the keywords from ``axis_name`` on mean: :mod:`jaxcon.typing`.
+What the keywords from `axis_name` on mean: `jaxcon.typing`.
 """
 
 from collections.abc import Callable
@@ -39,16 +39,16 @@ _ANCHORS_AT_ONCE = 128  # mined together: enough to fill a machine, few enough t
 
 
 def all_triplets(distances: Array, positives: Array, negatives: Array, margin: Array) -> Array:
-    """Every triplet with a hinge above 0: ``d_n < d_p + margin``.
+    """Every triplet with a hinge above 0: `d_n < d_p + margin`.
 
     Args:
-      distances: ``[m]``, from the anchor to each candidate.
-      positives: bool ``[m]``.
-      negatives: bool ``[m]``.
+      distances: `[m]`, from the anchor to each candidate.
+      positives: bool `[m]`.
+      negatives: bool `[m]`.
       margin: scalar.
 
     Returns:
-      ``[m]``, the number of chosen triplets that each candidate takes part in.
+      `[m]`, the number of chosen triplets that each candidate takes part in.
 
     >>> d = jnp.array([0.5, 0.8, 0.6, 0.9])
     >>> pos, neg = jnp.array([1, 1, 0, 0], bool), jnp.array([0, 0, 1, 1], bool)
@@ -61,7 +61,7 @@ def all_triplets(distances: Array, positives: Array, negatives: Array, margin: A
 def semi_hard(distances: Array, positives: Array, negatives: Array, margin: Array) -> Array:
     """The triplets whose negative is beyond the positive, yet within the margin (FaceNet).
 
-    ``d_p < d_n < d_p + margin``. Arguments and result as in :func:`all_triplets`.
+    `d_p < d_n < d_p + margin`. Arguments and result as in `all_triplets`.
 
     >>> d = jnp.array([0.5, 0.8, 0.6, 0.9])
     >>> pos, neg = jnp.array([1, 1, 0, 0], bool), jnp.array([0, 0, 1, 1], bool)
@@ -75,9 +75,9 @@ def semi_hard(distances: Array, positives: Array, negatives: Array, margin: Arra
 
 
 def hardest(distances: Array, positives: Array, negatives: Array, margin: Array) -> Array:
-    """The farthest positive with the nearest negative ("batch hard"), if ``d_n < d_p + margin``.
+    """The farthest positive with the nearest negative ("batch hard"), if `d_n < d_p + margin`.
 
-    Equally far candidates share the triplet evenly. Arguments and result as in :func:`all_triplets`.
+    Equally far candidates share the triplet evenly. Arguments and result as in `all_triplets`.
 
     >>> d = jnp.array([0.5, 0.8, 0.6, 0.9])
     >>> pos, neg = jnp.array([1, 1, 0, 0], bool), jnp.array([0, 0, 1, 1], bool)
@@ -113,23 +113,28 @@ def triplet_loss(
 
         sum max(0, d_ap - d_an + margin) / #{d_ap - d_an + margin > 0},   d_ij = |z_i - z_j|
 
-    among those that ``mining`` chooses; 0 if there is none. Every row of the batch is an anchor.
+    among those that `mining` chooses; 0 if there is none. Every row of the batch is an anchor.
     Time is N^2 log N, not N^3: hinges are counted by sorting each anchor's distances.
 
-    Per anchor (``reduce_fn=None``) the value is the mean over the anchor's own c_i active triplets, 0
-    without any. The mean is their average by its own normalizer, ``sum w_i c_i v_i / sum w_i c_i``;
-    ``jnp.sum`` gives ``sum w_i v_i``.
+    Per anchor (`reduce_fn=None`) the value is the mean over the anchor's own c_i active triplets, 0
+    without any. The mean is their average by its own normalizer, `sum w_i c_i v_i / sum w_i c_i`;
+    `jnp.sum` gives `sum w_i v_i`.
 
     >>> z, labels = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), jnp.array([0, 0, 1])
     >>> print(f"{triplet_loss(z, labels):.3f}")  # sqrt(2) - 0 + 0.2, and sqrt(2) - sqrt(2) + 0.2
     0.907
 
     Args:
-      z: ``[n, *features]``, any scale; normalized here.
-      labels: int ``[n]``.
+      z: `[n, *features]`, any scale; normalized here.
+      labels: int `[n]`.
       margin: scalar >= 0; distances lie in [0, 2].
-      mining: ``all_triplets``, ``semi_hard``, ``hardest`` or a function like them.
-      axis_name, where, weights, ids, reduce_fn: see :mod:`jaxcon.typing`.
+      mining: `all_triplets`, `semi_hard`, `hardest` or a function like them.
+      axis_name: mapped axis whose devices share one batch; None: this batch alone. This and the
+        keywords below in full: `jaxcon.typing`.
+      where: bool `[n]`; False takes a row out, as anchor and as candidate, and it may hold NaN.
+      weights: `[n]`, the weight of each anchor in the mean; None: 1.
+      ids: int `[n]`; rows that share an id are not negatives of each other. None: all differ.
+      reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[n]`.
 
     Returns:
       A scalar in [0, 2 + margin].
@@ -196,9 +201,9 @@ def _distances(rows: Rows) -> tuple[Array, Array, Array]:
 def _count_nearer(
     distances: Array, positives: Array, negatives: Array, reach: Array, *, ties: bool = False
 ) -> Array:
-    """Of the pairs (p, n) with ``d_n < d_p + reach`` (``<=`` with ties), how many each is in: int [m].
+    """Of the pairs (p, n) with `d_n < d_p + reach` (`<=` with ties), how many each is in: int [m].
 
-    In the order of ``d_p + reach`` and ``d_n``, that is the number of negatives before a positive and
+    In the order of `d_p + reach` and `d_n`, that is the number of negatives before a positive and
     of positives after a negative.
     """
     m = distances.shape[0]

@@ -6,7 +6,7 @@
 >>> print(f"{losses.cosine_regression_loss(predictions, targets):.3f}")
 1.532
 
-What the keywords from ``axis_name`` on mean: :mod:`jaxcon.typing`.
+What the keywords from `axis_name` on mean: `jaxcon.typing`.
 """
 
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def cosine_regression_loss(
 
         mean_i |p_i / |p_i| - t_i / |t_i||^2  =  mean_i (2 - 2 cos(p_i, t_i))
 
-    SimSiam writes ``-cos`` instead: half of this, less 1. Symmetric training adds the loss with the
+    SimSiam writes `-cos` instead: half of this, less 1. Symmetric training adds the loss with the
     views exchanged. Nothing here keeps embeddings apart: collapse is a minimum, which the predictor and
     the stopped gradient (BYOL: and a slow target network) must keep from being reached.
 
@@ -42,9 +42,13 @@ def cosine_regression_loss(
     [0. 2.]
 
     Args:
-      predictions: ``[batch, *features]``, the predictor's output, any scale; normalized here.
-      targets: ``[batch, *features]``, the other view's embedding; held constant here.
-      axis_name, where, weights, reduce_fn: see :mod:`jaxcon.typing`.
+      predictions: `[batch, *features]`, the predictor's output, any scale; normalized here.
+      targets: `[batch, *features]`, the other view's embedding; held constant here.
+      axis_name: mapped axis whose devices share one batch; None: this batch alone. This and the
+        keywords below in full: `jaxcon.typing`.
+      where: bool `[batch]`; False takes a row out, as anchor and as candidate, and it may hold NaN.
+      weights: `[batch]`, the weight of each anchor in the mean; None: 1.
+      reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 
     Returns:
       A scalar in [0, 4].

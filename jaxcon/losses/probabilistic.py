@@ -7,7 +7,7 @@
 >>> print(f"{losses.gaussian_clip_loss(z1, z2, sure, sure):.3f}")
 4.268
 
-What the keywords from ``axis_name`` on mean: :mod:`jaxcon.typing`.
+What the keywords from `axis_name` on mean: `jaxcon.typing`.
 """
 
 import functools
@@ -46,14 +46,14 @@ def gaussian_clip_loss(
 ) -> Array:
     """CLIP on Gaussians: a sample also predicts how far its pair may lie.
 
-    With ``D_ab = |z1_a - z2_b|^2``, ``l = log_std2`` and ``k = log_std1``::
+    With `D_ab = |z1_a - z2_b|^2`, `l = log_std2` and `k = log_std1`::
 
         A_ab = -l_b - D_ab / exp(2 l_b)        (row a chooses among the columns)
         B_ab = -k_a - D_ab / exp(2 k_a)        (column b chooses among the rows)
         mean_i [ce(A_i., i) + ce(B_.i, i)] / 2
 
-    A is, up to a factor on D and ``dim`` on the log, the log-density of z1_a under the Gaussian around
-    z2_b; ``exact=True`` is that density: ``-dim l_b - D_ab / (2 exp(2 l_b))``. A general caption, which
+    A is, up to a factor on D and `dim` on the log, the log-density of z1_a under the Gaussian around
+    z2_b; `exact=True` is that density: `-dim l_b - D_ab / (2 exp(2 l_b))`. A general caption, which
     fits many images, can afford a larger deviation.
 
     >>> z, sure = jnp.eye(4), jnp.zeros(4)
@@ -61,14 +61,23 @@ def gaussian_clip_loss(
     0.3408
 
     Args:
-      z1, z2: ``[batch, *features]``, paired embeddings, not normalized here. Start with norms about 1.
-      log_std1, log_std2: ``[batch]``, their log standard deviations. Start at 0. ``exp(-2 log_std)``
+      z1, z2: `[batch, *features]`, paired embeddings, not normalized here. Start with norms about 1.
+      log_std1, log_std2: `[batch]`, their log standard deviations. Start at 0. `exp(-2 log_std)`
         must not overflow: keep them above -40 in float32.
       exact: whether to use the isotropic Gaussian log-density.
-      axis_name to reduce_fn: see :mod:`jaxcon.typing`.
+      axis_name: mapped axis whose devices share one batch; None: this batch alone. This and the
+        keywords below in full: `jaxcon.typing`.
+      where: bool `[batch]`; False takes a row out, as anchor and as candidate, and it may hold NaN.
+      weights: `[batch]`, the weight of each anchor in the mean; None: 1.
+      ids: int `[batch]`; rows that share an id are not negatives of each other. None: all differ.
+      block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
+      exchange: `collectives.gather` the candidates of all devices, or pass them on in a
+        `collectives.ring`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
+      reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 
     Returns:
-      A scalar in [0, inf); ``log N`` when all embeddings and all deviations are equal.
+      A scalar in [0, inf); `log N` when all embeddings and all deviations are equal.
 
     Raises:
       ValueError: for arguments of another shape or dtype; the message says which.
@@ -139,11 +148,21 @@ def csd_loss(
     0.0067
 
     Args:
-      z1, z2: ``[batch, *features]``, the means, any scale; normalized here.
-      log_std1, log_std2: log standard deviations, ``[batch]``, one for all features of a row, or
-        ``[batch, *features]``.
-      scale: positive scalar; shift: scalar. Usually learned from these initial values.
-      axis_name to reduce_fn: see :mod:`jaxcon.typing`.
+      z1, z2: `[batch, *features]`, the means, any scale; normalized here.
+      log_std1, log_std2: log standard deviations, `[batch]`, one for all features of a row, or
+        `[batch, *features]`.
+      scale: positive scalar, usually learned from this initial value.
+      shift: scalar, likewise.
+      axis_name: mapped axis whose devices share one batch; None: this batch alone. This and the
+        keywords below in full: `jaxcon.typing`.
+      where: bool `[batch]`; False takes a row out, as anchor and as candidate, and it may hold NaN.
+      weights: `[batch]`, the weight of each anchor in the mean; None: 1.
+      ids: int `[batch]`; rows that share an id are not negatives of each other. None: all differ.
+      block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
+      exchange: `collectives.gather` the candidates of all devices, or pass them on in a
+        `collectives.ring`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
+      reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 
     Returns:
       A scalar in [0, inf).
@@ -219,6 +238,6 @@ def _log_std(log_std: ArrayLike, name: str, rows: Rows) -> Array:
 
 
 def _variance(log_std: Array, dim: int) -> Array:
-    """``sum sigma^2`` over the features of each row."""
+    """`sum sigma^2` over the features of each row."""
     features = dim if log_std.ndim == 1 else 1
     return features * jnp.sum(flatten(jnp.exp(2 * log_std)), axis=1)

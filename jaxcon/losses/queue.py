@@ -9,10 +9,10 @@
 >>> print(state.ids, state.cursor)
 [ 0  1  2  3 -1 -1] 4
 
-In a step: first the loss, with the rows of earlier batches as negatives, then ``push`` the keys of this
-one. The queue is replicated: under ``axis_name`` every device pushes the rows of all, in one order, and
-``info_nce_loss`` does not gather it. To keep an example's own earlier embedding from being its negative
-pass ``ids=ids, negative_ids=state.ids`` to the loss.
+In a step: first the loss, with the rows of earlier batches as negatives, then `push` the keys of this
+one. The queue is replicated: under `axis_name` every device pushes the rows of all, in one order, and
+`info_nce_loss` does not gather it. To keep an example's own earlier embedding from being its negative
+pass `ids=ids, negative_ids=state.ids` to the loss.
 
 Reference: He et al., Momentum Contrast, 2019, https://arxiv.org/abs/1911.05722
 """
@@ -33,8 +33,8 @@ class Queue(NamedTuple):
     """The state of a queue.
 
     Attributes:
-      z: ``[size, dim]``, rows of norm 1.
-      ids: ``[size]``, the ids they were pushed with, or -1: int32, or int64 under ``jax_enable_x64``.
+      z: `[size, dim]`, rows of norm 1.
+      ids: `[size]`, the ids they were pushed with, or -1: int32, or int64 under `jax_enable_x64`.
       cursor: int32, the entry that the next row replaces: the oldest.
     """
 
@@ -46,7 +46,7 @@ class Queue(NamedTuple):
 def init(key: Array, size: int, dim: int, *, dtype: Any = jnp.float32) -> Queue:
     """A queue of random directions, as MoCo starts it.
 
-    Until ``size`` rows were pushed the rest are negatives that no encoder produced; on the sphere they
+    Until `size` rows were pushed the rest are negatives that no encoder produced; on the sphere they
     are easy ones. This keeps the number of candidates, and with it the scale of the loss, constant.
 
     >>> import jax
@@ -94,9 +94,12 @@ def push(
 
     Args:
       queue: the state, equal on every device.
-      z: ``[batch, *features]``, flattened to the width of the queue, any scale; normalized here.
-      ids: int ``[batch]``, not negative: the examples' ids; None stores -1.
-      axis_name, where: see :mod:`jaxcon.typing`. Under ``axis_name`` the rows of all devices enter.
+      z: `[batch, *features]`, flattened to the width of the queue, any scale; normalized here.
+      ids: int `[batch]`, not negative: the examples' ids; None stores -1.
+      axis_name: mapped axis whose devices share one batch; None: this batch alone. This and the
+        keywords below in full: `jaxcon.typing`.
+      where: bool `[batch]`; False takes a row out, as anchor and as candidate, and it may hold NaN.
+        Under `axis_name` the rows of all devices enter.
 
     Returns:
       The new state, equal on every device.
@@ -130,7 +133,7 @@ def push(
 def _gather_replicated(arrays: Any, axis_name: AxisName) -> Any:
     """All devices' rows, typed as equal on every device.
 
-    ``collectives.gather`` gives the same rows, but shard_map takes its result for one that varies over
+    `collectives.gather` gives the same rows, but shard_map takes its result for one that varies over
     devices and would refuse to return it as replicated. A sum it accepts.
     """
     if axis_name is None:

@@ -6,7 +6,7 @@
 >>> print(f"{losses.alignment_loss(z1, z2) + losses.uniformity_loss(z1):.3f}")
 -1.328
 
-What the keywords from ``axis_name`` on mean: :mod:`jaxcon.typing`.
+What the keywords from `axis_name` on mean: `jaxcon.typing`.
 """
 
 from typing import Any
@@ -46,9 +46,13 @@ def alignment_loss(
     4.0
 
     Args:
-      z1, z2: ``[batch, *features]``, two views, any scale; normalized here.
+      z1, z2: `[batch, *features]`, two views, any scale; normalized here.
       alpha: positive scalar.
-      axis_name, where, weights, reduce_fn: see :mod:`jaxcon.typing`.
+      axis_name: mapped axis whose devices share one batch; None: this batch alone. This and the
+        keywords below in full: `jaxcon.typing`.
+      where: bool `[batch]`; False takes a row out, as anchor and as candidate, and it may hold NaN.
+      weights: `[batch]`, the weight of each anchor in the mean; None: 1.
+      reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 
     Returns:
       A scalar in [0, 2^alpha]. The gradient of a pair that coincides is 0, also for alpha < 2.
@@ -92,9 +96,15 @@ def uniformity_loss(
     -8.000
 
     Args:
-      z: ``[n, *features]``, any scale; normalized here.
+      z: `[n, *features]`, any scale; normalized here.
       t: positive scalar.
-      axis_name to precision: see :mod:`jaxcon.typing`.
+      axis_name: mapped axis whose devices share one batch; None: this batch alone. This and the
+        keywords below in full: `jaxcon.typing`.
+      where: bool `[n]`; False takes a row out, as anchor and as candidate, and it may hold NaN.
+      block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
+      exchange: `collectives.gather` the candidates of all devices, or pass them on in a
+        `collectives.ring`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
 
     Returns:
       A scalar in [-4 t, 0].
@@ -103,7 +113,7 @@ def uniformity_loss(
       ValueError: for arguments of another shape, dtype or range; the message says which.
 
     Reference:
-      Wang and Isola, 2020, as for :func:`alignment_loss`.
+      Wang and Isola, 2020, as for `alignment_loss`.
     """
     rows = prepare(
         {"z": z},
@@ -144,8 +154,13 @@ def koleo_loss(
     -0.6931
 
     Args:
-      z: ``[n, *features]``, any scale; normalized here.
-      axis_name, where, weights, reduce_fn: see :mod:`jaxcon.typing`. A lone row is not valid.
+      z: `[n, *features]`, any scale; normalized here.
+      axis_name: mapped axis whose devices share one batch; None: this batch alone. This and the
+        keywords below in full: `jaxcon.typing`.
+      where: bool `[n]`; False takes a row out, as anchor and as candidate, and it may hold NaN.
+      weights: `[n]`, the weight of each anchor in the mean; None: 1.
+      reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[n]`. A lone
+        row is not valid.
 
     Returns:
       A scalar in [-log 2, 18.5].
@@ -190,8 +205,10 @@ def variance_loss(
     0.99
 
     Args:
-      z: ``[n, *features]``, not normalized.
-      axis_name, where: see :mod:`jaxcon.typing`.
+      z: `[n, *features]`, not normalized.
+      axis_name: mapped axis whose devices share one batch; None: this batch alone. This and the
+        keywords below in full: `jaxcon.typing`.
+      where: bool `[n]`; False takes a row out, as anchor and as candidate, and it may hold NaN.
 
     Returns:
       A scalar in [0, 1).

@@ -6,7 +6,7 @@
 >>> print(f"{losses.dcl_loss(z1, z2, temperature=0.5):.3f}")
 2.403
 
-What the keywords from ``axis_name`` on mean: :mod:`jaxcon.typing`.
+What the keywords from `axis_name` on mean: `jaxcon.typing`.
 """
 
 from typing import Any
@@ -47,18 +47,27 @@ def dcl_loss(
         w_i = 2 - N exp(cos_i / sigma) / sum_k exp(cos_k / sigma),  cos_i the pair's cosine
 
     The gradient does not fade on easy pairs, which helps small batches. Unlike NT-Xent it has no lower
-    bound of 0. The weights ``w`` emphasize hard positives and carry no gradient.
+    bound of 0. The weights `w` emphasize hard positives and carry no gradient.
 
     >>> z = jnp.eye(4)
     >>> print(f"{dcl_loss(z, z, temperature=0.1):.3f}")  # log 6 - 1 / 0.1
     -8.208
 
     Args:
-      z1, z2: ``[batch, *features]``, two views, any scale; normalized here.
+      z1, z2: `[batch, *features]`, two views, any scale; normalized here.
       temperature: positive scalar.
       sigma: positive scalar, the width of the von Mises-Fisher weights (the paper: 0.5); None: w = 1.
-      axis_name to reduce_fn: see :mod:`jaxcon.typing`. ``reduce_fn=None`` returns
-        ``[2 * batch]``. An anchor without a negative is not valid.
+      axis_name: mapped axis whose devices share one batch; None: this batch alone. This and the
+        keywords below in full: `jaxcon.typing`.
+      where: bool `[batch]`; False takes a row out, as anchor and as candidate, and it may hold NaN.
+      weights: `[batch]`, the weight of each anchor in the mean; None: 1.
+      ids: int `[batch]`; rows that share an id are not negatives of each other. None: all differ.
+      block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
+      exchange: `collectives.gather` the candidates of all devices, or pass them on in a
+        `collectives.ring`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
+      reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[2 * batch]`:
+        z1's anchors, then z2's. An anchor without a negative is not valid.
 
     Returns:
       A scalar.
@@ -116,7 +125,7 @@ def hard_negative_loss(
         w_ij = e^{beta s_ij} / mean_neg e^{beta s_ij}
         mean_i log(1 + G_i / e^{s_i+})
 
-    ``beta=0`` is the debiased loss of Chuang et al.; with ``positive_prior=0`` too it is NT-Xent.
+    `beta=0` is the debiased loss of Chuang et al.; with `positive_prior=0` too it is NT-Xent.
 
     >>> from jaxcon import losses
     >>> z1, z2 = jax.random.normal(jax.random.key(0), (2, 8, 4))
@@ -124,12 +133,21 @@ def hard_negative_loss(
     0.0000
 
     Args:
-      z1, z2: ``[batch, *features]``, two views, any scale; normalized here.
+      z1, z2: `[batch, *features]`, two views, any scale; normalized here.
       temperature: positive scalar.
       beta: scalar >= 0, the concentration on hard negatives.
       positive_prior: tau+, in [0, 1).
-      axis_name to reduce_fn: see :mod:`jaxcon.typing`. ``reduce_fn=None`` returns
-        ``[2 * batch]``.
+      axis_name: mapped axis whose devices share one batch; None: this batch alone. This and the
+        keywords below in full: `jaxcon.typing`.
+      where: bool `[batch]`; False takes a row out, as anchor and as candidate, and it may hold NaN.
+      weights: `[batch]`, the weight of each anchor in the mean; None: 1.
+      ids: int `[batch]`; rows that share an id are not negatives of each other. None: all differ.
+      block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
+      exchange: `collectives.gather` the candidates of all devices, or pass them on in a
+        `collectives.ring`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
+      reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[2 * batch]`:
+        z1's anchors, then z2's.
 
     Returns:
       A scalar in [0, inf).

@@ -6,7 +6,7 @@
 >>> print(f"{losses.siglip_loss(z1, z2):.3f}, {losses.siglip_loss(z1, z1):.3f}")
 7.806, 0.804
 
-What the keywords from ``axis_name`` on mean: :mod:`jaxcon.typing`.
+What the keywords from `axis_name` on mean: `jaxcon.typing`.
 """
 
 from typing import Any
@@ -57,11 +57,21 @@ def siglip_loss(
     0.693283
 
     Args:
-      z1, z2: ``[batch, *features]``, paired embeddings, any scale; normalized here.
+      z1, z2: `[batch, *features]`, paired embeddings, any scale; normalized here.
       temperature: positive scalar.
       bias: scalar, added to every logit.
-      axis_name to reduce_fn: see :mod:`jaxcon.typing`. With labels the
-        first term is the average over an anchor's positives.
+      axis_name: mapped axis whose devices share one batch; None: this batch alone. This and the
+        keywords below in full: `jaxcon.typing`.
+      where: bool `[batch]`; False takes a row out, as anchor and as candidate, and it may hold NaN.
+      weights: `[batch]`, the weight of each anchor in the mean; None: 1.
+      ids: int `[batch]`; rows that share an id are not negatives of each other. None: all differ.
+      labels: int `[batch]`; rows that share a label are positives of each other, and the first term is
+        the average over an anchor's positives.
+      block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
+      exchange: `collectives.gather` the candidates of all devices, or pass them on in a
+        `collectives.ring`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
+      reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 
     Returns:
       A scalar in [0, inf).

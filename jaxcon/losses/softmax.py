@@ -1,10 +1,10 @@
 """Losses that classify an embedding's positive among its candidates by softmax.
 
-Of the logits ``s_ij = z1_i . z2_j / temperature``, each is a mean over anchors i of
+Of the logits `s_ij = z1_i . z2_j / temperature`, each is a mean over anchors i of
 
     -log(e^{s_i+} / (e^{s_i+} + sum_neg e^{s_ij}))  =  softplus(R_i - s_i+)
 
-with ``R_i`` the log-sum-exp over the negatives; they differ in what counts as a negative. The second
+with `R_i` the log-sum-exp over the negatives; they differ in what counts as a negative. The second
 form is the one computed: it keeps its digits when the pair is well aligned.
 
 >>> import jax
@@ -13,16 +13,16 @@ form is the one computed: it keeps its digits when the pair is well aligned.
 >>> print(f"{losses.ntxent_loss(z1, z2, temperature=0.5):.3f}")
 2.545
 
-What the keywords from ``axis_name`` on mean: :mod:`jaxcon.typing`.
+What the keywords from `axis_name` on mean: `jaxcon.typing`.
 """
 
 import jax.numpy as jnp
 
 from jaxcon import collectives
-from jaxcon.losses._channels import candidate_channels, candidate_loss, other_ids, peers
+from jaxcon.losses._channels import candidate_channels, candidate_loss, other_ids
 from jaxcon.losses._exchange import cosine_channels, cross_channels, view_logits
-from jaxcon.losses._reduce import has_any, positive_and_rest, reduce_rows
-from jaxcon.losses._rows import Evaluation, prepare, required, two_views
+from jaxcon.losses._reduce import positive_and_rest, reduce_rows
+from jaxcon.losses._rows import Evaluation, prepare, two_views
 from jaxcon.losses._settings import flag, inverse, is_zero, setting
 from jaxcon.similarity import paired_logits
 from jaxcon.streaming import PRECISION, Channel
@@ -45,7 +45,7 @@ def ntxent_loss(
 ) -> Array:
     """Normalized temperature-scaled cross-entropy of SimCLR (Chen et al. 2020, eq. 1).
 
-    Of the 2N rows ``u`` of both views, each anchor's positive is its other view and its negatives are
+    Of the 2N rows `u` of both views, each anchor's positive is its other view and its negatives are
     the 2N - 2 rows of the other examples::
 
         mean_i -log(exp(s_{i,p(i)}) / sum_{j != i} exp(s_ij)),   s_ij = cos(u_i, u_j) / temperature
@@ -55,13 +55,22 @@ def ntxent_loss(
     0.000272
 
     Args:
-      z1, z2: ``[batch, *features]``, two views, any scale; normalized here.
+      z1, z2: `[batch, *features]`, two views, any scale; normalized here.
       temperature: positive scalar; SimCLR used 0.5 for CIFAR-10 and 0.1 for ImageNet.
-      axis_name to reduce_fn: see :mod:`jaxcon.typing`. ``reduce_fn=None`` returns
-        ``[2 * batch]``: z1's anchors, then z2's.
+      axis_name: mapped axis whose devices share one batch; None: this batch alone. This and the
+        keywords below in full: `jaxcon.typing`.
+      where: bool `[batch]`; False takes a row out, as anchor and as candidate, and it may hold NaN.
+      weights: `[batch]`, the weight of each anchor in the mean; None: 1.
+      ids: int `[batch]`; rows that share an id are not negatives of each other. None: all differ.
+      block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
+      exchange: `collectives.gather` the candidates of all devices, or pass them on in a
+        `collectives.ring`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
+      reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[2 * batch]`:
+        z1's anchors, then z2's.
 
     Returns:
-      A scalar in [0, inf), ``log(2 N - 1)`` when all embeddings are equal.
+      A scalar in [0, inf), `log(2 N - 1)` when all embeddings are equal.
 
     Raises:
       ValueError: for arguments of another shape, dtype or range; the message says which.
@@ -106,24 +115,33 @@ def npairs_loss(
 
         mean_i [-log softmax_j(z1_i . z2_j / temperature)_i + l2_weight (|z1_i|^2 + |z2_i|^2) / 4]
 
-    with z1 and z2 normalized (cosine similarities) unless ``normalize=False``, the form of the paper.
+    with z1 and z2 normalized (cosine similarities) unless `normalize=False`, the form of the paper.
 
     At temperature 1 cosines can lower the loss very little: with 7 pairs from ln 7 = 1.946, when all
-    embeddings are equal, to 1.05 at best. See ``diagnostics.collapse_report``.
+    embeddings are equal, to 1.05 at best. See `diagnostics.collapse_report`.
 
     >>> print(f"{npairs_loss(jnp.ones((7, 5)), jnp.ones((7, 5))):.4f}")  # ln 7
     1.9459
 
     Args:
-      z1, z2: ``[batch, *features]``, any scale.
+      z1, z2: `[batch, *features]`, any scale.
       temperature: positive scalar.
       normalize: whether to compare by cosine; if False, by the inner product of the rows as they are.
       l2_weight: weight of the squared norms of the rows as they came (the paper regularizes them; the
-        factor 1/4 is that of TensorFlow's ``npairs_loss``).
-      axis_name to reduce_fn: see :mod:`jaxcon.typing`.
+        factor 1/4 is that of TensorFlow's `npairs_loss`).
+      axis_name: mapped axis whose devices share one batch; None: this batch alone. This and the
+        keywords below in full: `jaxcon.typing`.
+      where: bool `[batch]`; False takes a row out, as anchor and as candidate, and it may hold NaN.
+      weights: `[batch]`, the weight of each anchor in the mean; None: 1.
+      ids: int `[batch]`; rows that share an id are not negatives of each other. None: all differ.
+      block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
+      exchange: `collectives.gather` the candidates of all devices, or pass them on in a
+        `collectives.ring`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
+      reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 
     Returns:
-      A scalar in [0, inf), ``log N`` when all embeddings are equal (and l2_weight is 0).
+      A scalar in [0, inf), `log N` when all embeddings are equal (and l2_weight is 0).
 
     Raises:
       ValueError: for arguments of another shape, dtype or range; the message says which.
@@ -178,7 +196,7 @@ def clip_loss(
 
         mean_i [ce(s_i., i) + ce(s_.i, i)] / 2,   s_ij = cos(z1_i, z2_j) / temperature
 
-    with ``ce`` the cross-entropy of a row's softmax. Label smoothing moves a share of the target from
+    with `ce` the cross-entropy of a row's softmax. Label smoothing moves a share of the target from
     the positive to all candidates evenly.
 
     >>> z = jnp.eye(4)
@@ -186,13 +204,23 @@ def clip_loss(
     0.000136
 
     Args:
-      z1, z2: ``[batch, *features]``, paired embeddings, any scale; normalized here.
-      temperature: positive scalar, usually learned: ``encoders.Temperature``.
+      z1, z2: `[batch, *features]`, paired embeddings, any scale; normalized here.
+      temperature: positive scalar, usually learned: `encoders.Temperature`.
       label_smoothing: in [0, 1).
-      axis_name to reduce_fn: see :mod:`jaxcon.typing`.
+      axis_name: mapped axis whose devices share one batch; None: this batch alone. This and the
+        keywords below in full: `jaxcon.typing`.
+      where: bool `[batch]`; False takes a row out, as anchor and as candidate, and it may hold NaN.
+      weights: `[batch]`, the weight of each anchor in the mean; None: 1.
+      ids: int `[batch]`; rows that share an id are not negatives of each other. None: all differ.
+      labels: int `[batch]`; rows that share a label are positives of each other.
+      block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
+      exchange: `collectives.gather` the candidates of all devices, or pass them on in a
+        `collectives.ring`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
+      reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 
     Returns:
-      A scalar in [0, inf), ``log N`` when all embeddings are equal.
+      A scalar in [0, inf), `log N` when all embeddings are equal.
 
     Raises:
       ValueError: for arguments of another shape, dtype or range; the message says which.
@@ -225,67 +253,3 @@ def clip_loss(
         for part in (outputs[: len(one_way)], outputs[len(one_way) :])
     )
     return reduce_rows((forward + backward) / 2, rows, reduce_fn)
-
-
-def supcon_loss(
-    z: ArrayLike,
-    labels: ArrayLike,
-    *,
-    temperature: ArrayLike = 0.1,
-    axis_name: AxisName = None,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ids: ArrayLike | None = None,
-    block_size: int | None = None,
-    exchange: Exchange = collectives.gather,
-    precision: Precision = PRECISION,
-    reduce_fn: ReduceFn = jnp.mean,
-) -> Array:
-    """Supervised contrastive loss: rows of one label are positives of each other.
-
-    ::
-
-        mean_i mean_{p in P(i)} -log(e^{s_ip} / sum_{j != i} e^{s_ij})
-
-    with ``s_ij = cos(z_i, z_j) / temperature`` and ``P(i)`` the other rows with the label of i: the
-    ``L_out`` of the paper. Anchors without a positive leave the mean. It is computed as
-    ``softplus(R_neg - R_pos) + (R_pos - mean_p s_ip)`` with the log-sum-exp R over the other labels and
-    over P(i), which is exact where a class is well aligned. With the example's index as
-    label it is NT-Xent of any number of views:
-
-    >>> import jax
-    >>> z1, z2 = jax.random.normal(jax.random.key(0), (2, 8, 4))
-    >>> both, index = jnp.concatenate([z1, z2]), jnp.tile(jnp.arange(8), 2)
-    >>> print(f"{supcon_loss(both, index, temperature=0.5):.3f}")
-    2.545
-
-    Args:
-      z: ``[n, *features]``, any scale; normalized here.
-      labels: int ``[n]``.
-      temperature: positive scalar.
-      axis_name to reduce_fn: see :mod:`jaxcon.typing`.
-
-    Returns:
-      A scalar in [0, inf).
-
-    Raises:
-      ValueError: for arguments of another shape, dtype or range; the message says which.
-
-    Reference:
-      Khosla et al., Supervised Contrastive Learning, 2020, https://arxiv.org/abs/2004.11362
-    """
-    rows = prepare(
-        {"z": z},
-        axis_name=axis_name,
-        where=where,
-        weights=weights,
-        ids=ids,
-        labels=required(labels),
-        evaluation=Evaluation(block_size, exchange, precision),
-    )
-    scale, bound = inverse(temperature, rows.dtype)
-    channels = candidate_channels(True, False, peers)
-    (x,) = rows.z
-    (neg, pos, *same), *_ = cosine_channels(rows, x, None, scale, channels, bound=bound)
-    rows = rows._replace(valid=rows.valid & has_any(pos))
-    return reduce_rows(candidate_loss(pos, [neg, pos, *same], True), rows, reduce_fn)

@@ -1,7 +1,7 @@
 """Reductions over a similarity matrix: the one primitive that the pairwise losses are made of.
 
-A loss needs, of the matrix ``s = x y^T`` of all pairs, a few vectors: for each row the log-sum-exp of
-its negatives, for each column likewise, or sums. :func:`reduce_pairs` computes them all in one pass.
+A loss needs, of the matrix `s = x y^T` of all pairs, a few vectors: for each row the log-sum-exp of
+its negatives, for each column likewise, or sums. `reduce_pairs` computes them all in one pass.
 
 Which pairs count is decided by ids: a pair whose ids are equal is no negative. With the global index
 of an example as its id, this one rule leaves out the diagonal of CLIP, and self and twin in NT-Xent.
@@ -14,11 +14,11 @@ of an example as its id, this one rule leaves out the diagonal of CLIP, and self
 >>> print(jnp.exp(row).round(4))  # s is y transposed: 4 + 7, 2 + 8, 3 + 6
 [11. 10.  9.]
 
-Of one set of rows with itself, ``reduce_pairs(Side(x, ids), None, ...)``, every pair is visited once.
+Of one set of rows with itself, `reduce_pairs(Side(x, ids), None, ...)`, every pair is visited once.
 
-To read on: :mod:`~jaxcon.streaming.reductions` chooses a form by :mod:`~jaxcon.streaming.rules`, which
-is the matrix as a :mod:`~jaxcon.streaming.whole` or :mod:`~jaxcon.streaming.sweeps` over its tiles, on
-one device or round a :mod:`~jaxcon.streaming.ring` of them.
+To read on: `jaxcon.streaming.reductions` chooses a form by `jaxcon.streaming.rules`, which
+is the matrix as a `jaxcon.streaming.whole` or `jaxcon.streaming.sweeps` over its tiles, on
+one device or round a `jaxcon.streaming.ring` of them.
 """
 
 from jaxcon.streaming.channels import (

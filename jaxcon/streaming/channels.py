@@ -13,7 +13,7 @@ PRECISION = lax.Precision.HIGHEST  # the default is TF32 on NVIDIA GPUs and bflo
 
 
 def accumulator(dtype: Any) -> Any:
-    """The dtype to accumulate products of ``dtype`` in."""
+    """The dtype to accumulate products of `dtype` in."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
@@ -45,13 +45,13 @@ class Channel(NamedTuple):
 
     Both functions must be pointwise: they see a tile of the matrix, or its transpose, and values of its
     rows and columns that broadcast against it. Functions of a module, rather than closures made anew
-    for every call, let eager calls reuse what was compiled. ``pairs`` must not tell its arguments apart
-    (``f(a, b) == f(b, a)``): of two rows of one set, each is the other's candidate or neither is.
+    for every call, let eager calls reuse what was compiled. `pairs` must not tell its arguments apart
+    (`f(a, b) == f(b, a)`): of two rows of one set, each is the other's candidate or neither is.
 
     Attributes:
       axis: 1 reduces over columns and gives a value a row; 0 gives a value a column.
-      logits: ``(tile, row_aux, col_aux) -> logits``, pointwise in the tile; the auxiliaries broadcast.
-      pairs: ``(row_ids, col_ids) -> bool``, which pairs count; broadcast likewise.
+      logits: `(tile, row_aux, col_aux) -> logits`, pointwise in the tile; the auxiliaries broadcast.
+      pairs: `(row_ids, col_ids) -> bool`, which pairs count; broadcast likewise.
       log: True for the log of the sum of the logits' exponentials; False for the plain sum.
     """
 
@@ -87,16 +87,16 @@ def nothing(dtype: Any) -> float:
 
 
 def log_total(total: Array, shift: ArrayLike = 0.0) -> Array:
-    """``log total + shift`` of a sum of exponentials; :func:`nothing`, without gradient, for a 0."""
+    """`log total + shift` of a sum of exponentials; `nothing`, without gradient, for a 0."""
     some = total != 0  # true for NaN, which stays visible
     lse = jnp.log(jnp.where(some, total, 1)) + shift
     return jnp.where(some, lse, nothing(lse.dtype))
 
 
 def masked_logsumexp(logits: Array, keep: Array, axis: int, *, bounded: bool = False) -> Array:
-    """``log sum exp`` over the kept entries; :func:`nothing`, with zero gradient, where none is.
+    """`log sum exp` over the kept entries; `nothing`, with zero gradient, where none is.
 
-    ``bounded``: the logits are so small that their exponentials need no shift. Those along rows and
+    `bounded`: the logits are so small that their exponentials need no shift. Those along rows and
     those along columns are then the same, which XLA computes once.
     """
     if bounded:
@@ -112,5 +112,5 @@ def masked_logsumexp(logits: Array, keep: Array, axis: int, *, bounded: bool = F
 
 
 def any_pair(keeps: Sequence[Array], shape: tuple[int, int]) -> Array:
-    """The pairs that any of the masks keeps, each of which broadcasts to ``shape``."""
+    """The pairs that any of the masks keeps, each of which broadcasts to `shape`."""
     return jnp.broadcast_to(functools.reduce(jnp.logical_or, keeps), shape)

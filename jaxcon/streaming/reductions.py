@@ -1,6 +1,6 @@
 """What a loss calls: reductions of products or distances, of cosines, and their weighted sums.
 
-Each chooses a form by :mod:`jaxcon.streaming.rules`: the whole matrix by plain operations, or a sweep
+Each chooses a form by `jaxcon.streaming.rules`: the whole matrix by plain operations, or a sweep
 over its tiles.
 """
 
@@ -39,34 +39,34 @@ def reduce_pairs(
     precision: Any = PRECISION,
     distances: bool = False,
 ) -> tuple[Array, ...]:
-    """Reduces ``s_ij = x_i . y_j`` over the pairs that each channel keeps.
+    """Reduces `s_ij = x_i . y_j` over the pairs that each channel keeps.
 
     Args:
-      rows: ``x [n, dim]`` and what is known of it. bfloat16 is multiplied as such.
-      cols: ``y [m, dim]`` likewise; or None: the columns *are* the rows, and each unordered pair is
-        visited once, for half the work. A channel's logits then get the same ``aux`` in both roles.
+      rows: `x [n, dim]` and what is known of it. bfloat16 is multiplied as such.
+      cols: `y [m, dim]` likewise; or None: the columns *are* the rows, and each unordered pair is
+        visited once, for half the work. A channel's logits then get the same `aux` in both roles.
       channels: what to compute.
       ring: a mapped axis over whose devices to reduce, without gathering: all devices' rows with all
-        devices' columns. Blocks of columns travel round the devices by :func:`jaxcon.collectives.ring`,
+        devices' columns. Blocks of columns travel round the devices by `jaxcon.collectives.ring`,
         with the statistics of those columns; a device holds its own rows and one block. Of P devices
         with one set of rows, a block travels P // 2 hops and half the products are saved.
       block_size: edge of the tiles in which to evaluate, in memory O((n + m) dim) for value and
         gradient; any size, it need not divide n or m. Second derivatives work where the inner one is
-        in reverse mode; forward mode (``jax.jvp``, ``jax.jacfwd``, ``jax.hessian``) raises JAX's
+        in reverse mode; forward mode (`jax.jvp`, `jax.jacfwd`, `jax.hessian`) raises JAX's
         TypeError. None chooses by the number of pairs n m: up to 2^21 (2^18 of one set) the whole
         matrix by plain operations, in any mode of differentiation; up to 2^26 tiles, of up to 512,
         that the backward pass finds again (256 MiB in float32); beyond, and in a ring, tiles that it
-        computes again. :mod:`jaxcon.streaming.rules` holds the numbers, those of CPUs.
+        computes again. `jaxcon.streaming.rules` holds the numbers, those of CPUs.
       bound: a number that no logit exceeds in magnitude, if one is known before the data: the inverse
         of a constant temperature for cosines. Up to 50 it saves the search for the largest logit.
-      precision: of the products; or ``jnp.bfloat16``, to round the rows to it.
-      distances: reduce the squared distances ``|x_i - y_j|^2`` instead, which
-        :mod:`jaxcon.similarity.distances` keeps right between rows that are close.
+      precision: of the products; or `jnp.bfloat16`, to round the rows to it.
+      distances: reduce the squared distances `|x_i - y_j|^2` instead, which
+        `jaxcon.similarity.distances` keeps right between rows that are close.
 
     Returns:
-      For each channel ``[n]`` (axis 1) or ``[m]`` (axis 0), float32 at least; in a ring, this device's
+      For each channel `[n]` (axis 1) or `[m]` (axis 0), float32 at least; in a ring, this device's
       rows reduced over all devices' columns, and its columns over all devices' rows. Where no pair is
-      kept, a log-sum-exp is :func:`nothing`, a sum 0, both with zero gradient. NaN in a valid row stays
+      kept, a log-sum-exp is `nothing`, a sum 0, both with zero gradient. NaN in a valid row stays
       NaN.
 
     Raises:
@@ -94,7 +94,7 @@ def reduce_cosines(
     bound: float | None = None,
     precision: Any = PRECISION,
 ) -> tuple[tuple[Array, ...], Array, Array]:
-    """:func:`reduce_pairs` of ``s_ij = scale cos(x_i, y_j)``, without a copy of many rows, normalized.
+    """`reduce_pairs` of `s_ij = scale cos(x_i, y_j)`, without a copy of many rows, normalized.
 
     Value and gradient with respect to both take, beyond the rows and their gradients, memory for a few
     numbers a row: where x and y have more than 2^23 entries, the tiles normalize the rows that they
@@ -111,12 +111,12 @@ def reduce_cosines(
     [7.071 7.071] [3. 3.]
 
     Args:
-      rows: ``x [n, dim]`` and what is known of it, any scale, of float32 at least; a row of 0 has
+      rows: `x [n, dim]` and what is known of it, any scale, of float32 at least; a row of 0 has
         cosine 0.
-      cols: ``y [m, dim]`` likewise; None: the columns are the rows.
+      cols: `y [m, dim]` likewise; None: the columns are the rows.
       scale: a positive scalar.
 
-    The other arguments and the errors are those of :func:`reduce_pairs`.
+    The other arguments and the errors are those of `reduce_pairs`.
 
     Returns:
       The channels' values, x and y.
@@ -152,7 +152,7 @@ def sum_cosines(
     block_size: int | None = None,
     precision: Any = PRECISION,
 ) -> Array:
-    """The values of :func:`reduce_cosines`, weighted and summed: ``sum over channels of w . values``.
+    """The values of `reduce_cosines`, weighted and summed: `sum over channels of w . values`.
 
     In tiles it costs 3 products instead of 4: where it is differentiated, it takes the gradient in the
     same sweep. No tiles are kept, whatever the size.
@@ -163,11 +163,11 @@ def sum_cosines(
     10.0
 
     Args:
-      cols: ``y [m, dim]``, and never None: one set of rows is passed as both.
-      channels: sums of rows, with ``axis=1`` and ``log=False``.
-      weights: ``[n]`` for each channel.
+      cols: `y [m, dim]`, and never None: one set of rows is passed as both.
+      channels: sums of rows, with `axis=1` and `log=False`.
+      weights: `[n]` for each channel.
 
-    The other arguments and the errors are those of :func:`reduce_cosines`.
+    The other arguments and the errors are those of `reduce_cosines`.
 
     Returns:
       A scalar.
@@ -191,9 +191,9 @@ def sum_cosines(
 
 
 def at_precision(precision: Any, dtype: Any) -> tuple[Any, lax.Precision]:
-    """The dtype in which rows of ``dtype`` are multiplied, and the precision of the products.
+    """The dtype in which rows of `dtype` are multiplied, and the precision of the products.
 
-    ``jnp.bfloat16`` as a precision rounds the rows to it.
+    `jnp.bfloat16` as a precision rounds the rows to it.
     """
     if isinstance(precision, lax.Precision):
         return dtype, precision

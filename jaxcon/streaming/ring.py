@@ -74,7 +74,7 @@ def _half_round(
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def ring_sweep(plan: Plan, axis_name: AxisName, rows: Blocks, cols: Blocks | None) -> Any:
-    """:func:`jaxcon.streaming.sweeps.sweep` of this device's rows and columns with all devices'."""
+    """`jaxcon.streaming.sweeps.sweep` of this device's rows and columns with all devices'."""
     through = rows_through(rows, cols)
     rows = measured(rows)
 

@@ -1,18 +1,18 @@
-"""The rule of ``block_size=None``: the form that a reduction takes, by how much there is to reduce.
+"""The rule of `block_size=None`: the form that a reduction takes, by how much there is to reduce.
 
-All forms give the same values. ``whole``: one matrix, by plain operations, in any mode of
-differentiation. ``kept``: tiles, which the backward pass finds again. ``tiles``: computed again there.
+All forms give the same values. `whole`: one matrix, by plain operations, in any mode of
+differentiation. `kept`: tiles, which the backward pass finds again. `tiles`: computed again there.
 
-The numbers come from ``docs/benchmarks/forms.md``, of 2 CPU cores, and serve all backends:
+The numbers come from `docs/benchmarks/forms.md`, of 2 CPU cores, and serve all backends:
 
 | number | is | rests on |
 |---|---|---|
-| ``whole_pairs`` | 2^21 | up to 1,440 pairs of CLIP or SigLIP tiles gain a tenth in 4 lines of 32 |
-| ``whole_pairs_of_one_set`` | 2^18 | an eighth, for tiles save half of the products |
-| ``kept_pairs`` | 2^26 | 256 MiB in float32, for a product that need not be computed again |
-| ``copied_entries`` | 2^23 | 32 MiB in float32: a normalized copy of fewer is no burden, and faster |
-| ``block`` | 512 | at 2,048 pairs the best of 256, 512 and 1,024 in four cases of six |
-| ``lanes`` | 16 | blocks are multiples of the numbers in a vector |
+| `whole_pairs` | 2^21 | up to 1,440 pairs of CLIP or SigLIP tiles gain a tenth in 4 lines of 32 |
+| `whole_pairs_of_one_set` | 2^18 | an eighth, for tiles save half of the products |
+| `kept_pairs` | 2^26 | 256 MiB in float32, for a product that need not be computed again |
+| `copied_entries` | 2^23 | 32 MiB in float32: a normalized copy of fewer is no burden, and faster |
+| `block` | 512 | at 2,048 pairs the best of 256, 512 and 1,024 in four cases of six |
+| `lanes` | 16 | blocks are multiples of the numbers in a vector |
 
 >>> from jaxcon.streaming import rules
 >>> rules.current().form(1024, 1024), rules.current().form(1024, None)
@@ -82,13 +82,13 @@ _MEASURED = Rule()
 
 
 def current() -> Rule:
-    """The rule in force: the measured one, but inside :func:`in_force`."""
+    """The rule in force: the measured one, but inside `in_force`."""
     return _IN_FORCE.get() or _MEASURED
 
 
 @contextlib.contextmanager
 def in_force(rule: Rule) -> Iterator[None]:
-    """Has reductions that are called, or traced by ``jax.jit``, inside the block follow this rule."""
+    """Has reductions that are called, or traced by `jax.jit`, inside the block follow this rule."""
     token = _IN_FORCE.set(rule)
     try:
         yield

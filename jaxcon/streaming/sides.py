@@ -1,6 +1,6 @@
 """One side of a similarity matrix: rows and what is known of them, as they are given and in blocks.
 
-:class:`Blocks` with a ``scale`` stand for ``u_i = scale_i z_i / |z_i|``. These rows never exist whole:
+`Blocks` with a `scale` stand for `u_i = scale_i z_i / |z_i|`. These rows never exist whole:
 a sweep normalizes the block that it visits.
 """
 
@@ -17,10 +17,10 @@ class Side(NamedTuple):
     """The rows, or the columns, of a matrix of all pairs, and what is known of each.
 
     Attributes:
-      z: ``[n, dim]``.
-      ids: int ``[n]`` or a tuple of them, handed to ``channel.pairs``.
-      valid: bool ``[n]``; False takes a row out of all pairs, though its z must be finite. None: none.
-      aux: arrays ``[n]``, handed to ``channel.logits``. Differentiable.
+      z: `[n, dim]`.
+      ids: int `[n]` or a tuple of them, handed to `channel.pairs`.
+      valid: bool `[n]`; False takes a row out of all pairs, though its z must be finite. None: none.
+      aux: arrays `[n]`, handed to `channel.logits`. Differentiable.
     """
 
     z: Array
@@ -30,12 +30,12 @@ class Side(NamedTuple):
 
 
 class Blocks(NamedTuple):
-    """A side cut into blocks: all arrays are ``[blocks, block, ...]``.
+    """A side cut into blocks: all arrays are `[blocks, block, ...]`.
 
     Attributes:
       z, ids, valid, aux: those of the side.
       scale: the length to give each row; None: they are multiplied as they are.
-      norms: magnitude and inverse norm of each row, from :func:`measured`; before that, ().
+      norms: magnitude and inverse norm of each row, from `measured`; before that, ().
     """
 
     z: Array
@@ -73,7 +73,7 @@ def measured(side: Blocks) -> Blocks:
 
 
 def unit_rows(block: Blocks, scale: Array | None) -> Array:
-    """``scale z / |z|`` of rows with norms."""
+    """`scale z / |z|` of rows with norms."""
     magnitude, inverse = block.norms
     factor = inverse if scale is None else inverse * scale
     return (block.z / magnitude[..., None]) * factor[..., None]

@@ -1,7 +1,7 @@
 """Stores, what a sweep reads and writes: pytrees with one entry a block of a side.
 
-The gradient ``g`` of normalized rows never exists beside that of the rows themselves: a sweep sums g in
-a store, which at the end is replaced, in place, by ``(scale_i / |z_i|) (g_i - n_i (n_i . g_i))``,
+The gradient `g` of normalized rows never exists beside that of the rows themselves: a sweep sums g in
+a store, which at the end is replaced, in place, by `(scale_i / |z_i|) (g_i - n_i (n_i . g_i))`,
 n = z / |z|. For a million rows of 512 that is 8 GiB instead of 18.
 """
 
@@ -28,7 +28,7 @@ def put(store: Any, i: Any, entry: Any) -> Any:
 
 
 def scan_blocks(visit: Any, carry: Any, xs: Any) -> tuple[Any, Any]:
-    """``lax.scan``, without a loop where there is one step."""
+    """`lax.scan`, without a loop where there is one step."""
     if len(jax.tree.leaves(xs)[0]) > 1:
         return lax.scan(visit, carry, xs)
     carry, y = visit(carry, jax.tree.map(lambda a: a[0], xs))
@@ -36,17 +36,17 @@ def scan_blocks(visit: Any, carry: Any, xs: Any) -> tuple[Any, Any]:
 
 
 def varying_like(value: Array, like: Array) -> Array:
-    """``value``, cast to vary over the devices over which ``like`` does inside shard_map.
+    """`value`, cast to vary over the devices over which `like` does inside shard_map.
 
-    Outside of it, put on the Explicit mesh on which ``like`` is.
+    Outside of it, put on the Explicit mesh on which `like` is.
     """
     return vary_together((value, like))[0]
 
 
 def filled_like(a: Array, value: float = 0) -> Array:
-    """An array like ``a`` filled with a value; it varies over devices where ``a`` does.
+    """An array like `a` filled with a value; it varies over devices where `a` does.
 
-    ``jnp.full_like`` alone does not before jax 0.8.
+    `jnp.full_like` alone does not before jax 0.8.
     """
     return varying_like(jnp.full_like(a, value), a)
 
@@ -103,7 +103,7 @@ def first_gradients(side: Blocks, cotangent: Array | None) -> tuple[Any, Array |
 def gradient_of(side: Blocks, store: Any, along: Array | None) -> Blocks:
     """A side's cotangent from its store of gradients; what is not differentiable gets None.
 
-    ``along``: what :func:`first_gradients` set aside; None: nothing.
+    `along`: what `first_gradients` set aside; None: nothing.
     """
     z, aux = store
     scale = None

@@ -1,8 +1,8 @@
 """Sums over pairs with known weights: value and gradient in one sweep.
 
-The cotangent of ``f(s_ij)`` in ``sum_i w_i sum_j f(s_ij)`` is w_i, known before any value is. So a call
+The cotangent of `f(s_ij)` in `sum_i w_i sum_j f(s_ij)` is w_i, known before any value is. So a call
 that is differentiated finds the gradient while it computes the value: 3 products of N x N x dim, where
-those of :mod:`jaxcon.streaming.sweeps` take 4, and round a ring the columns travel once, not twice.
+those of `jaxcon.streaming.sweeps` take 4, and round a ring the columns travel once, not twice.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def weighted_total(weights: Sequence[Array], values: Sequence[Array]) -> Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def sum_sweep(plan: Plan, ring: AxisName, weights: Weights, rows: Blocks, cols: Blocks) -> Array:
-    """``sum over channels and rows of weight * value``; all channels are sums and have axis 1."""
+    """`sum over channels and rows of weight * value`; all channels are sums and have axis 1."""
     swept: Any = sweep(plan, rows, cols) if ring is None else ring_sweep(plan, ring, rows, cols)
     return weighted_total(weights, swept[0])
 

@@ -1,8 +1,8 @@
-"""The engine: one sweep over the tiles of ``s = x y^T`` forward, and one backward.
+"""The engine: one sweep over the tiles of `s = x y^T` forward, and one backward.
 
 Only the inputs and one statistic per row and channel survive the forward sweep; the backward sweep
-computes every tile again. For a log-sum-exp ``R_i`` with cotangent ``g_i`` the cotangent of a logit is
-``g_i e^{l_ij - R_i}``, so no matrix is ever stored::
+computes every tile again. For a log-sum-exp `R_i` with cotangent `g_i` the cotangent of a logit is
+`g_i e^{l_ij - R_i}`, so no matrix is ever stored::
 
     forward   R_i = log sum_j e^{l_ij}
     backward  ds_ij = sum over channels of g_i e^{l_ij - R_i} dl_ij/ds_ij
@@ -96,7 +96,7 @@ def results(plan: Plan, state: tuple[Any, ...]) -> tuple[Any, ...]:
 def forward_sweep(
     plan: Plan, rows: Blocks, cols: Blocks | None, stores: tuple[Any, ...]
 ) -> tuple[tuple[Any, ...], Any]:
-    """Adds all tiles to the stores, ``(of rows, of columns)``, or ``(of both,)`` where cols is None.
+    """Adds all tiles to the stores, `(of rows, of columns)`, or `(of both,)` where cols is None.
 
     Returns the stores and, if the plan keeps them, the matrices of all tiles, stacked.
     """
@@ -162,7 +162,7 @@ def backward_sweep(
     stores: tuple[Any, ...],
     tiles: Any = None,
 ) -> tuple[Any, ...]:
-    """Adds the gradients of all tiles to the stores. ``saved``: residuals, per side like the stores."""
+    """Adds the gradients of all tiles to the stores. `saved`: residuals, per side like the stores."""
 
     @jax.checkpoint  # a second derivative recomputes the tiles too
     def visit(stores: tuple[Any, ...], x: Any) -> tuple[tuple[Any, ...], None]:
@@ -219,7 +219,7 @@ def both_sweeps(
 ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """A forward and a backward sweep in one, for residuals that do not depend on the values.
 
-    ``stores``: those of the forward sweep and those of the backward sweep.
+    `stores`: those of the forward sweep and those of the backward sweep.
     """
 
     @jax.checkpoint
@@ -244,9 +244,9 @@ def rows_through(*sides: Blocks | None) -> tuple[Array | None, ...]:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def sweep(plan: Plan, rows: Blocks, cols: Blocks | None) -> Any:
-    """The channels' values in blocks, ``[blocks, block]``, and the rows of both sides as they came.
+    """The channels' values in blocks, `[blocks, block]`, and the rows of both sides as they came.
 
-    ``cols`` None: both sides are ``rows``.
+    `cols` None: both sides are `rows`.
     """
     return _forward(plan._replace(keep=False), rows, cols)[0], rows_through(rows, cols)
 

@@ -1,7 +1,7 @@
 """The tiles of a similarity matrix: which there are, and what a sweep sees of one.
 
 A tile is the products of a block of rows with a block of columns. Where both sides are one set of rows,
-``s_ij = s_ji``: tiles on and above the diagonal are visited, and each serves in two roles, as it stands
+`s_ij = s_ji`: tiles on and above the diagonal are visited, and each serves in two roles, as it stands
 and transposed. That is 2 instead of 4 products of N x N x dim.
 """
 
@@ -21,8 +21,8 @@ class Tile(NamedTuple):
     """A tile of block i of the rows and block j of the columns.
 
     Attributes:
-      s: ``[b, c]``, the products of rows and columns, or their squared distances.
-      near: of distances, the rows that have close pairs; see :mod:`jaxcon.similarity.distances`.
+      s: `[b, c]`, the products of rows and columns, or their squared distances.
+      near: of distances, the rows that have close pairs; see `jaxcon.similarity.distances`.
     """
 
     i: Array
@@ -41,7 +41,7 @@ class Tile(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One channel on one tile: ``axis`` is the axis of the tile to reduce (1 gives values of rows)."""
+    """One channel on one tile: `axis` is the axis of the tile to reduce (1 gives values of rows)."""
 
     channel: int
     axis: int
@@ -70,7 +70,7 @@ def tile_index(k: Any, rows: Blocks, cols: Blocks | None) -> tuple[Any, Any]:
 
 
 def tile_at(plan: Plan, rows: Blocks, cols: Blocks | None, k: Array, kept: Any = None) -> Tile:
-    """The k-th tile; ``kept``: its matrix, if a sweep before kept it."""
+    """The k-th tile; `kept`: its matrix, if a sweep before kept it."""
     i, j = tile_index(k, rows, cols)
     row, col = take(rows, i), take(rows if cols is None else cols, j)
     x, y = operand(row), operand(col)
@@ -97,7 +97,7 @@ def all_parts(plan: Plan, row: Blocks, col: Blocks) -> list[Part]:
 
 
 def all_logits(plan: Plan, tile: Array, row_aux: Any, col_aux: Any) -> list[Array]:
-    """The logits of :func:`all_parts`."""
+    """The logits of `all_parts`."""
     row_aux, col_aux = spread(row_aux, 1), spread(col_aux, 0)
     logits = []
     for channel in plan.channels:
