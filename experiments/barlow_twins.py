@@ -33,7 +33,7 @@ import numpy as np
 
 from experiments.images.page import Pairs
 from experiments.images.recipes import Images, Recipe, recipe_for
-from experiments.images.two_views import Objective, check_options, fill_in, run
+from experiments.images.two_views import Method, Objective, check_options, fill_in, run
 from experiments.running.figures import Drawing, matrices
 from experiments.running.options import FloatOfLoss, Machine, Training, check_range, flag, parse
 from experiments.running.process import jit_once, quiet_libraries
@@ -195,17 +195,15 @@ def describe(folder: Path, embeddings: Mapping[str, Pairs]) -> tuple[list[Drawin
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the experiment of a command line."""
     quiet_libraries()
-    config = parse(BarlowTwins, program="barlow_twins", arguments=arguments)
-    name = config.loss.loss
-    run(
-        config,
-        experiment="barlow_twins",
-        name=name,
-        title=TITLES[name],
+    method = Method(
+        command="barlow_twins",
+        title=lambda config: TITLES[config.loss.loss],
         check=check,
         resolve=resolve,
         objective=objective,
+        folder=lambda config: config.loss.loss,
     )
+    run(parse(BarlowTwins, program="barlow_twins", arguments=arguments), method)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from sklearn.datasets import load_digits
 
 from experiments.running.ends import usage_errors
 from experiments.running.options import parse
+from experiments.running.run import follow
 from jaxcon import diagnostics, losses
 from jaxcon.training.workdir import check_writable
 from jaxcon.typing import Array
@@ -97,6 +98,7 @@ def run(
     tx = OPTIMIZERS[optimizer]
     params = init(jax.random.key(config.seed), config.spread)
 
+    @jax.jit
     def step(carry: tuple, number: Array) -> tuple[tuple, dict[str, Array]]:
         params, state = carry
         key = jax.random.fold_in(jax.random.key(config.seed + 1), number)
@@ -119,8 +121,9 @@ def run(
         return (optax.apply_updates(params, updates), state), measured
 
     carry = (params, tx.init(params))
-    (params, _), curves = jax.lax.scan(step, carry, jnp.arange(config.steps))
-    curves = {name: [round(float(v), 5) for v in values] for name, values in curves.items()}
+    numbers = np.arange(config.steps)
+    (params, _), rows = follow(carry, step, numbers, steps=config.steps, read_every=100)
+    curves = {name: [round(float(row[name]), 5) for row in rows] for name in rows[0]}
     x1, x2 = views(jax.random.key(config.seed + 2), images[:512])
     report = diagnostics.collapse_report(encode(params, x1), encode(params, x2), temperature=1.0)
     return {**curves, "effective rank": [report.effective_rank]}

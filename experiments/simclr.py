@@ -19,7 +19,7 @@ import functools
 from collections.abc import Sequence
 
 from experiments.images.recipes import DIGITS, FEW_PHOTOS, PHOTOS, Images, Recipe, recipe_for
-from experiments.images.two_views import Objective, check_options, fill_in, run
+from experiments.images.two_views import Method, Objective, check_options, fill_in, run
 from experiments.running.options import FloatOfRecipe, Machine, Training, check_range, parse
 from experiments.running.process import quiet_libraries
 from jaxcon.diagnostics import chance_loss
@@ -90,16 +90,15 @@ def objective(config: SimCLR) -> Objective:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the experiment of a command line."""
     quiet_libraries()
-    config = parse(SimCLR, program="simclr", arguments=arguments)
-    run(
-        config,
-        experiment="simclr",
-        name="simclr",
-        title="SimCLR",
+    method = Method(
+        command="simclr",
+        title=lambda config: "SimCLR",
         check=check,
         resolve=resolve,
         objective=objective,
+        folder=lambda config: "simclr",
     )
+    run(parse(SimCLR, program="simclr", arguments=arguments), method)
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ _LEAST_MAPPED = 4  # images of a map in the plane
 def conclude(
     workdir: Workdir,
     run: Run,
-    dataset: Dataset,
     *,
+    dataset: Dataset,
     title: str,
     encode: Callable[[Any, jax.Array], tuple[Any, Any]],
     transform: Transform,

@@ -1,12 +1,13 @@
-"""What experiments on two views of an image share: the model, the loss of a batch, the whole run.
+"""What experiments on two views of an image share: the model, the loss of a batch, the task.
 
-An experiment hands over an `Objective`; everything between its command line and its report is here.
+An experiment hands over a `Method`; everything between its command line and its report follows.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import flax.linen as nn
 import jax
@@ -14,22 +15,17 @@ import jax.numpy as jnp
 
 from experiments.images.page import Describe, conclude, show
 from experiments.images.recipes import Images, Recipe, default_rates
-from experiments.running import facts
+from experiments.running import facts, runner
 from experiments.running.encoders import make_encoder
-from experiments.running.ends import run_errors, usage_errors
-from experiments.running.options import Machine, Training, check_range, check_training, fill, flat
-from experiments.running.plan import Plan, default_batch, make_plan, share_batch
-from experiments.running.process import say, select_devices
-from experiments.running.results import show_if_finished
-from experiments.running.run import abstract_state, checkpoint_space, pretrain
-from experiments.running.start import Network, Start, check_fits, load_start
-from experiments.running.workdir import check_place, open_run, workdir_path
+from experiments.running.options import Machine, Training, check_range, check_training, fill
+from experiments.running.plan import default_batch
+from experiments.running.run import Task
+from experiments.running.start import Network, Start
 from jaxcon.augment import Transform, two_views
 from jaxcon.data.batching import batches
 from jaxcon.data.sources import Dataset, load
 from jaxcon.encoders import ProjectionHead
 from jaxcon.training.step import LossFn
-from jaxcon.training.workdir import Workdir
 
 
 class Config(Protocol):
@@ -48,7 +44,8 @@ class Config(Protocol):
 Options = TypeVar("Options", bound=Config)
 
 
-class Objective(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Objective:
     """What is minimized, and against what its values and embeddings are set.
 
     Attributes:
@@ -137,159 +134,81 @@ def fill_in(config: Options, recipe: Recipe, examples: int, loss: Mapping[str, f
     )
 
 
-class Prepared(NamedTuple):
-    """All that a run needs, checked: nothing in its folder changes before.
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What a page on two views of an image hands over.
 
     Attributes:
-        config: with everything filled in.
-        recipe: of the dataset.
-        devices: that share the batch.
-        dataset: images.
-        plan: how long.
-        model: what is trained.
-        init: from a key to its variables.
-        start: the run whose weights it starts from, or None.
-        workdir: its folder.
-    """
-
-    config: Any
-    recipe: Recipe
-    devices: list[Any]
-    dataset: Dataset
-    plan: Plan
-    model: Model
-    init: Callable[..., Any]
-    start: Start | None
-    workdir: Workdir
-
-
-def run(
-    config: Options,
-    *,
-    experiment: str,
-    name: str,
-    title: str,
-    check: Callable[[Options], None],
-    resolve: Callable[[Options, int], tuple[Options, Recipe]],
-    objective: Callable[[Options], Objective],
-) -> None:
-    """Train, evaluate and report; or resume; or show the table of a finished run.
-
-    Args:
-        config: of the command line.
-        experiment: the command.
-        name: of the folder in `runs`, before the dataset's.
-        title: of the method, for the page.
+        command: as config.json names it.
+        title: of the page, from the options.
         check: raises a ValueError for an option that cannot work.
         resolve: from options and the number of images to all options, and the recipe they are of.
-        objective: of the resolved options.
+        objective: of all options.
+        folder: of its runs in `runs`, before the dataset's name; from the options.
     """
-    with usage_errors():
-        check(config)
-        ready = prepare(config, experiment=experiment, name=name, resolve=resolve)
-        if show_if_finished(ready.workdir, show):
-            return
-    config, recipe, devices, dataset, plan, model, init, start, workdir = ready
-    setup = announce(ready)
-    goal = objective(config)
-    with run_errors(workdir, dataset):
-        trained = pretrain(
-            workdir,
-            config.training,
-            config.machine,
-            plan,
-            devices=devices,
-            init=init,
-            apply_fn=model.apply,
-            loss_fn=make_loss(model, recipe.transform, goal.loss),
-            batches=lambda start, sharding: batches(
-                dataset.train,
-                seed=config.training.seed,
-                batch_size=plan.batch_size,
-                start_step=start,
-                sharding=sharding,
-            ),
-            chance=goal.chance,
-            start=start and start.variables,
-        )
-        if not trained.finished or jax.process_index() != 0:
-            return
-        conclude(
-            workdir,
-            trained,
-            dataset,
-            title=f"{title} on {facts.dataset_title(config.images.dataset)}",
+
+    command: str
+    title: Callable[[Any], str]
+    check: Callable[[Any], None]
+    resolve: Callable[[Any, int], tuple[Any, Recipe]]
+    objective: Callable[[Any], Objective]
+    folder: Callable[[Any], str]
+
+
+def run(config: Config, method: Method) -> None:
+    """Train, evaluate and report; or resume; or show the table of a finished run."""
+    runner.run(
+        config,
+        runner.Experiment(
+            command=method.command,
+            folder=method.folder,
+            check=method.check,
+            load=load_images,
+            resolve=lambda options, examples: method.resolve(options, examples)[0],
+            task=functools.partial(make_task, method),
+            show=show,
+        ),
+    )
+
+
+def load_images(config: Config) -> Dataset:
+    """Return the dataset that the options name."""
+    images = config.images
+    return load(images.dataset, data_dir=images.data_dir, image_size=images.image_size)
+
+
+def make_task(
+    method: Method, config: Config, dataset: Dataset, start: Start | None, path: Path
+) -> Task:
+    """Return what is learned from two views: of all options and the images."""
+    del start, path  # the network follows from options and images alone
+    shape = dataset.train.image_shape
+    recipe = method.resolve(config, len(dataset.train))[1]
+    goal = method.objective(config)
+    model = make_model(config.images, config.training.precision, side=max(shape[:2]))
+    seed, batch_size = config.training.seed, config.training.batch_size
+    assert batch_size is not None
+    return Task(
+        network=Network({"encoder": model.encoder, "head": model.head}, shape),
+        encoder=config.images.encoder or "",
+        beside="a projection head",
+        with_what=facts.with_classes(dataset.class_names),
+        init=functools.partial(model.init, images=jnp.zeros((1, *shape)), train=False),
+        apply_fn=model.apply,
+        loss_fn=make_loss(model, recipe.transform, goal.loss),
+        batches=lambda first, sharding: batches(
+            dataset.train, seed=seed, batch_size=batch_size, start_step=first, sharding=sharding
+        ),
+        chance=goal.chance,
+        conclude=functools.partial(
+            conclude,
+            dataset=dataset,
+            title=f"{method.title(config)} on {facts.dataset_title(config.images.dataset)}",
             encode=lambda variables, images: model.apply(variables, images, method="encode"),
             transform=recipe.transform,
-            seed=config.training.seed,
+            seed=seed,
             temperature=goal.temperature,
-            facts=facts.facts(setup, workdir.path / "times.json"),
-            settings=flat(config.images, config.loss, config.training, config.machine),
             candidates=goal.candidates,
             describe=goal.describe,
-        )
-
-
-def prepare(
-    config: Options,
-    *,
-    experiment: str,
-    name: str,
-    resolve: Callable[[Options, int], tuple[Options, Recipe]],
-) -> Prepared:
-    """Return what a run needs, after every check.
-
-    Raises:
-        ValueError: what the user can mend.
-    """
-    start_from = config.training.start_from
-    path = workdir_path(config.machine, name, config.images.dataset, start_from)
-    check_place(path)
-    devices = select_devices(config.machine)
-    dataset = load(
-        config.images.dataset,
-        data_dir=config.images.data_dir,
-        image_size=config.images.image_size,
+        ),
     )
-    examples, shape = len(dataset.train), dataset.train.image_shape
-    config = share_batch(
-        config, lambda options: resolve(options, examples)[0], devices=len(devices)
-    )
-    config, recipe = resolve(config, examples)
-    plan = make_plan(config.training, examples=examples, devices=len(devices))
-    model = make_model(config.images, config.training.precision, side=max(shape[:2]))
-    init = functools.partial(model.init, images=jnp.zeros((1, *shape)), train=False)
-    # Also: are the images of a size that the encoder takes?
-    state = abstract_state(config.training, plan, init, model.apply)
-    network = Network({"encoder": model.encoder, "head": model.head}, shape)
-    start = load_start(start_from, path)
-    check_fits(start, network, init)
-    workdir = open_run(
-        path,
-        experiment=experiment,
-        options=flat(config.images, config.loss, config.training),
-        network=network,
-        dataset=dataset,
-        start=start,
-        needed=checkpoint_space(state, path),
-    )
-    return Prepared(config, recipe, devices, dataset, plan, model, init, start, workdir)
-
-
-def announce(ready: Prepared) -> facts.Setup:
-    """Say what was found and what will be trained, and return it."""
-    dataset = ready.dataset
-    say(dataset.summary())
-    setup = facts.Setup(
-        encoder=ready.config.images.encoder or "",
-        beside="a projection head",
-        parameters=facts.count_parameters(ready.init),
-        image_shape=dataset.train.image_shape,
-        images=(len(dataset.train), len(dataset.validation), len(dataset.test)),
-        with_what=facts.with_classes(dataset.class_names),
-        plan=ready.plan,
-        devices=ready.devices,
-    )
-    for line in facts.announce(setup):
-        say(line)
-    return setup

@@ -6,19 +6,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from experiments.pairs.objectives import Objective, Outputs
 from experiments.running.encoders import Encoder, make_encoder
 from jaxcon.augment import random_affine, two_views
-from jaxcon.data.captions import PairSplit
-from jaxcon.data.pairs import CaptionTokens
 from jaxcon.encoders import Temperature, TextTransformer
 from jaxcon.encoders.dual import Embedded, Side
-from jaxcon.encoders.tokenizer import Tokenizer
 from jaxcon.training.step import LossFn
-
-GRADE_WEIGHTS = {1: 1.0, 2: 3.0, 3: 4.0, 4: 3.0}
 
 
 class DualEncoder(nn.Module):
@@ -99,17 +93,3 @@ def make_loss(model: DualEncoder, objective: Objective) -> LossFn:
         return objective.loss(outputs), (carried, dict(outputs.scalars))
 
     return loss_fn
-
-
-def caption_tokens(split: PairSplit, tokenizer: Tokenizer) -> CaptionTokens:
-    """Return the tokens of all captions; how often one is drawn depends on its grade.
-
-    One of grade 1 teaches little. One that tells all is found by colours and corners before shapes
-    are needed, which those of grades 2 and 3 cannot do without.
-    """
-    texts = [text for captions in split.captions for text in captions]
-    weights = None
-    if split.grades is not None:
-        weights = np.array([GRADE_WEIGHTS[grade] for grades in split.grades for grade in grades])
-    counts = [len(captions) for captions in split.captions]
-    return CaptionTokens(tokenizer.encode(texts, warn=False), counts, weights)

@@ -1,6 +1,7 @@
 """The end of a run on images and captions: its table on the console, its figures and its page."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,10 @@ from jaxcon import report
 from jaxcon.data.captions import PairDataset
 from jaxcon.encoders.tokenizer import Tokenizer
 from jaxcon.training.checkpoint import Workdir
+from jaxcon.training.metrics import read_metrics
+
+# Losses whose chance level is the logarithm of the batch.
+SOFTMAX = ("clip", "npairs", "gaussian")
 
 
 def show(scores: Scores) -> None:
@@ -36,18 +41,18 @@ def show(scores: Scores) -> None:
 def conclude(
     workdir: Workdir,
     run: Run,
-    dataset: PairDataset,
     *,
+    dataset: PairDataset,
     model: DualEncoder,
     objective: Objective,
     tokenizer: Tokenizer,
     title: str,
     seed: int,
-    notes: Sequence[str],
+    loss: str,
+    batch_size: int,
     facts: Mapping[str, str],
     settings: Mapping[str, Any],
     temperature: float | None,
-    candidates: int | None,
 ) -> None:
     """Evaluate before and after, mark the run finished, draw, write the page.
 
@@ -60,12 +65,15 @@ def conclude(
         tokenizer: of the captions.
         title: of the page.
         seed: of the views that are shown.
-        notes: what is to be said of the loss.
+        loss: its name.
+        batch_size: pairs in a batch.
         facts: of `experiments.running.facts`.
         settings: to list on the page.
         temperature: of a loss that does not learn it, or None.
-        candidates: K of the chance level ln K; None where chance is another.
     """
+    candidates = batch_size if loss in SOFTMAX else None
+    chance = objective.chance(batch_size)
+    note = loss_notes(workdir, loss, chance, batch_size, temperature)
     encode = make_encode(model, tokenizer)
     say("evaluating retrieval")
     scores = {
@@ -84,7 +92,7 @@ def conclude(
     deviations, sentences = [], []
     if objective.log_std is not None:
         deviations, sentences = deviations_drawn(workdir.figures, encode, run.after, dataset.test)
-    results = {"scores": scores, "notes": [*notes, progress(scores), *judged, *sentences]}
+    results = {"scores": scores, "notes": [note, progress(scores), *judged, *sentences]}
     finish(workdir, results, show)
 
     page = report.Page(
@@ -109,6 +117,33 @@ def conclude(
         *deviations,
     ]
     write_page(workdir, page, drawings)
+
+
+def loss_notes(
+    workdir: Workdir, name: str, chance: float, batch: int, temperature: float | None
+) -> str:
+    """Say where the loss ended between 0 and chance, and how low cosines could have brought it.
+
+    Args:
+        workdir: of the run.
+        name: of the loss.
+        chance: its value for equal embeddings.
+        batch: pairs in a batch.
+        temperature: of a loss of cosines that does not learn it, else None.
+    """
+    last = [row["loss"] for row in read_metrics(workdir.metrics)[-20:] if row["loss"] is not None]
+    mean = sum(last) / len(last) if last else math.nan
+    level = f"ln {batch}" if name in SOFTMAX else "for equal embeddings"
+    note = f"Loss at the end: {mean:.3f}, {mean / chance:.2f} of chance, {chance:.3f} ({level})."
+    if temperature is not None:
+        # All pairs at cosine 1, all others at that of a regular simplex, -1 / (N - 1).
+        lowest = math.log1p((batch - 1) * math.exp(-(1 + 1 / (batch - 1)) / temperature))
+        note += (
+            f" Cosines at temperature {temperature:g} cannot bring it below {lowest:.3f}, "
+            f"{lowest / chance:.2f} of chance: a loss that looks stuck near ln {batch} says little "
+            "here, retrieval and the collapse check say whether anything is learned."
+        )
+    return note
 
 
 def _temperature(run: Run) -> float:

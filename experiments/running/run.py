@@ -1,17 +1,20 @@
-"""What every experiment does around its loss: set up, resume, train, stop.
+"""The one training loop: from a task and a plan to trained variables, resumed where it was stopped.
 
-An experiment hands over `init` (how its variables begin), `loss_fn` and batches; it gets a `Run`.
+Frozen values go in, a `Run` comes out; what is learned, and from what, is said by a `Task`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
 from experiments.running.options import Machine, Training
 from experiments.running.plan import Plan
 from experiments.running.process import jit_once, say
+from experiments.running.start import Network
 from jaxcon.encoders import Temperature
 from jaxcon.training import optimizers
 from jaxcon.training.checkpoint import KEPT, Checkpoints, Workdir, state_bytes
@@ -23,7 +26,41 @@ from jaxcon.training.step import LossFn, make_train_step, shard_step
 from jaxcon.training.workdir import saved_steps
 
 
-class Run(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is learned, from what, and what becomes of it.
+
+    Attributes:
+        network: what is trained, as config.json says it.
+        encoder: what the images go through, in a word.
+        beside: what is trained with it.
+        with_what: what the images come with: "10 classes".
+        init: from a key to the variables.
+        apply_fn: of the model, kept in the state for the evaluation.
+        loss_fn: of `jaxcon.training.step`, over the mapped axis "batch".
+        batches: from a step and a sharding to the batches from that step on.
+        chance: loss of embeddings that tell nothing.
+        conclude: `(workdir, run, *, facts, settings)`: evaluates and writes the page.
+        own: what the user wrote, by what it stands for, as config.json says it.
+        notes: to say before training begins.
+    """
+
+    network: Network
+    encoder: str
+    beside: str
+    with_what: str
+    init: Callable[..., Any]
+    apply_fn: Callable[..., Any]
+    loss_fn: LossFn
+    batches: Callable[[int, Any], Iterator[Any]]
+    chance: float
+    conclude: Callable[..., None]
+    own: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    notes: Callable[[], Iterable[str]] = tuple
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
     """What training made: variables for `apply_fn` before and after, on the host."""
 
     before: dict[str, Any]
@@ -31,13 +68,11 @@ class Run(NamedTuple):
     finished: bool
 
 
-def abstract_state(
-    training: Training, plan: Plan, init: Callable[[jax.Array], Any], apply_fn: Callable[..., Any]
-) -> Any:
+def abstract_state(training: Training, plan: Plan, task: Task) -> Any:
     """Return the shapes of the state that `pretrain` trains, without making it."""
 
     def begin(key: jax.Array) -> Any:
-        return _first_state(training, plan, init(key), apply_fn)
+        return _first_state(training, plan, task.init(key), task.apply_fn)
 
     return jax.eval_shape(begin, jax.random.key(0))
 
@@ -70,13 +105,9 @@ def pretrain(
     training: Training,
     machine: Machine,
     plan: Plan,
+    task: Task,
     *,
     devices: list[Any],
-    init: Callable[[jax.Array], Any],
-    apply_fn: Callable[..., Any],
-    loss_fn: LossFn,
-    batches: Callable[[int, Any], Iterator[Any]],
-    chance: float,
     start: Mapping[str, Any] | None = None,
 ) -> Run:
     """Train to the end, from the newest intact checkpoint where there is one.
@@ -86,23 +117,20 @@ def pretrain(
         training: how.
         machine: where.
         plan: how long.
+        task: what.
         devices: to share the batch.
-        init: from a key to the variables.
-        apply_fn: kept in the state for the evaluation.
-        loss_fn: of `jaxcon.training.step`, over the mapped axis "batch".
-        batches: from a step and a sharding to the batches from that step on.
-        chance: loss at chance level.
-        start: variables to start from in place of those of `init`.
+        start: variables to start from in place of those of `task.init`.
 
     Returns:
-        The variables of `init`, and those after training, averaged where the run keeps an average.
+        The variables of `task.init`, and those after training, averaged where the run keeps an
+        average.
     """
     mesh = make_mesh(devices)
     keys = jax.random.split(jax.random.key(training.seed))
-    variables = jax.device_get(jit_once(init)(keys[0]))
+    variables = jax.device_get(jit_once(task.init)(keys[0]))
     first = variables if start is None else {**variables, **start}
-    state = replicate(_first_state(training, plan, first, apply_fn), mesh)
-    step = shard_step(make_train_step(loss_fn, ema_decay=training.ema), mesh)
+    state = replicate(_first_state(training, plan, first, task.apply_fn), mesh)
+    step = shard_step(make_train_step(task.loss_fn, ema_decay=training.ema), mesh)
     with Checkpoints(workdir.checkpoints, say=say) as checkpoints:
         restored = checkpoints.restore(state)
         if restored is not None:
@@ -111,10 +139,10 @@ def pretrain(
         result = fit(
             state,
             lambda state, batch: step(state, batch, keys[1]),
-            lambda start: batches(start, batch_sharding(mesh)),
+            lambda start: task.batches(start, batch_sharding(mesh)),
             steps=plan.steps,
             batch_size=plan.batch_size,
-            chance=chance,
+            chance=task.chance,
             folder=workdir.path,
             checkpoints=checkpoints,
             checkpoint_every=machine.checkpoint_every or max(1, plan.steps // 20),
@@ -137,3 +165,42 @@ def _first_state(
 ) -> TrainState:
     optimizer = make_optimizer(training, plan)
     return create_state(variables, optimizer, apply_fn=apply_fn, average=training.ema is not None)
+
+
+def follow(
+    state: Any,
+    step: Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]],
+    batches: Iterable[Any],
+    *,
+    steps: int,
+    read_every: int,
+    give_up: Callable[[list[dict[str, Any]]], bool] = lambda rows: False,
+) -> tuple[Any, list[dict[str, Any]]]:
+    """Train a short run of many: no folder, no checkpoints, the metrics of all steps in memory.
+
+    >>> state, rows = follow(0, lambda n, x: (n + x, {"sum": n + x}), [1, 2, 3], steps=2, read_every=1)
+    >>> state, [int(row["sum"]) for row in rows]
+    (3, [1, 3])
+
+    Args:
+        state: before the first step.
+        step: `(state, batch) -> (state, metrics)`.
+        batches: at least as many as steps.
+        steps: of the run.
+        read_every: steps between readings of the metrics, which wait for the device.
+        give_up: of the metrics so far: whether to end early.
+
+    Returns:
+        The state after the last step, and the metrics of every step, on the host.
+    """
+    rows: list[dict[str, Any]] = []
+    pending: list[dict[str, jax.Array]] = []
+    for number, batch in enumerate(itertools.islice(batches, steps), start=1):
+        state, metrics = step(state, batch)
+        pending.append(metrics)
+        if number % read_every == 0 or number == steps:
+            rows += jax.device_get(pending)
+            pending = []
+            if give_up(rows):
+                break
+    return state, rows

@@ -6,7 +6,6 @@ arrays of the step, not constants in it.
 
 import dataclasses
 import functools
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -16,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.pairs.model import DualEncoder, caption_tokens, make_loss, make_model
+from experiments.pairs.captions import caption_tokens
+from experiments.pairs.model import DualEncoder, make_loss, make_model
 from experiments.pairs.objectives import Objective
 from experiments.pairs.retrieval import (
     Encode,
@@ -29,6 +29,7 @@ from experiments.pairs.retrieval import (
 )
 from experiments.running.encoders import Encoder
 from experiments.running.process import jit_once
+from experiments.running.run import follow
 from experiments.uncertainty_study.losses import make_objective
 from experiments.uncertainty_study.pieces import Piece, Record
 from jaxcon.data.captions import PairDataset, PairSplit
@@ -150,16 +151,14 @@ class Laboratory:
             batch_size=piece.batch_size,
             sharding=batch_sharding(self._mesh),
         )
-        rows: list[dict[str, Any]] = []
-        pending: list[Any] = []
-        for number, batch in enumerate(itertools.islice(batches, piece.steps), start=1):
-            state, metrics = trainer.step(state, batch, keys[1])
-            pending.append(metrics)
-            if number % _PATIENCE == 0 or number == piece.steps:
-                rows += jax.device_get(pending)
-                pending = []
-                if gave_up([int(row["skipped"]) for row in rows]):
-                    break
+        state, rows = follow(
+            state,
+            lambda state, batch: trainer.step(state, batch, keys[1]),
+            batches,
+            steps=piece.steps,
+            read_every=_PATIENCE,
+            give_up=lambda rows: gave_up([int(row["skipped"]) for row in rows]),
+        )
         return jax.device_get(state.variables()), rows
 
     def _measure(self, piece: Piece, network: Network, variables: Any) -> Record:

@@ -10,8 +10,7 @@ import optax
 import pytest
 from PIL import Image
 
-from experiments import clip
-from experiments.images import two_views
+from experiments.running import runner
 from experiments.running.process import jit_once
 from experiments.running.run import Run
 from jaxcon.training.checkpoint import Checkpoints
@@ -47,13 +46,13 @@ def begin(main: Any, flags: list[str]) -> dict[str, Any]:
     """Runs a command up to where it would train; returns what it would train with."""
     given: dict[str, Any] = {}
 
-    def stop(workdir: Any, *_: Any, **settings: Any) -> Run:
-        given.update(settings, workdir=workdir)
+    def stop(workdir: Any, *settings: Any, start: Any, **_: Any) -> Run:
+        task = settings[-1]
+        given.update(workdir=workdir, start=start, init=task.init, apply_fn=task.apply_fn)
         return Run({}, {}, finished=False)
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (two_views, clip):
-            patch.setattr(module, "pretrain", stop)
+        patch.setattr(runner, "pretrain", stop)
         main([*flags, "--accelerator=cpu", "--num-devices=1"])
     return given
 

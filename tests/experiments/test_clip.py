@@ -13,6 +13,7 @@ from PIL import Image
 from experiments import clip
 from experiments.pairs.model import DualEncoder, make_loss
 from experiments.pairs.objectives import Outputs, make_objective
+from experiments.pairs.page import loss_notes
 from experiments.pairs.prompts import make_prompts
 from experiments.running.process import jit_once
 from jaxcon.data.shipped import scenes
@@ -22,6 +23,7 @@ from jaxcon.encoders import MLP, TextTransformer
 from jaxcon.encoders.dual import Embedded, Side
 from jaxcon.losses import npairs_loss
 from jaxcon.training.metrics import read_metrics
+from jaxcon.training.workdir import Workdir
 from tests.experiments.commands import end_alike, refused
 from tests.marks import slow_unless
 
@@ -158,8 +160,8 @@ def test_embeddings_start_with_norm_one_and_deviation_one():
 
 def test_the_floor_of_npairs_is_reached_by_a_simplex(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 0, "loss": 4.8}\n')
-    workdir = clip.Workdir(tmp_path, resumed=False)
-    note = clip.loss_notes(workdir, "npairs", math.log(128), 128, 1.0)
+    workdir = Workdir(tmp_path, resumed=False)
+    note = loss_notes(workdir, "npairs", math.log(128), 128, 1.0)
     simplex = np.eye(128) - 1 / 128
     floor = float(npairs_loss(simplex, simplex))
     assert f"below {floor:.3f}" in note

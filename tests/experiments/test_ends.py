@@ -14,6 +14,7 @@ import pytest
 
 from experiments import collapse, simclr, uncertainty
 from experiments.images import two_views
+from experiments.running import runner
 from experiments.running.process import say
 from jaxcon.data import sources
 from jaxcon.data.batching import batch_indices
@@ -60,15 +61,15 @@ def test_an_image_that_breaks_in_training(flags, data, tmp_path, capsys, monkeyp
     reached = next(step for step in range(12) if late in used[step])
     name = load(f"folder:{data}").train.names[late]
     content = (data / name).read_bytes()
-    pretrain = two_views.pretrain
+    pretrain = runner.pretrain
 
     def break_first(*arguments, **settings):
         truncate(data / name)
         return pretrain(*arguments, **settings)
 
-    monkeypatch.setattr(two_views, "pretrain", break_first)
+    monkeypatch.setattr(runner, "pretrain", break_first)
     said = ended(simclr.main, flags, capsys)
-    monkeypatch.setattr(two_views, "pretrain", pretrain)
+    monkeypatch.setattr(runner, "pretrain", pretrain)
     assert f"cannot read the image {data / name}" in said
     assert f"the state after step {reached} is saved, and the same command goes on" in said
     assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == reached
@@ -126,7 +127,7 @@ def test_what_the_machine_lacks_is_one_line(flags, capsys, monkeypatch, error, s
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(two_views, "pretrain", fail)
+    monkeypatch.setattr(runner, "pretrain", fail)
     assert said in refused(simclr.main, flags, capsys)
 
 
@@ -135,7 +136,7 @@ def test_a_bug_keeps_its_traceback(flags, monkeypatch, error):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(two_views, "pretrain", fail)
+    monkeypatch.setattr(runner, "pretrain", fail)
     with pytest.raises(type(error)):
         simclr.main(flags)
 

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from experiments import clip, simclr
-from experiments.images import two_views
+from experiments.pairs import captions
+from experiments.running import runner
 from experiments.running.options import Machine
 from experiments.running.run import Run
 from experiments.running.workdir import workdir_path
@@ -73,8 +74,7 @@ def test_the_first_line_says_what_was_found(pets, capsys, monkeypatch):
     def train(*_, **__):
         raise KeyboardInterrupt
 
-    for module in (two_views, clip):
-        monkeypatch.setattr(module, "pretrain", train)
+    monkeypatch.setattr(runner, "pretrain", train)
     flags = [f"--dataset=folder:{pets}", "--encoder=mlp"]
     with pytest.raises(KeyboardInterrupt):
         simclr.main([*flags, "--workdir=images"])
@@ -95,7 +95,7 @@ def test_damaged_notes_of_a_camera_are_no_matter(pets, capsys, monkeypatch):
     """Pillow warns of them, without the name of the file."""
     notes = b"Exif\0\0II*\0" + b"\xff" * 4
     Image.new("RGB", (12, 10)).save(pets / "cat" / "phone.jpg", exif=notes)
-    monkeypatch.setattr(two_views, "pretrain", lambda *_, **__: Run({}, {}, False))
+    monkeypatch.setattr(runner, "pretrain", lambda *_, **__: Run({}, {}, False))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         simclr.main([f"--dataset=folder:{pets}", "--encoder=mlp", "--workdir=run"])
@@ -110,9 +110,9 @@ def test_captions_that_are_cut_are_counted():
     dataset = PairDataset("colours", *parts)
     for length, cut in ((1, 3), (2, 2), (3, 1), (4, 0)):
         tokenizer = Tokenizer.train(texts * 3, max_length=length)
-        note = clip.cut_note(dataset, tokenizer)
+        note = captions.cut_note(dataset, tokenizer)
         assert (note or "0 of 3 ").startswith(f"{cut} of 3 ")
-    assert clip.cut_note(dataset, clip.make_tokenizer(dataset, 4096)) is None
+    assert captions.cut_note(dataset, captions.make_tokenizer(dataset, 4096)) is None
 
 
 @pytest.mark.parametrize("flag", ["--context-length=0", "--context-length=-1"])

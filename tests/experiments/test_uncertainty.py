@@ -16,7 +16,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from experiments import uncertainty
-from experiments.pairs.model import GRADE_WEIGHTS
+from experiments.pairs.captions import GRADE_WEIGHTS
 from experiments.pairs.objectives import Outputs
 from experiments.pairs.retrieval import rank_correlation
 from experiments.running.process import jit_once

@@ -236,8 +236,7 @@ def test_a_single_process_waits_for_nobody():
 ONE_FAILS = """
 import sys
 from experiments import simclr
-from experiments.images import two_views
-from experiments.running import console
+from experiments.running import console, runner
 from jaxcon.data.splits import DataError
 console.install()
 import jax
@@ -246,7 +245,7 @@ def fail(*_, **__):
         raise {error}
     import time
     time.sleep(60)
-sys.argv, two_views.pretrain = [sys.argv[0], *sys.argv[1:]], fail
+sys.argv, runner.pretrain = [sys.argv[0], *sys.argv[1:]], fail
 simclr.main(sys.argv[1:-1])
 """
 

@@ -1,0 +1,166 @@
+"""From the options of a command to its page: the same stages, in the same order, for every experiment.
+
+options -> devices, data -> all options -> plan -> task -> folder -> run -> scores -> page. Each stage
+is a function from frozen values to frozen values; an `Experiment` says those that differ.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from experiments.running.ends import run_errors, usage_errors
+from experiments.running.facts import Setup, announce, count_parameters, facts
+from experiments.running.options import flat
+from experiments.running.plan import Plan, make_plan, share_batch
+from experiments.running.process import say, select_devices
+from experiments.running.results import show_if_finished
+from experiments.running.run import Task, abstract_state, checkpoint_space, pretrain
+from experiments.running.start import Start, check_fits, load_start
+from experiments.running.workdir import check_place, open_run, workdir_path
+from jaxcon.training.workdir import Workdir
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What one experiment says to the stages that all share.
+
+    Its options are a frozen dataclass of groups: what is learned from (with the field `dataset`), the
+    loss, `training` and `machine`.
+
+    Attributes:
+        command: as config.json names it.
+        folder: of its runs, before the dataset's name; from the options.
+        check: raises a ValueError for an option that cannot work.
+        load: from the options to the dataset.
+        resolve: from options and the number of training images to all options.
+        task: from all options, the dataset, the run to start from and the folder to what is learned.
+        show: prints the scores of results.json.
+    """
+
+    command: str
+    folder: Callable[[Any], str]
+    check: Callable[[Any], None]
+    load: Callable[[Any], Any]
+    resolve: Callable[[Any, int], Any]
+    task: Callable[[Any, Any, Start | None, Path], Task]
+    show: Callable[[Mapping[str, Any]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ready:
+    """All that a run needs, checked: nothing in its folder changes before.
+
+    Attributes:
+        config: with everything filled in.
+        devices: that share the batch.
+        dataset: images, or images with captions.
+        plan: how long.
+        task: what is learned.
+        start: the run whose weights it starts from, or None.
+        workdir: its folder.
+    """
+
+    config: Any
+    devices: Sequence[Any]
+    dataset: Any
+    plan: Plan
+    task: Task
+    start: Start | None
+    workdir: Workdir
+
+
+def groups(config: Any) -> dict[str, Any]:
+    """Return the option groups of a configuration by name; what is learned from comes first."""
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+
+
+def dataset_name(config: Any) -> str:
+    """Return the dataset that the options name."""
+    return next(iter(groups(config).values())).dataset
+
+
+def run(config: Any, experiment: Experiment) -> None:
+    """Train, evaluate and report; or resume; or show the table of a finished run.
+
+    Args:
+        config: of the command line.
+        experiment: what it trains.
+    """
+    with usage_errors():
+        ready = prepare(config, experiment)
+        if show_if_finished(ready.workdir, experiment.show):
+            return
+    setup = describe(ready)
+    for line in (ready.dataset.summary(), *ready.task.notes(), *announce(setup)):
+        say(line)
+    config, workdir = ready.config, ready.workdir
+    with run_errors(workdir, ready.dataset):
+        trained = pretrain(
+            workdir,
+            config.training,
+            config.machine,
+            ready.plan,
+            ready.task,
+            devices=list(ready.devices),
+            start=ready.start and ready.start.variables,
+        )
+        if trained.finished and jax.process_index() == 0:
+            ready.task.conclude(
+                workdir,
+                trained,
+                facts=facts(setup, workdir.path / "times.json"),
+                settings=flat(*groups(config).values()) | dict(ready.task.own),
+            )
+
+
+def prepare(config: Any, experiment: Experiment) -> Ready:
+    """Return what a run needs, after every check.
+
+    Raises:
+        ValueError: what the user can mend.
+    """
+    experiment.check(config)
+    start_from, name = config.training.start_from, dataset_name(config)
+    path = workdir_path(config.machine, experiment.folder(config), name, start_from)
+    check_place(path)
+    devices = select_devices(config.machine)
+    dataset = experiment.load(config)
+    examples = len(dataset.train)
+    config = share_batch(
+        config, lambda options: experiment.resolve(options, examples), devices=len(devices)
+    )
+    plan = make_plan(config.training, examples=examples, devices=len(devices))
+    start = load_start(start_from, path)
+    task = experiment.task(config, dataset, start, path)
+    # Also: are the images of a size that the encoder takes?
+    state = abstract_state(config.training, plan, task)
+    check_fits(start, task.network, task.init)
+    decides = [group for key, group in groups(config).items() if key != "machine"]
+    workdir = open_run(
+        path,
+        experiment=experiment.command,
+        options=flat(*decides) | dict(task.own),
+        network=task.network,
+        dataset=dataset,
+        start=start,
+        needed=checkpoint_space(state, path),
+    )
+    return Ready(config, devices, dataset, plan, task, start, workdir)
+
+
+def describe(ready: Ready) -> Setup:
+    """Return what is known of a run before its first step."""
+    dataset, task = ready.dataset, ready.task
+    return Setup(
+        encoder=task.encoder,
+        beside=task.beside,
+        parameters=count_parameters(task.init),
+        image_shape=task.network.image_shape,
+        images=(len(dataset.train), len(dataset.validation), len(dataset.test)),
+        with_what=task.with_what,
+        plan=ready.plan,
+        devices=ready.devices,
+    )
