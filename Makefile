@@ -16,7 +16,7 @@ test: $(VENV)/dev  ## Set up and run the tests
 	$(RUN) -m pytest -n 2
 
 test-slow: $(VENV)/dev  ## Run the exhaustive grids and long runs as well
-	$(RUN) -m pytest -n 2 -m slow
+	$(RUN) -m pytest -n 2 -m "slow or exhaustive"
 
 bench: $(VENV)/bench  ## Measure the losses beside their peers (two hours)
 	$(RUN) -m benchmarks.losses

@@ -30,7 +30,7 @@ def views(images, transform, key=KEY, index=None):
     [
         (DIGITS, augment.digits_transform),
         (PHOTOS, augment.simclr_transform),
-        pytest.param(PHOTOS[..., :1], augment.simclr_transform, marks=pytest.mark.slow),
+        pytest.param(PHOTOS[..., :1], augment.simclr_transform, marks=pytest.mark.exhaustive),
     ],
     ids=["digits", "photos", "gray photos"],
 )
@@ -64,8 +64,8 @@ def test_the_same_image_gets_other_views_at_another_index_or_key():
     ("images", "transform", "devices"),
     [
         (DIGITS, augment.digits_transform, 8),
-        pytest.param(DIGITS, augment.digits_transform, 2, marks=pytest.mark.slow),
-        pytest.param(PHOTOS, augment.simclr_transform, 8, marks=pytest.mark.slow),
+        pytest.param(DIGITS, augment.digits_transform, 2, marks=pytest.mark.exhaustive),
+        pytest.param(PHOTOS, augment.simclr_transform, 8, marks=pytest.mark.exhaustive),
     ],
     ids=["digits", "digits on two", "photos"],
 )

@@ -150,7 +150,7 @@ def step(name, apart, **keywords):
     return jax.jit(jax.value_and_grad(lambda z: LOSSES[name](z, apart, **keywords)))
 
 
-@pytest.mark.parametrize("apart", [5e-4, pytest.param(2e-5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("apart", [5e-4, pytest.param(2e-5, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize(
     ("name", "keywords"),
     [

@@ -118,7 +118,7 @@ def test_real_builder_prepares_and_all_images_come_back(downloaded, without_tens
         np.testing.assert_array_equal(one["image"], other["image"])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_simclr_trains_on_it_where_tensorflow_cannot_be_imported(downloaded, without_tensorflow):
     load("cifar10", data_dir=downloaded)
     flags = ["--dataset=cifar10", f"--data-dir={downloaded}", "--epochs=2", "--batch-size=32"]
@@ -144,7 +144,7 @@ assert "tensorflow" not in sys.modules
     assert all(np.isfinite(row["loss"]) and row["skipped"] == 0 for row in rows)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not HAS_TENSORFLOW, reason="preparing needs tensorflow-cpu")
 def test_prepared_with_tensorflow_then_read_where_it_cannot_be_imported(downloaded):
     code = "from jaxcon.data.sources import load; d = load('cifar10'); print(len(d.train))"

@@ -13,7 +13,7 @@ from jaxcon import encoders
 from jaxcon.encoders import convnet
 from jaxcon.encoders.layers import PatchConv
 from jaxcon.encoders.resnet import BasicBlock, BottleneckBlock, ResNet
-from tests.marks import slow_unless
+from tests.marks import exhaustive_unless
 
 IMAGES = np.random.default_rng(0).uniform(size=(8, 8, 8, 3)).astype(np.float32)
 
@@ -48,7 +48,7 @@ def reference(name):
     return variables, *jax.jit(partial(train, SMALL[name]()))(variables, inputs(name))
 
 
-@pytest.mark.parametrize("name", slow_unless(lambda name: name in ("mlp", "vit"), SMALL))
+@pytest.mark.parametrize("name", exhaustive_unless(lambda name: name in ("mlp", "vit"), SMALL))
 def test_bf16_computes_in_bf16_and_keeps_float32_outside(name):
     variables, full, _ = reference(name)
     module = SMALL[name](dtype=jnp.bfloat16)

@@ -10,7 +10,7 @@ from PIL import Image
 from experiments import simclr
 from jaxcon.training.metrics import read_metrics
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 
 
 @pytest.fixture(scope="module")

@@ -25,13 +25,13 @@ from jaxcon.losses import npairs_loss
 from jaxcon.training.metrics import read_metrics
 from jaxcon.training.workdir import Workdir
 from tests.experiments.commands import end_alike, refused
-from tests.marks import slow_unless
+from tests.marks import exhaustive_unless
 
 LOSSES = ("clip", "siglip", "npairs", "gaussian", "csd")
 each = pytest.mark.parametrize("name", LOSSES)
 # Those with a learned temperature and with deviations stand for the others by default.
 two_by_default = pytest.mark.parametrize(
-    "name", slow_unless(lambda name: name in ("clip", "gaussian"), LOSSES)
+    "name", exhaustive_unless(lambda name: name in ("clip", "gaussian"), LOSSES)
 )
 SPLITS = {"train": 64, "validation": 16, "test": 48}
 SHORT = ["--epochs=2", "--batch-size=32", "--encoder=mlp", "--accelerator=cpu", "--num-devices=1"]
@@ -210,7 +210,7 @@ def test_a_run_leaves_everything_in_its_folder(run):
     assert "<td>zero-shot colour</td>" in page
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_finished_run_shows_its_table(run, capsys):
     workdir, arguments = run
     clip.main(arguments)
@@ -223,7 +223,7 @@ def losses(folder):
     return [row["loss"] for row in read_metrics(folder / "metrics.jsonl")]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_devices_give_the_losses_of_one(run):
     workdir, arguments = run
     shared = workdir.parent / "shared"
@@ -246,7 +246,7 @@ clip.main()
     return [sys.executable, "-c", code, *flags, f"--workdir={folder}"]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_killed_run_ends_like_an_uninterrupted_one(run, tmp_path):
     data_dir = run[0].parent / "data"
     step, said = end_alike(lambda folder: command(folder, data_dir), tmp_path)

@@ -51,7 +51,7 @@ class Labelled(nn.Module):
         return jax.numpy.split(logits, ENDS[:-1], axis=1)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_attributes_are_learned_from_labels():
     images, labels = single_objects(8000, test=False, start=100_000)
     objective = make_objective("clip", None)

@@ -15,7 +15,7 @@ import pytest
 from jaxcon import losses
 from tests.losses import formulas
 from tests.losses.formulas import Anchors
-from tests.marks import slow_unless
+from tests.marks import exhaustive_unless
 
 N, DIM = 16, 8
 
@@ -371,13 +371,19 @@ TILED = [c for c in CASES if "block_size" in inspect.signature(c.loss).parameter
 FAMILIES = ("ntxent_loss", "clip_loss", "supcon_loss", "siglip_loss", "gaussian_clip_loss")
 
 
-def each(keep: Callable[[Case], bool] = lambda case: True, *, all_forms: bool = False) -> Any:
+def each(
+    keep: Callable[[Case], bool] = lambda case: True,
+    *,
+    all_forms: bool = False,
+    others: Callable[..., list[Any]] = exhaustive_unless,
+) -> Any:
     """Runs a test over the cases that ``keep`` keeps: by default over every loss as it is.
 
-    A test whose program no other test compiles leaves the further forms of a loss to ``-m slow``.
+    A test whose program no other test compiles leaves the further forms of a loss to ``-m exhaustive``,
+    or with ``others=slow_unless`` to CI.
     """
     return pytest.mark.parametrize(
         "case",
-        slow_unless(lambda case: case.plain or all_forms, filter(keep, CASES)),
+        others(lambda case: case.plain or all_forms, filter(keep, CASES)),
         ids=lambda case: case.id,
     )

@@ -1,8 +1,8 @@
 """Every public loss gives one device's value and gradient on many, in every way to spread a batch.
 
 By default 8 devices: every loss under a checked ``shard_map`` in float64 with masks, and one loss of
-each family in float32 in the modes in turn. ``-m slow`` runs 1, 2, 4 and 8 devices in every mode, every
-form of a loss, with and without masks.
+each family in float32 in the modes in turn. ``-m exhaustive`` runs 1, 2, 4 and 8 devices in every
+mode, every form of a loss, with and without masks.
 """
 
 import itertools
@@ -40,7 +40,9 @@ def test_eight_devices_in_float64_with_masks(case):
 @pytest.mark.parametrize(
     ("case", "mode"),
     [
-        (case, mode) if case.name in FAMILIES else pytest.param(case, mode, marks=pytest.mark.slow)
+        (case, mode)
+        if case.name in FAMILIES
+        else pytest.param(case, mode, marks=pytest.mark.exhaustive)
         for case, mode in zip([c for c in CASES if c.plain], itertools.cycle(MODES), strict=False)
     ],
     ids=lambda v: v if isinstance(v, str) else v.id,
@@ -49,7 +51,7 @@ def test_eight_devices_in_float32(case, mode):
     agree(case, mode, 8, np.float32, masked=False)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @each(all_forms=True)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])

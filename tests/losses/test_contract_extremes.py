@@ -15,7 +15,7 @@ import pytest
 from jaxcon import losses
 from tests.losses.calls import arguments, cast, evaluate, gap, objective
 from tests.losses.cases import DIM, TILED, Case, N, each
-from tests.marks import slow_unless
+from tests.marks import exhaustive_unless
 
 TEMPERATURES = [1.0, 0.1, 0.01, 0.005]
 
@@ -71,7 +71,7 @@ def degenerate(case: Case, dtype: str):
     [  # bfloat16 rounds more than float16 but has float32's range
         "float32",
         "float16",
-        pytest.param("bfloat16", marks=pytest.mark.slow),
+        pytest.param("bfloat16", marks=pytest.mark.exhaustive),
     ],
 )
 @each()
@@ -81,7 +81,7 @@ def test_degenerate_batches_are_finite(case, dtype):
 
 @pytest.mark.parametrize(
     "case",
-    slow_unless(lambda case: case.id in ("ntxent_loss", "clip_loss", "circle_loss"), TILED),
+    exhaustive_unless(lambda case: case.id in ("ntxent_loss", "clip_loss", "circle_loss"), TILED),
     ids=lambda case: case.id,
 )
 def test_degenerate_batches_are_finite_in_tiles(case):
@@ -120,10 +120,12 @@ def assert_finite(case, dtype):
 
 @pytest.mark.parametrize("block_size", [None, 24])
 @pytest.mark.parametrize("aligned", [False, True], ids=["random", "aligned"])
-@pytest.mark.parametrize("temperature", slow_unless(lambda t: t == 0.07, (0.5, 0.07, 0.01)))
+@pytest.mark.parametrize("temperature", exhaustive_unless(lambda t: t == 0.07, (0.5, 0.07, 0.01)))
 @pytest.mark.parametrize(
     "name",
-    slow_unless(lambda name: name == "ntxent_loss", ("ntxent_loss", "clip_loss", "siglip_loss")),
+    exhaustive_unless(
+        lambda name: name == "ntxent_loss", ("ntxent_loss", "clip_loss", "siglip_loss")
+    ),
 )
 def test_gradients_in_float32(name, temperature, aligned, block_size):
     """Of a constant temperature, whose exponentials need no shift: to 1e-5 norm-wise."""
@@ -174,7 +176,7 @@ def test_what_is_not_finite_stays_visible(case, poison):
         assert not np.isfinite(value), name
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @each()
 def test_a_batch_of_one(case):
     inputs, rows = case.inputs(seed=35, n=1), case.neutral(n=1)
@@ -184,7 +186,7 @@ def test_a_batch_of_one(case):
         assert all(np.isfinite(np.float64(grad)).all() for grad in grads.values())
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @each()
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_is_that_of_the_rounded_rows(case, dtype):

@@ -11,7 +11,7 @@ from jaxcon import losses
 from jaxcon.losses import queue
 from tests.losses.calls import apply, join
 from tests.losses.cases import CASES, TILED, N, each
-from tests.marks import slow_unless
+from tests.marks import exhaustive_unless
 
 
 def call(case, inputs=None, rows=None, **keywords):
@@ -189,7 +189,7 @@ WIDE = [
 
 @pytest.mark.parametrize(
     "case",
-    slow_unless(
+    exhaustive_unless(
         lambda case: case.id in ("ntxent_loss", "supcon_loss", "siglip_loss[labels]"),
         [c for c in CASES if {"labels", "ids"} & {*c.args, *c.row_names()}],
     ),

@@ -12,7 +12,7 @@ from tests.losses.cases import CASES, FAMILIES, each
 from tests.marks import slow_unless
 
 
-@each()
+@each(others=slow_unless)
 def test_ranks_are_never_promoted_silently(case):
     assert jax.config.jax_numpy_rank_promotion == "raise"
     jax.eval_shape(
@@ -32,7 +32,7 @@ def test_no_tracer_leaks(case):
         jax.eval_shape(step, *arguments(case, inputs, rows, np.float32, None))
 
 
-@each()
+@each(others=slow_unless)
 def test_no_nan_arises_on_the_way(case):
     """Masked rows and anchors without a positive included: what is undefined is never computed."""
     with jax.debug_nans(True), precision(np.float64):
@@ -57,7 +57,7 @@ def test_float32_rows_stay_float32_in_64_bit_mode(case):
         assert of_wide.dtype == np.float32
 
 
-@each()
+@each(others=slow_unless)
 def test_a_batch_without_rows(case):
     inputs = {k: v[:0] for k, v in case.inputs().items()}
     rows = {k: v[:0] for k, v in case.neutral().items()}
@@ -69,7 +69,7 @@ def test_a_batch_without_rows(case):
 
 
 @pytest.mark.slow
-@each(lambda case: "block_size" in case.keywords)
+@each(lambda case: "block_size" in case.keywords, others=slow_unless)
 def test_a_batch_without_rows_in_tiles(case):
     inputs = {k: v[:0] for k, v in case.inputs().items()}
     rows = {k: v[:0] for k, v in case.neutral().items()}

@@ -115,7 +115,7 @@ def test_every_entry_is_accounted_for():
     [
         ("b", np.float64),
         *(
-            pytest.param(*rest, marks=pytest.mark.slow)
+            pytest.param(*rest, marks=pytest.mark.exhaustive)
             for rest in (("a", np.float64), ("a", np.float32), ("b", np.float32))
         ),
     ],

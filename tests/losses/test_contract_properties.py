@@ -97,7 +97,7 @@ def test_a_rotation_is_irrelevant(case, seed):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @each(all_forms=True)
 def test_many_batches_at_once(case):
     """``vmap`` without an axis name: each batch by itself."""

@@ -2,7 +2,8 @@
 
 By default: tiles that do not divide the batch on one device, and for one loss of each family the ring
 over 8 devices, tiles of sharded arrays and those that no ``block_size`` takes, in float64 with masks.
-``-m slow`` adds tile edges, float32, and for all losses the ring over 1 to 8 devices in every mode.
+``-m exhaustive`` adds tile edges, float32, and for all losses the ring over 1 to 8 devices in every
+mode.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from jaxcon.streaming import rules
 from tests.losses.calls import arguments, gap, objective
 from tests.losses.cases import FAMILIES, TILED, N, each
 from tests.losses.devices import alone, spread
-from tests.marks import slow_unless
+from tests.marks import exhaustive_unless
 
 TOLERANCE = {np.float32: 3e-6, np.float64: 1e-12}
 RING_MODES = [
@@ -28,7 +29,7 @@ RING_MODES = [
     *("shard_map 2-D", "shard_map 2-D unchecked"),
 ]
 few_families = pytest.mark.parametrize(
-    "name", slow_unless(lambda name: name in ("ntxent_loss", "siglip_loss"), FAMILIES)
+    "name", exhaustive_unless(lambda name: name in ("ntxent_loss", "siglip_loss"), FAMILIES)
 )
 each_case = pytest.mark.parametrize("case", TILED, ids=lambda case: case.id)
 
@@ -200,20 +201,38 @@ def test_second_derivatives_in_tiles(name):
     assert gap(curvature(block_size=5), curvature()) < 1e-4
 
 
-@pytest.mark.slow
 @each_case
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
-@pytest.mark.parametrize("block_size", [1, 3, N // 2, N, 3 * N])
+@pytest.mark.parametrize(
+    ("block_size", "masked", "dtype"),
+    [
+        pytest.param(3, False, np.float32, marks=pytest.mark.slow),
+        *(
+            pytest.param(size, masked, dtype, marks=pytest.mark.exhaustive)
+            for size in (1, 3, N // 2, N, 3 * N)
+            for masked in (False, True)
+            for dtype in (np.float32, np.float64)
+            if (size, masked, dtype) != (3, False, np.float32)
+        ),
+    ],
+)
 def test_tiles_of_any_size(case, block_size, masked, dtype):
     agree(case, dtype, masked, block_size=block_size)
 
 
-@pytest.mark.slow
 @each_case
-@pytest.mark.parametrize("block_size", [None, 3])
-@pytest.mark.parametrize("devices", [1, 2, 4, 8])
-@pytest.mark.parametrize("mode", RING_MODES)
+@pytest.mark.parametrize(
+    ("mode", "devices", "block_size"),
+    [
+        pytest.param("pmap", 4, None, marks=pytest.mark.slow),
+        *(
+            pytest.param(mode, devices, block_size, marks=pytest.mark.exhaustive)
+            for mode in RING_MODES
+            for devices in (1, 2, 4, 8)
+            for block_size in (None, 3)
+            if (mode, devices, block_size) != ("pmap", 4, None)
+        ),
+    ],
+)
 def test_ring_of_any_length_in_every_mode(case, mode, devices, block_size):
     if "2-D" in mode and devices == 1:
         pytest.skip("a mesh of two axes needs two devices")
@@ -221,13 +240,13 @@ def test_ring_of_any_length_in_every_mode(case, mode, devices, block_size):
     agree(case, np.float64, mode=mode, devices=devices, exchange=ring, block_size=block_size)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @each_case
 def test_ring_in_float32(case):
     agree(case, np.float32, mode="shard_map", devices=8, exchange=collectives.ring)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @each_case
 @pytest.mark.parametrize("mode", RING_MODES)
 def test_tiles_on_eight_devices(case, mode):

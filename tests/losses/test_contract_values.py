@@ -1,6 +1,6 @@
 """Every public loss against its paper's formula: values, gradients, masks, weights, ids, order.
 
-Run the slow part with ``-m slow``: ``check_grads`` and further seeds.
+Run the slow part with ``-m exhaustive``: ``check_grads`` and further seeds.
 """
 
 import dataclasses
@@ -189,7 +189,7 @@ def test_trailing_axes_are_flattened_and_row_keywords_may_be_left_out(case):
     np.testing.assert_allclose(got, evaluate(case, inputs, plain)[0], rtol=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @each_case
 def test_check_grads(case):
     if case.held:
@@ -204,7 +204,7 @@ def test_check_grads(case):
         )
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @each_case
 @pytest.mark.parametrize("seed", range(100, 110))
 def test_value_of_further_seeds(case, seed):
@@ -215,7 +215,7 @@ def test_value_of_further_seeds(case, seed):
     np.testing.assert_allclose(value, case.expected(inputs, rows), rtol=3e-5, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "case", [case for case in CASES if "block_size" in case.keywords], ids=lambda case: case.id
 )

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 
 from jaxcon import losses
 from jaxcon.evaluation.knn import knn_accuracy
-from tests.marks import slow_unless
+from tests.marks import exhaustive_unless
 
 STEPS, BATCH, WIDTHS = 50, 256, (64, 64, 6)
 PAIRS = {
@@ -78,7 +78,7 @@ def train(objective, digits):
     return jax.jit(lambda c: jax.lax.scan(step, c, jnp.arange(STEPS))[0][0])(carry)
 
 
-@pytest.mark.parametrize("name", slow_unless(lambda name: name == "ntxent_loss", PAIRS))
+@pytest.mark.parametrize("name", exhaustive_unless(lambda name: name == "ntxent_loss", PAIRS))
 def test_pairs_of_views_teach(name, digits):
     def objective(params, images, labels, key):
         views = (encode(params, shifted(k, images)) for k in jax.random.split(key))
@@ -87,7 +87,7 @@ def test_pairs_of_views_teach(name, digits):
     assert knn(train(objective, digits), digits) > knn(untrained(), digits) + 0.02
 
 
-@pytest.mark.parametrize("name", slow_unless(lambda name: name == "supcon_loss", LABELLED))
+@pytest.mark.parametrize("name", exhaustive_unless(lambda name: name == "supcon_loss", LABELLED))
 def test_labels_teach(name, digits):
     def objective(params, images, labels, key):
         return LABELLED[name](encode(params, shifted(key, images)), labels)

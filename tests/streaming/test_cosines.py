@@ -36,7 +36,7 @@ def cosine_total(p, x, y, scale, block_size):
     return row + col + jnp.sum(jnp.cos(x)) + jnp.sum(jnp.sin(y) ** 2)
 
 
-@pytest.mark.parametrize("block_size", [8, pytest.param(64, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("block_size", [8, pytest.param(64, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("data", [problem(23, 37), one_set(29)], ids=["two sets", "one set"])
 def test_cosines_are_those_of_normalized_rows(data, block_size):
     """Also where what is computed from the returned rows depends on their length."""
@@ -74,7 +74,7 @@ def weighted(p, x, y, weights, block_size):
     return sum_cosines(rows, cols, 3.0, channels, weights, block_size=block_size)
 
 
-@pytest.mark.parametrize("block_size", [8, pytest.param(64, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("block_size", [8, pytest.param(64, marks=pytest.mark.exhaustive)])
 def test_sums_take_their_gradient_in_the_forward_sweep(block_size):
     p = problem(23, 37)
     weights = [jnp.sin(jnp.arange(23.0)), jnp.cos(jnp.arange(23.0))]

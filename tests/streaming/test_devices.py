@@ -97,7 +97,7 @@ def ring_loss(exchange, block_size, same, x, y, axis="batch"):
     return collectives.mean(sum(jnp.mean(o * jnp.cos(k + o)) for k, o in enumerate(outputs)), axis)
 
 
-MORE = [pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 4, 8)]
+MORE = [pytest.param(n, marks=pytest.mark.exhaustive) for n in (1, 2, 4, 8)]
 
 
 @pytest.mark.parametrize("devices", [5, *MORE])
@@ -118,8 +118,8 @@ def test_ring_is_exact(devices, same):
     "mode",
     [
         "shard_map",
-        pytest.param("shard_map, check_vma=False", marks=pytest.mark.slow),
-        pytest.param("pmap", marks=pytest.mark.slow),
+        pytest.param("shard_map, check_vma=False", marks=pytest.mark.exhaustive),
+        pytest.param("pmap", marks=pytest.mark.exhaustive),
     ],
 )
 @pytest.mark.parametrize("same", [False, True])

@@ -12,7 +12,7 @@ from tests.streaming.problems import CHANNELS, differentiable, problem, sides, s
 
 
 @pytest.mark.parametrize("distances", [False, True])
-@pytest.mark.parametrize("block_size", [None, 8, pytest.param(64, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("block_size", [None, 8, pytest.param(64, marks=pytest.mark.exhaustive)])
 def test_values_are_those_of_the_definition(data, block_size, distances):
     reduce = partial(reduce_pairs, channels=CHANNELS, block_size=block_size, distances=distances)
     outputs = jax.jit(lambda sides: reduce(*sides))(sides(data))
@@ -25,7 +25,7 @@ def test_values_are_those_of_the_definition(data, block_size, distances):
     [
         ({"block_size": 8, "bound": 40.0}, False),
         ({"block_size": 8}, True),
-        pytest.param({"block_size": 64}, False, marks=pytest.mark.slow),
+        pytest.param({"block_size": 64}, False, marks=pytest.mark.exhaustive),
     ],
 )
 def test_gradients_are_those_of_plain_operations(data, settings, distances):
@@ -84,7 +84,9 @@ def test_nan_in_a_valid_row_stays_visible(bound):
     assert np.isfinite(call(Side(x, ids, valid=ids != 4))[0][0])
 
 
-@pytest.mark.parametrize("temperature", [pytest.param(0.5, marks=pytest.mark.slow), 0.07, 0.01])
+@pytest.mark.parametrize(
+    "temperature", [pytest.param(0.5, marks=pytest.mark.exhaustive), 0.07, 0.01]
+)
 @pytest.mark.parametrize("block_size", [None, 16])
 def test_float32_error_at_low_temperature(temperature, block_size):
     rng = np.random.default_rng(0)

@@ -52,7 +52,7 @@ def assert_close(actual, expected, tolerance=2e-6):
 
 
 @pytest.mark.parametrize(
-    "chunk_size", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 12))]
+    "chunk_size", [4, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in (1, 12))]
 )
 def test_value_and_gradient_are_those_of_the_whole_batch(chunk_size):
     tower = Tower()
@@ -94,7 +94,7 @@ def test_two_towers_and_a_pytree_of_inputs():
     assert_close(cached(params, batch), expected, 1e-5)
 
 
-@pytest.mark.parametrize("check_vma", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("check_vma", [True, pytest.param(False, marks=pytest.mark.exhaustive)])
 def test_under_a_device_axis_with_global_negatives(check_vma):
     tower = Tower()
     params, _ = init(tower)

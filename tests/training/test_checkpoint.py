@@ -17,7 +17,7 @@ from jaxcon.training.checkpoint import (
     state_leaves,
 )
 from jaxcon.training.devices import make_mesh, replicate
-from tests.marks import slow_unless
+from tests.marks import exhaustive_unless
 from tests.stress import damage
 from tests.training.toy import make_state, save_toys
 
@@ -160,7 +160,7 @@ def test_a_flipped_bit_is_never_silent(saved, seed):
     assert step == 2 or told
 
 
-@pytest.mark.parametrize("number", slow_unless(lambda number: number < 200, [16, 200]))
+@pytest.mark.parametrize("number", exhaustive_unless(lambda number: number < 200, [16, 200]))
 def test_damage_is_never_silent(tmp_path, capfd, number):
     """Bits flipped, files cut short, files and folders deleted."""
     template, hashes = save_toys(tmp_path / "checkpoints")

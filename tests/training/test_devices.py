@@ -107,7 +107,7 @@ def test_placement():
     assert [shard.data.tolist() for shard in copies] == [[1.0, 1.0, 1.0]] * 4
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_processes_train_like_one():
     """Two processes of two devices each, joined over a local port."""
     code = """
