@@ -38,7 +38,8 @@ from experiments.uncertainty_study.pieces import (
 from experiments.uncertainty_study.protocol import COMPARISONS, LIMITS, SIZES, protocol_text
 from experiments.uncertainty_study.runs import Laboratory
 from jaxcon.data.captions import load_pairs
-from jaxcon.training.checkpoint import check_writable, write_text
+from jaxcon.training.files import write_text
+from jaxcon.training.workdir import check_writable
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,7 +27,8 @@ from jaxcon.encoders.describe import build
 from jaxcon.encoders.dual import Embedded
 from jaxcon.encoders.tokenizer import Tokenizer
 from jaxcon.similarity import l2_normalize
-from jaxcon.training.checkpoint import load_newest, state_leaves
+from jaxcon.training.checkpoint import load_newest
+from jaxcon.training.digests import state_leaves
 from jaxcon.training.files import absolute
 from jaxcon.training.workdir import read_config
 

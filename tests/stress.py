@@ -29,8 +29,8 @@ from jaxcon.training.checkpoint import (
     CorruptCheckpointError,
     load_newest,
     load_variables,
-    state_hash,
 )
+from jaxcon.training.digests import state_hash
 from jaxcon.training.workdir import saved_steps
 
 LIMIT = 15.0  # seconds after which the other processes are gone

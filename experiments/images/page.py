@@ -21,7 +21,7 @@ from experiments.running.verdict import CHECKED, verdict
 from jaxcon import report
 from jaxcon.augment import Transform, to_float
 from jaxcon.data.splits import Dataset, Split
-from jaxcon.training.checkpoint import Workdir
+from jaxcon.training.workdir import Workdir
 
 Pairs = examples.Pairs
 # From a folder for figures and pairs of embeddings, before and after, to figures and sentences.

@@ -26,8 +26,8 @@ from experiments.running.verdict import CHECKED, verdict
 from jaxcon import report
 from jaxcon.data.captions import PairDataset
 from jaxcon.encoders.tokenizer import Tokenizer
-from jaxcon.training.checkpoint import Workdir
 from jaxcon.training.metrics import read_metrics
+from jaxcon.training.workdir import Workdir
 
 # Losses whose chance level is the logarithm of the batch.
 SOFTMAX = ("clip", "npairs", "gaussian")

@@ -14,9 +14,9 @@ from jaxcon.data.captions import PairDataset
 from jaxcon.data.fingerprint import name_of
 from jaxcon.data.splits import DataError, Dataset
 from jaxcon.training import ranks
-from jaxcon.training.checkpoint import CorruptCheckpointError, Workdir
+from jaxcon.training.checkpoint import CorruptCheckpointError
 from jaxcon.training.files import write_text
-from jaxcon.training.workdir import saved_steps
+from jaxcon.training.workdir import Workdir, saved_steps
 
 _UNREADABLE = "unreadable.json"
 # Of the disk and of the account, not of the program.

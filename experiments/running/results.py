@@ -7,7 +7,8 @@ from typing import Any
 from experiments.running.figures import Drawing, drawn
 from experiments.running.process import say
 from jaxcon import report
-from jaxcon.training.checkpoint import Workdir, write_text
+from jaxcon.training.files import write_text
+from jaxcon.training.workdir import Workdir
 
 
 def show_if_finished(workdir: Workdir, show: Callable[[Mapping[str, Any]], None]) -> bool:

@@ -17,13 +17,14 @@ from experiments.running.process import jit_once, say
 from experiments.running.start import Network
 from jaxcon.encoders import Temperature
 from jaxcon.training import optimizers
-from jaxcon.training.checkpoint import KEPT, Checkpoints, Workdir, state_bytes
+from jaxcon.training.checkpoint import KEPT, Checkpoints
 from jaxcon.training.devices import batch_sharding, make_mesh, replicate
+from jaxcon.training.digests import state_bytes
 from jaxcon.training.files import absolute
 from jaxcon.training.loop import fit
 from jaxcon.training.state import TrainState, create_state
 from jaxcon.training.step import LossFn, make_train_step, shard_step
-from jaxcon.training.workdir import saved_steps
+from jaxcon.training.workdir import Workdir, saved_steps
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,8 @@ from jaxcon.data.messages import listed
 from jaxcon.encoders.describe import describe
 from jaxcon.encoders.tokenizer import Tokenizer
 from jaxcon.runs import load_tokenizer
-from jaxcon.training.checkpoint import load_newest, state_hash, state_leaves
+from jaxcon.training.checkpoint import load_newest
+from jaxcon.training.digests import state_hash, state_leaves
 from jaxcon.training.files import absolute
 from jaxcon.training.workdir import differences, read_config, saved_steps
 

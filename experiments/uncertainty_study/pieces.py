@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments.running.process import say
-from jaxcon.training.checkpoint import write_text
+from jaxcon.training.files import write_text
 
 Record = dict[str, Any]
 Part = Literal["rates", "seeds", "stability"]

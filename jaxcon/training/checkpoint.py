@@ -1,6 +1,6 @@
 """Checkpoints that are restored only when every byte proves intact.
 
-They lie in the folder of a run, `jaxcon.training.workdir`, whose names are at hand here, too.
+They lie in the folder of a run, `jaxcon.training.workdir`.
 """
 
 import errno
@@ -20,27 +20,10 @@ from jax.tree_util import tree_flatten_with_path, tree_unflatten
 
 from jaxcon.training._orbax import means_full, quiet
 from jaxcon.training._shared import check_count
-from jaxcon.training.digests import digest, leaf_name, state_bytes, state_hash, state_leaves
-from jaxcon.training.files import absolute, check_plain, write_text
+from jaxcon.training.digests import digest, leaf_name, state_bytes, state_leaves
+from jaxcon.training.files import absolute, check_plain
 from jaxcon.training.state import NO_VARIABLES
-from jaxcon.training.workdir import Workdir, check_writable, open_workdir, saved_steps
-
-__all__ = [
-    "KEPT",
-    "Checkpoints",
-    "CorruptCheckpointError",
-    "DiskFullError",
-    "Workdir",
-    "check_writable",
-    "digest",
-    "load_newest",
-    "load_variables",
-    "open_workdir",
-    "state_bytes",
-    "state_hash",
-    "state_leaves",
-    "write_text",
-]
+from jaxcon.training.workdir import saved_steps
 
 KEPT = 3  # checkpoints; while one more is written there are four
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxcon.training.checkpoint import write_text
+from jaxcon.training.files import write_text
 
 
 @dataclasses.dataclass(frozen=True)

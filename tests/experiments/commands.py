@@ -11,7 +11,8 @@ import jax
 import orbax.checkpoint as ocp
 import pytest
 
-from jaxcon.training.checkpoint import Checkpoints, state_hash
+from jaxcon.training.checkpoint import Checkpoints
+from jaxcon.training.digests import state_hash
 from jaxcon.training.metrics import read_metrics
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from experiments import barlow_twins, clip, simclr
 from experiments.images import two_views
-from jaxcon.training.checkpoint import load_newest, state_hash
+from jaxcon.training.checkpoint import load_newest
+from jaxcon.training.digests import state_hash
 from tests.experiments.commands import refused
 from tests.experiments.folders import begin, captioned, content, pictures, train
 

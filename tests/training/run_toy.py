@@ -5,10 +5,12 @@ import time
 
 import jax
 
-from jaxcon.training.checkpoint import Checkpoints, open_workdir, state_hash
+from jaxcon.training.checkpoint import Checkpoints
 from jaxcon.training.devices import make_mesh, replicate, select_accelerator
+from jaxcon.training.digests import state_hash
 from jaxcon.training.loop import fit
 from jaxcon.training.step import make_train_step, shard_step
+from jaxcon.training.workdir import open_workdir
 from tests.training.toy import BATCH, make_batch, make_loss, make_state
 
 STEPS = 120

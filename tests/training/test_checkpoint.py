@@ -9,14 +9,9 @@ import numpy as np
 import pytest
 
 from jaxcon.training import checkpoint as module
-from jaxcon.training.checkpoint import (
-    Checkpoints,
-    CorruptCheckpointError,
-    load_variables,
-    state_hash,
-    state_leaves,
-)
+from jaxcon.training.checkpoint import Checkpoints, CorruptCheckpointError, load_variables
 from jaxcon.training.devices import make_mesh, replicate
+from jaxcon.training.digests import state_hash, state_leaves
 from tests.marks import exhaustive_unless
 from tests.stress import damage
 from tests.training.toy import make_state, save_toys

@@ -7,7 +7,8 @@ import numpy as np
 import optax
 
 from jaxcon import collectives
-from jaxcon.training.checkpoint import Checkpoints, state_hash
+from jaxcon.training.checkpoint import Checkpoints
+from jaxcon.training.digests import state_hash
 from jaxcon.training.state import TrainState, create_state
 
 BATCH = 16
