@@ -46,18 +46,25 @@ class TrainedRun:
       image_shape: (height, width, channels) that images are brought to.
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any], step: int, variables: dict[str, Any]):
+    def __init__(
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        step: int,
+        variables: dict[str, Any],
+        networks: Mapping[str, nn.Module],
+    ):
         self.folder, self.config, self.step = folder, config, step
         self.image_shape = image_shape(config["preprocessing"])
         shapes = jax.ShapeDtypeStruct((1, *self.image_shape), np.float32)
         # A dual encoder has two sides; of views of images the encoder is kept, without its head.
         name = "image" if "image" in config["model"] else "encoder"
-        self._images = _Network(folder, config, name, variables, shapes)
+        self._images = _Network(folder, config, name, variables, shapes, networks)
         self._tokenizer, self._texts = None, None
         if "text" in config["model"]:
             self._tokenizer = load_tokenizer(folder, config)
             tokens = jax.ShapeDtypeStruct((1, self._tokenizer.length), np.int32)
-            self._texts = _Network(folder, config, "text", variables, tokens)
+            self._texts = _Network(folder, config, "text", variables, tokens, networks)
 
     def __repr__(self) -> str:
         what = f"{self.config.get('experiment')} on {self.config.get('dataset')}"
@@ -151,11 +158,15 @@ def _several_texts(texts: Any) -> list[str]:
     return texts
 
 
-def load_run(folder: str | os.PathLike[str]) -> TrainedRun:
+def load_run(
+    folder: str | os.PathLike[str], *, networks: Mapping[str, nn.Module] | None = None
+) -> TrainedRun:
     """Rebuild what the run in a folder has learned: encoder, preprocessing, tokenizer, weights.
 
     Args:
       folder: the `--workdir` of a run of `experiments`, finished or not; nothing in it changes.
+      networks: those that are not of jaxcon, by their names under "model" in config.json, such as
+        "encoder"; with the settings that they were trained with.
 
     Returns:
       The run.
@@ -177,7 +188,7 @@ def load_run(folder: str | os.PathLike[str]) -> TrainedRun:
         )
     newest = load_newest(path)
     try:
-        return TrainedRun(path, config, *newest)
+        return TrainedRun(path, config, *newest, networks or {})
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"{path / 'config.json'}: damaged, it does not say how to rebuild the network "
@@ -212,9 +223,21 @@ class _Network:
     """A network with its variables, applied to batches of one size: compiled once."""
 
     def __init__(
-        self, folder: Path, config: dict[str, Any], name: str, variables: Any, inputs: Any
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        name: str,
+        variables: Any,
+        inputs: Any,
+        networks: Mapping[str, nn.Module],
     ):
-        self._module: nn.Module = build(config["model"][name])
+        described = config["model"][name]
+        if "own" in described and name not in networks:
+            raise ValueError(
+                f"{folder}: its {name} is {described['own']}, which only you can build again: "
+                f"load_run(..., networks={{{name!r}: {described['type']}(...)}})"
+            )
+        self._module: nn.Module = networks[name] if name in networks else build(described)
         self._variables = {kind: tree[name] for kind, tree in variables.items() if name in tree}
         wanted = state_leaves(
             jax.eval_shape(lambda x: self._module.init(jax.random.key(0), x, train=False), inputs)

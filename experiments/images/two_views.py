@@ -79,12 +79,21 @@ class Model(nn.Module):
         return features, self.head(features, train=False)
 
 
-def make_model(images: Images, precision: str, *, side: int) -> Model:
-    """Return the model for images of `side` pixels: batch statistics are those of the global batch."""
+def make_model(
+    images: Images, precision: str, *, side: int, encoder: nn.Module | None = None
+) -> Model:
+    """Return the model for images of `side` pixels: batch statistics are those of the global batch.
+
+    Args:
+        images: its options.
+        precision: "f32" or "bf16".
+        side: of the images, in pixels.
+        encoder: in place of the one that the options name.
+    """
     settings = {"axis_name": "batch", "dtype": jnp.bfloat16 if precision == "bf16" else None}
     assert images.encoder is not None
     return Model(
-        encoder=make_encoder(images.encoder, side=side, **settings),
+        encoder=encoder or make_encoder(images.encoder, side=side, **settings),
         head=ProjectionHead(dim=images.projection_dim, **settings),
     )
 
@@ -134,6 +143,12 @@ def fill_in(config: Options, recipe: Recipe, examples: int, loss: Mapping[str, f
     )
 
 
+def load_images(config: Config) -> Dataset:
+    """Return the dataset that the options name."""
+    images = config.images
+    return load(images.dataset, data_dir=images.data_dir, image_size=images.image_size)
+
+
 @dataclasses.dataclass(frozen=True)
 class Method:
     """What a page on two views of an image hands over.
@@ -145,6 +160,9 @@ class Method:
         resolve: from options and the number of images to all options, and the recipe they are of.
         objective: of all options.
         folder: of its runs in `runs`, before the dataset's name; from the options.
+        load: from the options to the dataset.
+        encoder: the user's own, in place of the flag's.
+        own: what the user handed over, as config.json says it.
     """
 
     command: str
@@ -153,6 +171,9 @@ class Method:
     resolve: Callable[[Any, int], tuple[Any, Recipe]]
     objective: Callable[[Any], Objective]
     folder: Callable[[Any], str]
+    load: Callable[[Any], Dataset] = load_images
+    encoder: nn.Module | None = None
+    own: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def run(config: Config, method: Method) -> None:
@@ -163,18 +184,12 @@ def run(config: Config, method: Method) -> None:
             command=method.command,
             folder=method.folder,
             check=method.check,
-            load=load_images,
+            load=method.load,
             resolve=lambda options, examples: method.resolve(options, examples)[0],
             task=functools.partial(make_task, method),
             show=show,
         ),
     )
-
-
-def load_images(config: Config) -> Dataset:
-    """Return the dataset that the options name."""
-    images = config.images
-    return load(images.dataset, data_dir=images.data_dir, image_size=images.image_size)
 
 
 def make_task(
@@ -185,7 +200,9 @@ def make_task(
     shape = dataset.train.image_shape
     recipe = method.resolve(config, len(dataset.train))[1]
     goal = method.objective(config)
-    model = make_model(config.images, config.training.precision, side=max(shape[:2]))
+    model = make_model(
+        config.images, config.training.precision, side=max(shape[:2]), encoder=method.encoder
+    )
     seed, batch_size = config.training.seed, config.training.batch_size
     assert batch_size is not None
     return Task(
@@ -211,4 +228,5 @@ def make_task(
             candidates=goal.candidates,
             describe=goal.describe,
         ),
+        own=method.own,
     )

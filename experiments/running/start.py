@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 
+from experiments.running.own import describe_module
 from jaxcon.data.messages import listed
-from jaxcon.encoders.describe import describe
 from jaxcon.encoders.tokenizer import Tokenizer
 from jaxcon.runs import load_tokenizer
 from jaxcon.training.checkpoint import load_newest
@@ -148,4 +148,5 @@ def kept_tokenizer(path: Path, start: Start | None, options: Mapping[str, Any]) 
 
 
 def describe_network(network: Network) -> dict[str, Any]:
-    return {name: describe(module) for name, module in network.modules.items()}
+    """Return the networks by the name of their variables, as config.json says them."""
+    return {name: describe_module(module) for name, module in network.modules.items()}

@@ -1,0 +1,51 @@
+"""What a user wrote, as config.json says it: the name of a library's, or that it is the user's own."""
+
+import dataclasses
+import functools
+import importlib.metadata
+from typing import Any
+
+import flax.linen as nn
+
+from jaxcon.encoders.describe import describe
+
+_OF_THIS_CHECKOUT = ("jaxcon", "experiments")
+
+
+def named(thing: Any) -> str:
+    """Return the name of a function or of an object's class, and whose it is.
+
+    >>> from jaxcon.losses import ntxent_loss
+    >>> named(functools.partial(ntxent_loss, temperature=0.2))
+    'jaxcon.losses.softmax.ntxent_loss(temperature=0.2)'
+    >>> named(lambda z1, z2: 0)
+    "the user's own <lambda>"
+    """
+    if isinstance(thing, functools.partial):
+        given = [repr(value) for value in thing.args]
+        given += [f"{name}={value!r}" for name, value in thing.keywords.items()]
+        return f"{named(thing.func)}({', '.join(given)})"
+    if not hasattr(thing, "__qualname__"):
+        thing = type(thing)
+    module, name = thing.__module__, thing.__qualname__
+    if "<" in name or not _of_a_library(module):
+        return f"the user's own {name.rpartition('.')[2]}"
+    return f"{module}.{name}"
+
+
+def _of_a_library(module: str) -> bool:
+    root = module.partition(".")[0]
+    return root in _OF_THIS_CHECKOUT or root in importlib.metadata.packages_distributions()
+
+
+def describe_module(module: nn.Module) -> dict[str, Any]:
+    """Return a network as JSON values: one of jaxcon so that it can be built again, others by name.
+
+    Of others the settings are told too, so that a run is not resumed with different ones.
+    """
+    try:
+        return describe(module)
+    except TypeError:
+        fields = [f.name for f in dataclasses.fields(module) if f.name not in ("parent", "name")]
+        settings = {name: str(getattr(module, name)) for name in fields}
+        return {"type": type(module).__name__, "own": named(module), **settings}

@@ -1,0 +1,138 @@
+"""One's own encoder, loss, views and images go through the same stages as those of a flag."""
+
+import dataclasses
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxcon
+from experiments.images import two_views
+from experiments.images.your_own import pretrain
+from jaxcon import collectives
+from jaxcon.augment import gaussian_noise
+from jaxcon.data.splits import Dataset, Split
+from jaxcon.losses import ntxent_loss
+from jaxcon.training.metrics import read_metrics
+from tests.experiments.commands import refused
+
+ROOT = Path(__file__).parents[2]
+
+
+class Small(nn.Module):
+    width: int = 4
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        return nn.relu(nn.Dense(self.width)(images.reshape(len(images), -1)))
+
+
+def agree(z1, z2, *, axis_name):
+    z1, z2 = collectives.gather((z1, z2), axis_name)
+    spread = jnp.sqrt(z1.var(axis=0) + 1e-4)
+    return collectives.mean(((z1 - z2) ** 2).mean() + nn.relu(1 - spread).mean(), axis_name)
+
+
+def noise(key, image):
+    return gaussian_noise(key, image, std=0.1)
+
+
+def images(number, seed):
+    pixels = np.random.default_rng(seed).integers(0, 256, (number, 4, 4, 1), np.uint8)
+    return Split(pixels, np.arange(number, dtype=np.int32) % 2)
+
+
+DATA = Dataset("dots", images(32, 0), images(16, 1), images(16, 2), ("even", "odd"))
+
+
+@pytest.fixture
+def page(monkeypatch, tmp_path):
+    """A page of one's own, up to its evaluation."""
+    monkeypatch.setattr(two_views, "conclude", lambda *_, **__: None)
+
+    def run(*flags, folder="run", **handed):
+        settings = {"loss": agree, "encoder": Small(), "transform": noise, "dataset": DATA}
+        arguments = [f"--workdir={tmp_path / folder}", "--epochs=3", "--batch-size=8", *flags]
+        pretrain("mine", **{**settings, **handed}, arguments=arguments)
+        return tmp_path / folder
+
+    return run
+
+
+def test_the_losses_are_those_of_one_device_on_two(page):
+    assert len(jax.devices()) == 8  # before a command asks for fewer
+    folders = [page(f"--num-devices={number}", folder=str(number)) for number in (1, 2)]
+    losses = [[row["loss"] for row in read_metrics(f / "metrics.jsonl")] for f in folders]
+    assert len(losses[0]) == 12
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+
+
+def test_config_names_what_is_of_a_library_and_says_what_is_the_users(page):
+    loss = functools.partial(ntxent_loss, temperature=0.2)
+    config = json.loads((page(loss=loss) / "config.json").read_text())
+    assert config["experiment"] == "mine"
+    assert config["own_loss"] == "jaxcon.losses.softmax.ntxent_loss(temperature=0.2)"
+    assert config["own_transform"] == "the user's own noise"
+    assert config["own_dataset"] == "the user's own dots"
+    assert config["model"]["encoder"]["own"] == "the user's own Small"
+
+
+def test_what_is_not_handed_over_is_that_of_the_flags(page):
+    folder = page("--encoder=mlp", encoder=None, transform=None)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["encoder"] == "mlp"
+    assert not {"own_encoder", "own_transform"} & config.keys()
+    assert jaxcon.load_run(folder).embed_images(DATA.test.images).shape == (16, 512)
+
+
+@pytest.mark.parametrize(
+    ("flags", "handed", "said"),
+    [
+        ((), {"encoder": Small(5)}, "model.encoder.width"),
+        ((), {"loss": ntxent_loss}, "own_loss"),
+        ((), {"dataset": dataclasses.replace(DATA, train=images(32, 5))}, "other data"),
+        (("--encoder=mlp",), {}, "--encoder=mlp: the page hands over its own; leave it out"),
+        (("--dataset=cifar10",), {}, "--dataset=cifar10: the page hands over its own"),
+        ((), {"chance": 0.0}, "expected a loss above 0; hand over chance="),
+    ],
+)
+def test_one_line_for_what_cannot_go_on(page, capsys, flags, handed, said):
+    page()
+    capsys.readouterr()
+    assert said in refused(lambda given: page(*given, **handed), flags, capsys)
+
+
+def test_only_the_user_can_build_the_encoder_again(page):
+    folder = page()
+    with pytest.raises(
+        ValueError, match=r"its encoder is the user's own Small, .* networks=\{'encoder"
+    ):
+        jaxcon.load_run(folder)
+    with pytest.raises(ValueError, match=r"its checkpoint and its config\.json differ"):
+        jaxcon.load_run(folder, networks={"encoder": Small(7)})
+    run = jaxcon.load_run(folder, networks={"encoder": Small()})
+    assert run.embed_images(DATA.test.images).shape == (16, 4)
+
+
+PAGE = """
+from jaxcon.losses import vicreg_loss
+from experiments.images.your_own import pretrain
+pretrain("mine", loss=vicreg_loss)
+"""
+
+
+@pytest.mark.slow
+def test_a_page_outside_of_the_checkout(tmp_path):
+    (tmp_path / "page.py").write_text(PAGE)
+    command = [sys.executable, tmp_path / "page.py", "--epochs=1", f"--workdir={tmp_path / 'run'}"]
+    environ = {**os.environ, "PYTHONPATH": "."}
+    subprocess.run(command, check=True, cwd=ROOT, env=environ, capture_output=True)
+    assert (tmp_path / "run" / "report.html").exists()
