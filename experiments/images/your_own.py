@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -119,7 +119,7 @@ def _as_named(config: YourOwn, encoder: nn.Module | None, dataset: Dataset | Non
     """The options with the names of what was handed over in place of the flags'."""
     images = config.images
     if encoder is not None:
-        images = dataclasses.replace(images, encoder=cast(Any, type(encoder).__name__))
+        images = dataclasses.replace(images, encoder=type(encoder).__name__)
     if dataset is not None:
         images = dataclasses.replace(images, dataset=dataset.name)
     return dataclasses.replace(config, images=images)

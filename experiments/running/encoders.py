@@ -1,37 +1,60 @@
-"""The image encoders that a flag can name."""
+"""The image encoders that a flag can name: one list, from which flags, help and checks follow."""
 
 import functools
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from experiments.running.options import of_recipe
 from jaxcon import encoders
 
+
+class Entry(NamedTuple):
+    """An encoder of a flag.
+
+    Attributes:
+        make: `make(**settings)`, with `axis_name` and `dtype`.
+        patched: whether `make` also takes `patch`, which follows from the side of the images.
+        slow_on_cpu: at 64 pixels on 2 cores a step takes many times as long as one of patch_convnet.
+    """
+
+    make: Callable[..., Any]
+    patched: bool = False
+    slow_on_cpu: bool = False
+
+
+_layout = functools.partial(encoders.ConvNet, narrow=(32, 32, 64), layout=True)
+
 # One name, one network: a run's folder is to say what was trained in it.
-Encoder = Literal[
-    "mlp", "convnet", "patch_convnet", "layout_convnet", "resnet18", "resnet50", "vit"
-]
+ENCODERS = {
+    "mlp": Entry(encoders.MLP),
+    "convnet": Entry(encoders.ConvNet, slow_on_cpu=True),
+    "patch_convnet": Entry(encoders.ConvNet, patched=True),
+    "layout_convnet": Entry(_layout, patched=True),
+    "resnet18": Entry(encoders.resnet18, slow_on_cpu=True),
+    "resnet50": Entry(encoders.resnet50, slow_on_cpu=True),
+    "vit": Entry(encoders.ViT, slow_on_cpu=True),
+}
+if TYPE_CHECKING:
+    Encoder = str
+else:
+    Encoder = Literal[tuple(ENCODERS)]
 EncoderOfRecipe = Annotated[
     Encoder | None,
     of_recipe(  # pyright: ignore[reportCallIssue]
-        metavar=f"{{{','.join(get_args(Encoder))}}}",
-        constructor=Encoder,  # pyright: ignore[reportArgumentType]
+        metavar=f"{{{','.join(ENCODERS)}}}",
+        constructor=Encoder,
     ),
 ]
 
 
 def make_encoder(name: Encoder, *, side: int, **settings: Any) -> Any:
     """Return the encoder that the flag names, for images of `side` pixels."""
-    patch = max(side // 16, min(side // 8, 4), 1)  # maps of 8 to 16 places a side
-    constructors: dict[str, Callable[..., Any]] = {
-        "mlp": encoders.MLP,
-        "convnet": encoders.ConvNet,
-        "patch_convnet": functools.partial(encoders.ConvNet, patch=patch),
-        "layout_convnet": functools.partial(
-            encoders.ConvNet, patch=patch, narrow=(32, 32, 64), layout=True
-        ),
-        "resnet18": encoders.resnet18,
-        "resnet50": encoders.resnet50,
-        "vit": encoders.ViT,
-    }
-    return constructors[name](**settings)
+    entry = ENCODERS[name]
+    if entry.patched:
+        settings["patch"] = max(side // 16, min(side // 8, 4), 1)  # maps of 8 to 16 places a side
+    return entry.make(**settings)
+
+
+def is_slow_on_cpu(name: str) -> bool:
+    """Return whether an encoder of a flag is; of a user's own nobody knows."""
+    return name in ENCODERS and ENCODERS[name].slow_on_cpu

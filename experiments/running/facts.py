@@ -10,13 +10,12 @@ from typing import Any, NamedTuple
 import jax
 
 import jaxcon
+from experiments.running.encoders import is_slow_on_cpu
 from experiments.running.plan import Plan
 from jaxcon.data.captions import PairDataset
 from jaxcon.training.clock import read_times, steps_per_second
 
-# At 64 pixels on 2 cores a step of these takes many times as long as one of patch_convnet.
-_SLOW_ON_CPU = ("convnet", "resnet18", "resnet50", "vit")
-_LARGE = 32  # pixels from which on that matters
+_LARGE = 32  # pixels from which on it matters that an encoder is slow
 
 
 class Setup(NamedTuple):
@@ -58,7 +57,7 @@ def announce(setup: Setup) -> list[str]:
         f"{_devices(setup.devices)}"
     ]
     on_cpu = setup.devices[0].platform == "cpu"
-    if on_cpu and setup.encoder in _SLOW_ON_CPU and max(height, width) >= _LARGE:
+    if on_cpu and is_slow_on_cpu(setup.encoder) and max(height, width) >= _LARGE:
         lines.append(
             f"{setup.encoder} is slow on a CPU at this size; --encoder=patch_convnet takes a "
             "fraction of the time"

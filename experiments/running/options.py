@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import tyro
 
@@ -57,7 +57,7 @@ Optimizer = Literal["adamw", "lars", "sgd"]
 OptimizerOfRecipe = Annotated[
     Optimizer | None,
     of_recipe(  # pyright: ignore[reportCallIssue]
-        metavar="{adamw,lars,sgd}",
+        metavar=f"{{{','.join(get_args(Optimizer))}}}",
         constructor=Optimizer,  # pyright: ignore[reportArgumentType]
     ),
 ]
