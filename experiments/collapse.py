@@ -55,6 +55,7 @@ def both(regularizer: Callable[[Array], Array]) -> Loss:
 
 
 def n_pairs(z1: Array, z2: Array, *, temperature: float = 1.0) -> Array:
+    """Return the loss of the first post."""
     return losses.npairs_loss(z1, z2, temperature=temperature)
 
 
@@ -82,10 +83,12 @@ def init(key: Array, spread: float) -> dict[str, Array]:
 
 
 def encode(params: dict[str, Array], images: Array) -> Array:
+    """Return the embeddings of images: a common direction, and what tells them apart."""
     return jax.nn.relu(images @ params["w1"]) @ params["w2"] + params["common"]
 
 
 def views(key: Array, images: Array) -> tuple[Array, Array]:
+    """Return the images with noise, twice."""
     noise = 0.3 * jax.random.normal(key, (2, *images.shape))
     return images + noise[0], images + noise[1]
 

@@ -169,6 +169,7 @@ def _summary(scores: Mapping[str, Mapping[str, Any]], dataset: Dataset) -> str:
 
 
 def show(scores: Mapping[str, Any]) -> None:
+    """Print the scores of results.json."""
     if scores:
         say(report.format_table(evaluation_table(scores)))
     else:

@@ -22,6 +22,7 @@ _LONGEST = 160  # characters of a caption on the page
 def pair_heatmaps(
     folder: Path, encode: Encode, run: Run, split: PairSplit, after: tuple[Embedded, Embedded]
 ) -> report.Figure:
+    """Draw the cosines of some test images and their captions, before training and after."""
     test = held_out(split)
     rows = spread(len(test.captions), COMPARED)
     before = (

@@ -117,7 +117,8 @@ def _plan(plan: Plan) -> str:
 
 
 def _counted(number: int, noun: str) -> str:
-    """
+    """Return a number with its noun.
+
     >>> _counted(1, "step"), _counted(1200, "step")
     ('1 step', '1,200 steps')
     """
@@ -137,7 +138,8 @@ def _time(times: Path, batch_size: int) -> str:
 
 
 def _devices(devices: Sequence[Any]) -> str:
-    """
+    """Return what trains, and on how many of them.
+
     >>> _devices(jax.devices("cpu")[:1]).startswith("1 CPU device (")
     True
     """
@@ -153,7 +155,8 @@ def _versions() -> list[str]:
 
 
 def with_classes(class_names: Sequence[str] | None) -> str:
-    """
+    """Return how many classes there are, in words.
+
     >>> with_classes(("cat", "dog")), with_classes(None)
     ('2 classes', 'no classes')
     """

@@ -60,7 +60,7 @@ def _gaussian_exact(outputs: Outputs) -> jax.Array:
 
 
 def _csd_and_clip(outputs: Outputs, *, csd: Objective, clip: Objective) -> jax.Array:
-    """csd as a sum over each anchor's pairs, as siglip is: its mean would hardly count beside clip."""
+    """Csd as a sum over each anchor's pairs, as siglip is: its mean would hardly count beside clip."""
     learned = {name: outputs.scalars[name] for name in csd.scalars}
     pairs = jax.lax.axis_size("batch") * len(outputs.image.z)
     return pairs * csd.loss(outputs._replace(scalars=learned)) + clip.loss(outputs)

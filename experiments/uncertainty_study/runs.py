@@ -240,6 +240,7 @@ def rankable(side: Embedded) -> bool:
 
 
 def gave_up(skipped: Sequence[int]) -> bool:
+    """Whether none of the last updates was taken, from the count of refused ones at each step."""
     before = skipped[-_PATIENCE - 1] if len(skipped) > _PATIENCE else 0
     return skipped[-1] - before >= _PATIENCE
 
