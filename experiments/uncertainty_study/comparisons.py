@@ -53,17 +53,17 @@ def compare_stability(records: Records, loss: str, control: str) -> Stability:
     """Return the comparison over the settings that both losses were run in."""
     own, other = of_settings(records, loss), of_settings(records, control)
     shared = [setting for setting in own if setting in other]
-    fewer = sum(other[s]["failure"] is not None and own[s]["failure"] is None for s in shared)
-    more = sum(own[s]["failure"] is not None and other[s]["failure"] is None for s in shared)
-    trained = [s for s in shared if own[s]["failure"] is None and other[s]["failure"] is None]
+    fewer = sum(other[s].failure is not None and own[s].failure is None for s in shared)
+    more = sum(own[s].failure is not None and other[s].failure is None for s in shared)
+    trained = [s for s in shared if own[s].failure is None and other[s].failure is None]
     p = float(stats.binomtest(fewer, fewer + more).pvalue) if fewer + more else 1.0
 
     def differences(name: str) -> Interval | None:
-        pairs = [(own[s][name], other[s][name]) for s in trained]
+        pairs = [(getattr(own[s], name), getattr(other[s], name)) for s in trained]
         return interval([a - b for a, b in pairs if a is not None and b is not None])
 
     return Stability(
-        fewer, more, p, differences("spikes"), differences("norm variation"), len(shared)
+        fewer, more, p, differences("spikes"), differences("norm_variation"), len(shared)
     )
 
 
@@ -130,7 +130,7 @@ def summarize(
         "seeds": {name: _summary(protocol, records, name) for name in protocol.losses},
         "stability": {
             name: [
-                {"batch size": batch, "learning rate": rate, **row}
+                {"batch size": batch, "learning rate": rate, **row.as_json()}
                 for (batch, rate), row in of_settings(records, name).items()
             ]
             for name in protocol.losses

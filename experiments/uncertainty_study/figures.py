@@ -10,7 +10,7 @@ from experiments.uncertainty_study.pieces import Protocol, Records
 from experiments.uncertainty_study.statistics import Interval, interval, measures, of_settings
 
 # Of diverged runs, which lie far above the others: they are drawn there.
-_HIGHEST = {"final loss": 2.0, "norm variation": 1.2}
+_HIGHEST = {"final_loss": 2.0, "norm_variation": 1.2}
 _MARKS = ("o", "s", "^", "v", "D", "P", "X")
 
 
@@ -74,15 +74,15 @@ def scores(protocol: Protocol, records: Records, path: Path) -> None:
 
 def stability(protocol: Protocol, records: Records, path: Path) -> None:
     """A row for the loss at the end, one for the gradient norm; a column for each batch size."""
-    rows = {"final loss": "loss at the end / chance", "norm variation": "gradient-norm variation"}
+    rows = {"final_loss": "loss at the end / chance", "norm_variation": "gradient-norm variation"}
 
     def panel(ax: Any, name: str, batch: int) -> None:
         for loss in protocol.losses:
             settings = of_settings(records, loss)
             points = [
-                (rate, min(values[name], _HIGHEST[name]), values["failure"])
+                (rate, min(getattr(values, name), _HIGHEST[name]), values.failure)
                 for (size, rate), values in sorted(settings.items())
-                if size == batch and values[name] is not None
+                if size == batch and getattr(values, name) is not None
             ]
             style = {"color": _colour(protocol, loss), "marker": _mark(protocol, loss)}
             ax.plot([p[0] for p in points], [p[1] for p in points], **style, ms=4, label=loss)

@@ -1,5 +1,6 @@
 """The statistics of one run of the study: plain functions of numbers."""
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
@@ -8,7 +9,6 @@ from typing import Any, NamedTuple
 from scipy import stats
 
 from experiments.uncertainty_study.pieces import (
-    Piece,
     Protocol,
     Record,
     Records,
@@ -149,23 +149,44 @@ def of_seeds(protocol: Protocol, records: Records, loss: str) -> dict[int, dict[
     }
 
 
-def stability_of(piece: Piece, record: Record) -> dict[str, Any]:
-    """Return what is compared between runs of the part "stability"."""
+@dataclasses.dataclass(frozen=True)
+class Steadiness:
+    """What is compared between runs of the part "stability".
+
+    Attributes:
+        failure: of `failure`.
+        spikes: in 100 steps.
+        norm_variation: of `norm_variation`.
+        final_loss: as a share of chance; None where it is not finite.
+    """
+
+    failure: str | None
+    spikes: float
+    norm_variation: float | None
+    final_loss: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the values by the names that results.json has for them."""
+        return {name.replace("_", " "): value for name, value in vars(self).items()}
+
+
+def stability_of(record: Record) -> Steadiness:
+    """Return how steady a run was."""
     start = record["warmup"]
     counted = max(1, len(record["loss"]) - start)
     level = final_loss(record)
-    return {
-        "failure": failure(record),
-        "spikes": 100 * spikes(record["loss"], start=start) / counted,
-        "norm variation": norm_variation(record["gradient_norm"], start=start),
-        "final loss": level if math.isfinite(level) else None,
-    }
+    return Steadiness(
+        failure=failure(record),
+        spikes=100 * spikes(record["loss"], start=start) / counted,
+        norm_variation=norm_variation(record["gradient_norm"], start=start),
+        final_loss=level if math.isfinite(level) else None,
+    )
 
 
-def of_settings(records: Records, loss: str) -> dict[tuple[int, float], dict[str, Any]]:
+def of_settings(records: Records, loss: str) -> dict[tuple[int, float], Steadiness]:
     """Return the stability of a loss by batch size and learning rate."""
     return {
-        (piece.batch_size, piece.learning_rate or 0.0): stability_of(piece, record)
+        (piece.batch_size, piece.learning_rate or 0.0): stability_of(record)
         for piece, record in records.items()
         if piece.part == "stability" and piece.loss == loss
     }

@@ -181,16 +181,16 @@ def _stability(protocol: Protocol, records: Records) -> str:
     rows = []
     for loss in protocol.losses:
         settings = list(of_settings(records, loss).values())
-        kinds = [row["failure"] for row in settings]
-        trained = [row for row in settings if row["failure"] is None]
+        kinds = [row.failure for row in settings]
+        trained = [row for row in settings if row.failure is None]
         failed = [str(kinds.count(kind)) for kind in ("not finite", "collapsed", "at chance")]
         rows.append(
             [
                 loss,
                 f"{len(settings) - len(trained)} of {len(settings)}",
                 *failed,
-                _mean([row["spikes"] for row in trained], 2),
-                _mean([row["norm variation"] for row in trained], 3),
+                _mean([row.spikes for row in trained], 2),
+                _mean([row.norm_variation for row in trained], 3),
             ]
         )
     heading = ["loss", "failed", "not finite", "collapsed", "at chance"]

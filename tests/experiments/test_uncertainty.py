@@ -703,7 +703,7 @@ def test_a_piece_from_end_to_end(tmp_path, monkeypatch):
     }
     measures = statistics.measures(records[compared])
     assert set(measures) >= {"recall@1", "zero-shot shape", "uniformity"}
-    kinds = {p: stability_of(p, r)["failure"] for p, r in records.items()}
+    kinds = {p: stability_of(r).failure for p, r in records.items()}
     assert kinds[wild] == "not finite"
     assert kinds[short] != "not finite"
     protocol = Protocol(("gaussian", "csd-clip"))
