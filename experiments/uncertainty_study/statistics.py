@@ -108,7 +108,9 @@ def final_loss(record: Record) -> float:
 
 
 def failure(record: Record) -> str | None:
-    """Return how a run failed, None if it did not: the first that applies of
+    """Return how a run failed, None if it did not.
+
+    The first that applies of
 
     "not finite": an update had to be refused, or the embeddings cannot be compared;
     "collapsed": all images or all texts point the same way;

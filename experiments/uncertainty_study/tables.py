@@ -51,6 +51,7 @@ def cell(value: Interval | None, *, factor: float = 1.0, digits: int = 1, sign: 
 def result_tables(
     protocol: Protocol, records: Records, comparisons: Mapping[str, Sequence[str]]
 ) -> list[str]:
+    """Return the tables of what was found, each under its heading."""
     by_loss = {name: intervals(protocol, records, name) for name in protocol.losses}
     texts = []
     if any(piece.part == "rates" for piece in records):
