@@ -1,4 +1,4 @@
-"""Images with captions: tables of a user's own, TFDS names, scenes; and what is wrong with a row."""
+"""Images with captions: tables of a user's own, scenes; and what is wrong with a row."""
 
 import csv
 import json
@@ -7,14 +7,12 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-import tensorflow_datasets as tfds
 from PIL import Image
 
 from jaxcon.data.captions import load_pairs
 from jaxcon.data.shipped import scenes
 from jaxcon.data.shipped.grammar import Thing
 from jaxcon.data.shipped.scenes import make_example
-from jaxcon.data.sources import load
 from jaxcon.data.splits import DataError
 
 ROWS = [
@@ -249,74 +247,6 @@ def test_scenes_come_with_grades_attributes_and_counts(tmp_path):
         for name, labels in train.attributes.items():
             value = dataset.classes[name][labels[row]] if labels[row] >= 0 else None
             assert value == (getattr(things[0], name) if len(things) == 1 else None)
-
-
-class TwoCaptions(tfds.core.GeneratorBasedBuilder):
-    """Like coco_captions: a sequence of records with a text; some images have none."""
-
-    VERSION = tfds.core.Version("1.0.0")
-    url_infos = None
-
-    def _info(self):
-        captions = tfds.features.Sequence({"text": tfds.features.Text(), "id": np.int64})
-        image = tfds.features.Image(shape=(None, None, 3))
-        features = tfds.features.FeaturesDict({"image": image, "captions": captions})
-        return tfds.core.DatasetInfo(builder=self, features=features)
-
-    def _split_generators(self, dl_manager):
-        return {"train": self._generate_examples(0), "test": self._generate_examples(100)}
-
-    def _generate_examples(self, first):
-        for number in range(first, first + 20):
-            pixels = Image.fromarray(np.full((9, 12, 3), number, np.uint8))
-            texts = [f"number {number}", "a grey picture"] if number % 4 else [" "]
-            captions = [{"text": text, "id": i} for i, text in enumerate(texts)]
-            yield number, {"image": pixels, "captions": captions}
-
-
-def test_any_tfds_name_with_captions(tmp_path):
-    dataset = load_pairs("two_captions", data_dir=tmp_path)
-    assert len(dataset.test) == 15
-    assert len(dataset.train) + len(dataset.validation) == 15
-    assert dataset.classes == {}
-    for image, captions in zip(dataset.test.images.images, dataset.test.captions, strict=True):
-        assert image.shape == (9, 9, 3)
-        assert captions == (f"number {image[0, 0, 0]}", "a grey picture")
-
-
-class OddPhotographs(TwoCaptions):
-    """Photographs of 40 x 30 but for one, with a text that is no caption."""
-
-    def _info(self):
-        image = tfds.features.Image(shape=(None, None, 3))
-        texts = {
-            "file_name": tfds.features.Text(),
-            "label": tfds.features.ClassLabel(num_classes=2),
-        }
-        features = tfds.features.FeaturesDict({"image": image, **texts})
-        return tfds.core.DatasetInfo(builder=self, features=features)
-
-    def _generate_examples(self, first):
-        for number in range(first, first + 20):
-            pixels = Image.new("RGB", (30, 40) if number else (1, 1))
-            yield number, {"image": pixels, "file_name": f"{number}.jpg", "label": number % 2}
-
-
-def test_a_text_of_another_name_is_no_caption(tmp_path):
-    named = r"odd_photographs has no captions: of its features image, file_name, label, none"
-    with pytest.raises(DataError, match=named):
-        load_pairs("odd_photographs", data_dir=tmp_path)
-
-
-@pytest.mark.parametrize(("asked", "side"), [(None, 30), (7, 7)])
-def test_one_odd_photograph_of_tfds_does_not_decide_the_size(tmp_path, asked, side):
-    dataset = load("odd_photographs", data_dir=tmp_path, image_size=asked)
-    assert dataset.train.image_shape == dataset.test.image_shape == (side, side, 3)
-
-
-def test_a_dataset_without_captions_is_refused(tmp_path):
-    with pytest.raises(DataError, match="has no captions: of its features image, label, position"):
-        load_pairs("digits", data_dir=tmp_path)
 
 
 def test_sizes_are_checked():

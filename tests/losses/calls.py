@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests.losses.cases import Case
+from tests.losses.case import Case
 
 
 def precision(dtype: Any) -> contextlib.AbstractContextManager:

@@ -16,7 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from tests.losses.calls import apply, arguments, join, precision
-from tests.losses.cases import DIM, Case
+from tests.losses.case import DIM, Case
 
 AXIS = "batch"
 

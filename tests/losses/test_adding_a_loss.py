@@ -88,9 +88,11 @@ def test_a_loss_takes_five_files(tmp_path):
     cases = tmp_path / "tests/losses/cases.py"
     insert(cases, '    "variance_loss"', '    "toy_loss": ANCHORED,\n')
     insert(
-        cases, r'    Case\("variance_loss"', '    Case("toy_loss", formulas.toy, symmetric=True),\n'
+        cases,
+        r'    Case\("variance_loss"',
+        '    Case("toy_loss", regularizers.toy, symmetric=True),\n',
     )
-    insert(tmp_path / "tests/losses/formulas.py", None, FORMULA)
+    insert(tmp_path / "tests/losses/formulas/regularizers.py", None, FORMULA)
     insert(tmp_path / "docs/losses.md", r"\| `variance_loss", ROW)
     done = contract(tmp_path)
     assert done.returncode == 0, done.stdout[-3000:]

@@ -14,7 +14,8 @@ import pytest
 
 from jaxcon import losses
 from tests.losses.calls import arguments, cast, evaluate, gap, objective
-from tests.losses.cases import DIM, TILED, Case, N, each
+from tests.losses.case import DIM, Case, N
+from tests.losses.cases import TILED, each
 from tests.marks import exhaustive_unless
 
 TEMPERATURES = [1.0, 0.1, 0.01, 0.005]

@@ -10,7 +10,8 @@ import pytest
 from jaxcon import losses
 from jaxcon.losses import queue
 from tests.losses.calls import apply, join
-from tests.losses.cases import CASES, TILED, N, each
+from tests.losses.case import N
+from tests.losses.cases import CASES, TILED, each
 from tests.marks import exhaustive_unless
 
 

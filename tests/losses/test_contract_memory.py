@@ -9,7 +9,8 @@ import pytest
 from jaxcon import losses
 from jaxcon.planning.memory import memory_of
 from tests.losses.calls import arguments, objective
-from tests.losses.cases import DIM, each
+from tests.losses.case import DIM
+from tests.losses.cases import each
 
 ROWS, WIDTH = 512, 64
 SQUARES = 12  # matrices of all pairs alive at a time: logits, masks, exponentials, their gradients

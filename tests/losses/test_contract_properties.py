@@ -7,7 +7,8 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.losses.calls import arguments, evaluate, objective
-from tests.losses.cases import DIM, N, each
+from tests.losses.case import DIM, N
+from tests.losses.cases import each
 
 quick = hypothesis.settings(max_examples=25, deadline=None, derandomize=True, database=None)
 seeds = st.integers(0, 2**31)

@@ -19,7 +19,8 @@ from jax.sharding import PartitionSpec as P
 from jaxcon import collectives, losses
 from jaxcon.streaming import rules
 from tests.losses.calls import arguments, gap, objective
-from tests.losses.cases import FAMILIES, TILED, N, each
+from tests.losses.case import N
+from tests.losses.cases import FAMILIES, TILED, each
 from tests.losses.devices import alone, spread
 from tests.marks import exhaustive_unless
 

@@ -22,7 +22,8 @@ from tests.losses.calls import (
     objective,
     precision,
 )
-from tests.losses.cases import CASES, KEYWORDS, Case, N, each
+from tests.losses.case import Case, N
+from tests.losses.cases import CASES, KEYWORDS, each
 
 each_case = each(all_forms=True)
 anchored = each(lambda case: case.has_anchors)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcon import losses
-from tests.losses import formulas
+from tests.losses.formulas import mining
 
 
 def test_circle_leaves_out_anchors_without_a_positive_or_without_a_negative():
@@ -54,7 +54,7 @@ def test_mining_may_be_a_function_of_ones_own():
 
     rng = np.random.default_rng(10)
     z, labels = rng.normal(size=(16, 6)), rng.integers(0, 4, 16)
-    expected = formulas.triplet(loop)(z, labels, ids=np.arange(16))
+    expected = mining.triplet(loop)(z, labels, ids=np.arange(16))
     got = jax.jit(functools.partial(losses.triplet_loss, mining=nearest_positive))(z, labels)
     mean = np.average(expected.values, weights=expected.count)
     np.testing.assert_allclose(got, mean, rtol=1e-5)

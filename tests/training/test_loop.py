@@ -1,75 +1,22 @@
-"""The loop: what it writes, when it saves, how it stops, and that it compiles one step once."""
+"""The loop: what it writes, when it saves, and that it compiles one step once."""
 
-import json
 import math
 import os
 import re
-import shutil
 import signal
 import time
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
-from flax import struct
 
-from jaxcon.training.checkpoint import Checkpoints, DiskFullError
+from jaxcon.training.checkpoint import Checkpoints
 from jaxcon.training.clock import read_times
 from jaxcon.training.devices import batch_sharding, make_mesh, replicate
 from jaxcon.training.loop import fit
-from jaxcon.training.metrics import MetricsLog, read_metrics
+from jaxcon.training.metrics import read_metrics
 from jaxcon.training.step import make_train_step, shard_step
+from tests.training.counting import begin, count, counting_step, run
 from tests.training.toy import BATCH, make_batch, make_loss, make_state
-
-
-def count(start):
-    """Batches that are their own number."""
-    step = start
-    while True:
-        yield step
-        step += 1
-
-
-def counting_step(loss=lambda batch: 2.0 + batch):
-    """A step without a model: the state is its own record of the batches it saw."""
-
-    def step(state, batch):
-        bad = not math.isfinite(loss(batch))
-        state = state.replace(
-            step=state.step + 1, sum=state.sum + batch, skipped=state.skipped + bad
-        )
-        return state, {"loss": jnp.float32(loss(batch)), "skipped": jnp.int32(state.skipped)}
-
-    return step
-
-
-@struct.dataclass
-class Counter:
-    step: np.ndarray
-    sum: np.ndarray
-    skipped: np.ndarray
-
-
-def begin(step=0, total=0):
-    return Counter(np.array(step), np.array(total), np.array(0))
-
-
-def run(folder, *, steps, step=None, state=None, **settings):
-    settings = {"checkpoint_every": 4, "log_every": 3, **settings}
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        result = fit(
-            state or begin(),
-            step or counting_step(),
-            count,
-            steps=steps,
-            batch_size=8,
-            chance=4.0,
-            folder=folder,
-            checkpoints=checkpoints,
-            **settings,
-        )
-        return result, checkpoints.restore(begin())
 
 
 def test_every_step_is_taken_logged_and_the_last_is_saved(tmp_path):
@@ -95,138 +42,6 @@ def test_a_finished_state_is_left_alone(tmp_path):
     state = begin(5)
     result, _ = run(tmp_path, steps=5, state=state)
     assert result == (state, True)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_step_saves_and_returns(tmp_path, number):
-    def step(state, batch):
-        if batch == 5:
-            os.kill(os.getpid(), number)
-        return counting_step()(state, batch)
-
-    before = signal.getsignal(number)
-    result, (saved, _) = run(tmp_path, steps=100, step=step)
-    assert not result.finished
-    assert (int(result.state.step), saved) == (6, 6)
-    assert signal.getsignal(number) is before
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_at_the_last_step_stops_what_follows(tmp_path, number):
-    def step(state, batch):
-        if batch == 9:
-            os.kill(os.getpid(), number)
-        return counting_step()(state, batch)
-
-    result, (saved, _) = run(tmp_path, steps=10, step=step)
-    assert not result.finished
-    assert (int(result.state.step), saved) == (10, 10)
-
-
-def test_ctrl_c_while_the_first_step_compiles_ends_at_once(tmp_path):
-    def step(state, batch):
-        os.kill(os.getpid(), signal.SIGINT)
-        return counting_step()(state, batch)
-
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, steps=10, step=step)
-
-
-def test_a_second_ctrl_c_ends_at_once(tmp_path):
-    def step(state, batch):
-        if batch == 5:
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
-        return counting_step()(state, batch)
-
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, steps=10, step=step)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-class BrokenError(Exception):
-    """What a batch may raise."""
-
-
-@pytest.mark.parametrize("broken_at", [0, 1, 4, 6])
-def test_data_that_break_end_the_run_with_the_state_reached(tmp_path, broken_at):
-    def batches(start):
-        for number in range(start, 10):
-            if number == broken_at:
-                raise BrokenError
-            yield number
-
-    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
-        with pytest.raises(BrokenError):
-            fit(
-                begin(),
-                counting_step(),
-                batches,
-                steps=10,
-                batch_size=8,
-                chance=4.0,
-                folder=tmp_path,
-                checkpoints=checkpoints,
-                checkpoint_every=4,
-                log_every=3,
-            )
-        saved, state = checkpoints.restore(begin())
-    assert (saved, int(state.sum)) == (broken_at, sum(range(broken_at)))
-    rows = read_metrics(tmp_path / "metrics.jsonl")
-    assert [row["step"] for row in rows] == list(range(broken_at))
-
-
-def test_a_full_disk_ends_the_run_with_the_checkpoints_before(tmp_path, monkeypatch):
-    usage = shutil.disk_usage
-    free = iter([2**40, 2**40, 3])  # for checkpoints 0, 4 and 8
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(path)._replace(free=next(free)))
-    with pytest.raises(DiskFullError, match="0 MiB free, checkpoint 8 needs 0"):
-        run(tmp_path, steps=10)
-    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
-        assert checkpoints.restore(begin())[0] == 4
-
-
-def test_damage_in_the_log_is_passed_over(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    good = [{"step": 0, "loss": 1.0}, {"step": 1, "loss": None}]
-    bad = [
-        b"\xff\xfe",
-        b"[]",
-        b"3",
-        b'{"step": "2", "loss": 1}',
-        b'{"loss": 1}',
-        b'{"step": 2}',
-        b"{" * 9,
-    ]
-    path.write_bytes(b"\n".join([json.dumps(good[0]).encode(), *bad, json.dumps(good[1]).encode()]))
-    assert read_metrics(path) == good
-
-
-def test_losses_that_stay_infinite_end_the_run(tmp_path):
-    step = counting_step(lambda batch: math.nan if batch >= 20 else 1.0)
-    with pytest.raises(FloatingPointError, match="smaller --learning-rate"):
-        run(tmp_path, steps=1000, step=step)
-    losses = [row["loss"] for row in read_metrics(tmp_path / "metrics.jsonl")]
-    assert losses[19:21] == [1.0, None]
-    assert len(losses) < 75
-
-
-def test_a_few_lost_steps_do_not(tmp_path):
-    step = counting_step(lambda batch: math.inf if batch % 10 < 4 else 1.0)
-    result, _ = run(tmp_path, steps=100, step=step)
-    assert int(result.state.skipped) == 40
-
-
-def test_a_line_cut_off_by_a_kill_is_passed_over(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 0, "loss": 1.0}\n{"step": 1, "lo')
-    assert read_metrics(path) == [{"step": 0, "loss": 1.0}]
-    with MetricsLog(tmp_path, start=1) as log:
-        log.write(1, {"loss": math.nan})
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [
-        {"step": 0, "loss": 1.0},
-        {"step": 1, "loss": None},
-    ]
 
 
 def test_nothing_is_compiled_after_the_first_step(tmp_path):
