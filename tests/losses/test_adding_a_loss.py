@@ -87,11 +87,8 @@ def test_a_loss_takes_five_files(tmp_path):
     assert "toy_loss" in without.stdout
     cases = tmp_path / "tests/losses/cases.py"
     insert(cases, '    "variance_loss"', '    "toy_loss": ANCHORED,\n')
-    insert(
-        cases,
-        r'    Case\("variance_loss"',
-        '    Case("toy_loss", regularizers.toy, symmetric=True),\n',
-    )
+    case = '    form("toy_loss", regularizers.toy, symmetric=True),\n'
+    insert(cases, r'    form\("variance_loss"', case)
     insert(tmp_path / "tests/losses/formulas/regularizers.py", None, FORMULA)
     insert(tmp_path / "docs/losses.md", r"\| `variance_loss", ROW)
     done = contract(tmp_path)
