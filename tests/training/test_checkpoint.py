@@ -18,7 +18,7 @@ from jaxcon.training.checkpoint import (
 )
 from jaxcon.training.devices import make_mesh, replicate
 from tests.marks import exhaustive_unless
-from tests.stress import damage
+from tests.training.damage import damage
 from tests.training.toy import make_state, save_toys
 
 
