@@ -2,8 +2,8 @@
 
     python -m benchmarks.forms                         # about six minutes on 2 cores
 
-The thresholds of ``block_size=None`` in :mod:`jaxcon.streaming.rules` come from this table. Written to
-``--out``: ``forms.json`` and ``forms.md``, median milliseconds of value and gradients.
+The thresholds of `block_size=None` in `jaxcon.streaming.rules` come from this table. Written to
+`--out`: `forms.json` and `forms.md`, median milliseconds of value and gradients.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def measure(loss: str, form: str, batches: list[Any], repeats: int) -> float:
 
 
 def chosen(loss: str, pairs: int) -> str:
-    """The form that ``block_size=None`` takes; SigLIP's "kept" normalizes first and keeps nothing."""
+    """The form that `block_size=None` takes; SigLIP's "kept" normalizes first and keeps nothing."""
     rule = rules.current()
     form = rule.form(2 * pairs, None) if loss == "NT-Xent" else rule.form(pairs, pairs)
     return {"whole": "one matrix", "kept": "kept", "tiles": f"tiles of {rule.block}"}[form]

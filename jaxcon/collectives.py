@@ -117,7 +117,7 @@ def replicated(x: ArrayLike) -> ArrayLike:
     """Gathers an array that is sharded over Explicit mesh axes onto every device.
 
     There a product of two sharded operands is refused by JAX, which leaves the choice to the caller;
-    this choice is correct but not parallel. For speed use ``axis_name`` under ``jax.shard_map``.
+    this choice is correct but not parallel. For speed use `axis_name` under `jax.shard_map`.
     """
     mesh = explicit_mesh(x)
     return x if mesh is None else replicate_on(mesh, x)

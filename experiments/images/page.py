@@ -47,19 +47,19 @@ def conclude(
     """Evaluate frozen features before and after, mark the run finished, draw, write the page.
 
     Args:
-        workdir: of the run.
-        run: what training made.
-        dataset: labels may be missing: then the page has no table.
-        title: of the page.
-        encode: from variables and images in [0, 1] to the features that are evaluated, and to the
-            embeddings that the loss sees.
-        transform: that the views are made by.
-        seed: of the views that are compared.
-        temperature: of the loss, for the collapse report.
-        facts: of `experiments.running.facts`.
-        settings: to list on the page.
-        candidates: K of the chance level ln K; None where chance is another.
-        describe: what else the page shows.
+      workdir: of the run.
+      run: what training made.
+      dataset: labels may be missing: then the page has no table.
+      title: of the page.
+      encode: from variables and images in [0, 1] to the features that are evaluated, and to the
+          embeddings that the loss sees.
+      transform: that the views are made by.
+      seed: of the views that are compared.
+      temperature: of the loss, for the collapse report.
+      facts: of `experiments.running.facts`.
+      settings: to list on the page.
+      candidates: K of the chance level ln K; None where chance is another.
+      describe: what else the page shows.
     """
     jitted = jax.jit(encode)  # one program for all that follows: the same batch, float images
 

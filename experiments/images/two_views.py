@@ -49,12 +49,12 @@ class Objective:
     """What is minimized, and against what its values and embeddings are set.
 
     Attributes:
-        loss: `(z1, z2, *, axis_name) -> scalar`, over the global batch.
-        chance: loss of embeddings that tell nothing.
-        candidates: K where that is ln K; None where it is another number.
-        temperature: of the collapse report.
-        describe: from a folder for figures and the embeddings of views of test images, before and
-            after, to what the page shows beside that of every experiment.
+      loss: `(z1, z2, *, axis_name) -> scalar`, over the global batch.
+      chance: loss of embeddings that tell nothing.
+      candidates: K where that is ln K; None where it is another number.
+      temperature: of the collapse report.
+      describe: from a folder for figures and the embeddings of views of test images, before and
+          after, to what the page shows beside that of every experiment.
     """
 
     loss: Callable[..., jax.Array]
@@ -85,10 +85,10 @@ def make_model(
     """Return the model for images of `side` pixels: batch statistics are those of the global batch.
 
     Args:
-        images: its options.
-        precision: "f32" or "bf16".
-        side: of the images, in pixels.
-        encoder: in place of the one that the options name.
+      images: its options.
+      precision: "f32" or "bf16".
+      side: of the images, in pixels.
+      encoder: in place of the one that the options name.
     """
     settings = {"axis_name": "batch", "dtype": jnp.bfloat16 if precision == "bf16" else None}
     assert images.encoder is not None
@@ -154,15 +154,15 @@ class Method:
     """What a page on two views of an image hands over.
 
     Attributes:
-        command: as config.json names it.
-        title: of the page, from the options.
-        check: raises a ValueError for an option that cannot work.
-        resolve: from options and the number of images to all options, and the recipe they are of.
-        objective: of all options.
-        folder: of its runs in `runs`, before the dataset's name; from the options.
-        load: from the options to the dataset.
-        encoder: the user's own, in place of the flag's.
-        own: what the user handed over, as config.json says it.
+      command: as config.json names it.
+      title: of the page, from the options.
+      check: raises a ValueError for an option that cannot work.
+      resolve: from options and the number of images to all options, and the recipe they are of.
+      objective: of all options.
+      folder: of its runs in `runs`, before the dataset's name; from the options.
+      load: from the options to the dataset.
+      encoder: the user's own, in place of the flag's.
+      own: what the user handed over, as config.json says it.
     """
 
     command: str

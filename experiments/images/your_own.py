@@ -53,16 +53,16 @@ def pretrain(
     """Run an experiment on two views of an image: train or resume, evaluate, write the report.
 
     Args:
-        name: of the method, for config.json, the page and the folder in `runs`.
-        loss: `(z1, z2, *, axis_name) -> scalar` of embeddings `[batch, dim]`, a row and the same row
-            of the other a pair; over the rows of all devices.
-        encoder: `encoder(images, train=...)` from float `[batch, height, width, channels]` in [0, 1]
-            to features `[batch, width]`. None: the one of `--encoder`.
-        transform: from a key and an image to a view. None: the one that suits the dataset.
-        dataset: images in three splits. None: the one of `--dataset`.
-        chance: loss of embeddings that tell nothing, above 0. None: its value for zeros.
-        temperature: decides only what the collapse check says of a loss.
-        arguments: of the command line. None: those of the process.
+      name: of the method, for config.json, the page and the folder in `runs`.
+      loss: `(z1, z2, *, axis_name) -> scalar` of embeddings `[batch, dim]`, a row and the same row
+          of the other a pair; over the rows of all devices.
+      encoder: `encoder(images, train=...)` from float `[batch, height, width, channels]` in [0, 1]
+          to features `[batch, width]`. None: the one of `--encoder`.
+      transform: from a key and an image to a view. None: the one that suits the dataset.
+      dataset: images in three splits. None: the one of `--dataset`.
+      chance: loss of embeddings that tell nothing, above 0. None: its value for zeros.
+      temperature: decides only what the collapse check says of a loss.
+      arguments: of the command line. None: those of the process.
     """
     quiet_libraries()
     config = parse(YourOwn, program="your_own", arguments=arguments)

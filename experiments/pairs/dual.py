@@ -86,11 +86,11 @@ def make_task(
     """Return what is learned from images and captions.
 
     Args:
-        title: of the page, from the options.
-        config: all options.
-        dataset: images with captions.
-        start: the run that this one starts from, whose tokenizer is kept.
-        path: of the run's folder, where one may lie already.
+      title: of the page, from the options.
+      config: all options.
+      dataset: images with captions.
+      start: the run that this one starts from, whose tokenizer is kept.
+      path: of the run's folder, where one may lie already.
     """
     pairs, loss, training = config.pairs, config.loss, config.training
     batch_size = training.batch_size

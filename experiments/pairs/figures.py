@@ -126,7 +126,7 @@ def deviations_drawn(
     """The predicted log deviations: of texts by grade, of images by the number of objects.
 
     Returns:
-        How to draw them, and sentences.
+      How to draw them, and sentences.
     """
     texts = [text for captions in split.captions for text in captions]
     panels = []

@@ -51,12 +51,12 @@ def make_model(
     """Return the dual encoder; batch statistics are those of the global batch.
 
     Args:
-        encoder: of the images.
-        objective: what is learned beside the embeddings.
-        side: of the images, in pixels.
-        vocabulary: of the tokenizer.
-        dim: width of the embeddings.
-        precision: "f32" or "bf16".
+      encoder: of the images.
+      objective: what is learned beside the embeddings.
+      side: of the images, in pixels.
+      vocabulary: of the tokenizer.
+      dim: width of the embeddings.
+      precision: "f32" or "bf16".
     """
     settings: dict[str, Any] = {
         "axis_name": "batch",

@@ -37,10 +37,10 @@ def unit_mean(prompts: Embedded) -> Embedded:
     [[0.7071, 0.7071]]
 
     Args:
-        prompts: `z` is `[rows, prompts, dim]`, `log_std` `[rows, prompts]` or None.
+      prompts: `z` is `[rows, prompts, dim]`, `log_std` `[rows, prompts]` or None.
 
     Returns:
-        `z` is `[rows, dim]`, of norm 1; `log_std` is the mean.
+      `z` is `[rows, dim]`, of norm 1; `log_std` is the mean.
     """
     return Embedded(class_embeddings(prompts.z), _mean_log_std(prompts))
 
@@ -58,12 +58,12 @@ class Objective(NamedTuple):
     """A loss, how it starts, and how its embeddings are compared.
 
     Attributes:
-        loss: of the outputs, over the mapped axis "batch".
-        scalars: first values of what it learns beside the embeddings.
-        log_std: first value of the log deviations; None where there are none.
-        scores: `(queries, candidates) -> [queries, candidates]` of `Embedded`, higher is nearer.
-        chance: loss of equal embeddings by the size of the batch, with the best of scalars.
-        average: several phrasings of a text as one: `unit_mean`, or `raw_mean` for distances.
+      loss: of the outputs, over the mapped axis "batch".
+      scalars: first values of what it learns beside the embeddings.
+      log_std: first value of the log deviations; None where there are none.
+      scores: `(queries, candidates) -> [queries, candidates]` of `Embedded`, higher is nearer.
+      chance: loss of equal embeddings by the size of the batch, with the best of scalars.
+      average: several phrasings of a text as one: `unit_mean`, or `raw_mean` for distances.
     """
 
     loss: Callable[[Outputs], jax.Array]

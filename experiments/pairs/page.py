@@ -57,19 +57,19 @@ def conclude(
     """Evaluate before and after, mark the run finished, draw, write the page.
 
     Args:
-        workdir: of the run.
-        run: what training made.
-        dataset: images with captions.
-        model: the dual encoder.
-        objective: how its embeddings are compared.
-        tokenizer: of the captions.
-        title: of the page.
-        seed: of the views that are shown.
-        loss: its name.
-        batch_size: pairs in a batch.
-        facts: of `experiments.running.facts`.
-        settings: to list on the page.
-        temperature: of a loss that does not learn it, or None.
+      workdir: of the run.
+      run: what training made.
+      dataset: images with captions.
+      model: the dual encoder.
+      objective: how its embeddings are compared.
+      tokenizer: of the captions.
+      title: of the page.
+      seed: of the views that are shown.
+      loss: its name.
+      batch_size: pairs in a batch.
+      facts: of `experiments.running.facts`.
+      settings: to list on the page.
+      temperature: of a loss that does not learn it, or None.
     """
     candidates = batch_size if loss in SOFTMAX else None
     chance = objective.chance(batch_size)
@@ -125,11 +125,11 @@ def loss_notes(
     """Say where the loss ended between 0 and chance, and how low cosines could have brought it.
 
     Args:
-        workdir: of the run.
-        name: of the loss.
-        chance: its value for equal embeddings.
-        batch: pairs in a batch.
-        temperature: of a loss of cosines that does not learn it, else None.
+      workdir: of the run.
+      name: of the loss.
+      chance: its value for equal embeddings.
+      batch: pairs in a batch.
+      temperature: of a loss of cosines that does not learn it, else None.
     """
     last = [row["loss"] for row in read_metrics(workdir.metrics)[-20:] if row["loss"] is not None]
     mean = sum(last) / len(last) if last else math.nan

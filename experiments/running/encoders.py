@@ -12,9 +12,9 @@ class Entry(NamedTuple):
     """An encoder of a flag.
 
     Attributes:
-        make: `make(**settings)`, with `axis_name` and `dtype`.
-        patched: whether `make` also takes `patch`, which follows from the side of the images.
-        slow_on_cpu: at 64 pixels on 2 cores a step takes many times as long as one of patch_convnet.
+      make: `make(**settings)`, with `axis_name` and `dtype`.
+      patched: whether `make` also takes `patch`, which follows from the side of the images.
+      slow_on_cpu: at 64 pixels on 2 cores a step takes many times as long as one of patch_convnet.
     """
 
     make: Callable[..., Any]

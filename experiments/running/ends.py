@@ -30,8 +30,8 @@ def fail(text: str, *, at_once: bool = False) -> NoReturn:
     """Print one line on stderr and end with exit code 2, the other processes of the run too.
 
     Args:
-        text: what came, what was expected, how to mend it.
-        at_once: without the farewell of libraries, which would have more to say of a full disk.
+      text: what came, what was expected, how to mend it.
+      at_once: without the farewell of libraries, which would have more to say of a full disk.
     """
     line = " ".join(text.split())
     print(f"error: {line}", file=sys.stderr)

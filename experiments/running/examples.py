@@ -32,12 +32,12 @@ def spread(total: int, count: int, labels: np.ndarray | None = None) -> np.ndarr
     [0, 1, 2, 3]
 
     Args:
-        total: number of rows.
-        count: of those wanted; all where there are fewer.
-        labels: int `[total]`, or None.
+      total: number of rows.
+      count: of those wanted; all where there are fewer.
+      labels: int `[total]`, or None.
 
     Returns:
-        int `[min(count, total)]`, by class, then by number.
+      int `[min(count, total)]`, by class, then by number.
     """
     count = min(count, total)
     if labels is None:
@@ -55,8 +55,8 @@ def make_views(transform: Transform, *, seed: int) -> Views:
     """Return a function from at most 64 images to two views of each, in [0, 1].
 
     Args:
-        transform: of the training.
-        seed: the same views for the same rows.
+      transform: of the training.
+      seed: the same views for the same rows.
     """
     views = jit_once(functools.partial(two_views, transform=transform))
 

@@ -22,14 +22,14 @@ class Setup(NamedTuple):
     """What is known of a run before its first step.
 
     Attributes:
-        encoder: as the flag names it.
-        beside: what is trained with it.
-        parameters: numbers that are learned.
-        image_shape: (height, width, channels).
-        images: of the training, validation and test split.
-        with_what: what the images come with: "10 classes".
-        plan: steps, batches, epochs.
-        devices: that share a batch.
+      encoder: as the flag names it.
+      beside: what is trained with it.
+      parameters: numbers that are learned.
+      image_shape: (height, width, channels).
+      images: of the training, validation and test split.
+      with_what: what the images come with: "10 classes".
+      plan: steps, batches, epochs.
+      devices: that share a batch.
     """
 
     encoder: str
@@ -69,8 +69,8 @@ def facts(setup: Setup, times: Path) -> dict[str, str]:
     """Return what a page says of a run beside its scores.
 
     Args:
-        setup: of the run.
-        times: its `times.json`.
+      setup: of the run.
+      times: its `times.json`.
     """
     plan, (height, width, _) = setup.plan, setup.image_shape
     train, validation, test = setup.images

@@ -67,11 +67,11 @@ def heatmaps(
     """Draw the cosines of pairs before and after training.
 
     Args:
-        folder: for the file.
-        embeddings: pairs by the time they are of; those that are drawn.
-        rows: what the first ones of the pairs are.
-        columns: what the second ones are.
-        of: what is compared, for the caption.
+      folder: for the file.
+      embeddings: pairs by the time they are of; those that are drawn.
+      rows: what the first ones of the pairs are.
+      columns: what the second ones are.
+      of: what is compared, for the caption.
     """
     path = folder / "similarity.png"
     cosines = {when: np.asarray(cosine_similarity(*z)) for when, z in embeddings.items()}

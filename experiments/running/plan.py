@@ -63,9 +63,9 @@ def share_batch(config: Options, resolve: Callable[[Options], Options], *, devic
     """Return the resolved configuration, its default batch one that the devices can share.
 
     Args:
-        config: of the command line.
-        resolve: fills in what was left open.
-        devices: number of them.
+      config: of the command line.
+      resolve: fills in what was left open.
+      devices: number of them.
     """
     resolved = resolve(config)
     batch_size = resolved.training.batch_size

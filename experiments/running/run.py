@@ -32,18 +32,18 @@ class Task:
     """What is learned, from what, and what becomes of it.
 
     Attributes:
-        network: what is trained, as config.json says it.
-        encoder: what the images go through, in a word.
-        beside: what is trained with it.
-        with_what: what the images come with: "10 classes".
-        init: from a key to the variables.
-        apply_fn: of the model, kept in the state for the evaluation.
-        loss_fn: of `jaxcon.training.step`, over the mapped axis "batch".
-        batches: from a step and a sharding to the batches from that step on.
-        chance: loss of embeddings that tell nothing.
-        conclude: `(workdir, run, *, facts, settings)`: evaluates and writes the page.
-        own: what the user wrote, by what it stands for, as config.json says it.
-        notes: to say before training begins.
+      network: what is trained, as config.json says it.
+      encoder: what the images go through, in a word.
+      beside: what is trained with it.
+      with_what: what the images come with: "10 classes".
+      init: from a key to the variables.
+      apply_fn: of the model, kept in the state for the evaluation.
+      loss_fn: of `jaxcon.training.step`, over the mapped axis "batch".
+      batches: from a step and a sharding to the batches from that step on.
+      chance: loss of embeddings that tell nothing.
+      conclude: `(workdir, run, *, facts, settings)`: evaluates and writes the page.
+      own: what the user wrote, by what it stands for, as config.json says it.
+      notes: to say before training begins.
     """
 
     network: Network
@@ -82,8 +82,8 @@ def checkpoint_space(state: Any, path: Path) -> int:
     """Return how many bytes the checkpoints of a run will take, beyond those that are there.
 
     Args:
-        state: or its shapes.
-        path: of the run's folder.
+      state: or its shapes.
+      path: of the run's folder.
     """
     missing = KEPT + 1 - len(saved_steps(absolute(path) / "checkpoints"))
     return max(1, missing) * state_bytes(state)
@@ -114,17 +114,17 @@ def pretrain(
     """Train to the end, from the newest intact checkpoint where there is one.
 
     Args:
-        workdir: of `open_workdir`.
-        training: how.
-        machine: where.
-        plan: how long.
-        task: what.
-        devices: to share the batch.
-        start: variables to start from in place of those of `task.init`.
+      workdir: of `open_workdir`.
+      training: how.
+      machine: where.
+      plan: how long.
+      task: what.
+      devices: to share the batch.
+      start: variables to start from in place of those of `task.init`.
 
     Returns:
-        The variables of `task.init`, and those after training, averaged where the run keeps an
-        average.
+      The variables of `task.init`, and those after training, averaged where the run keeps an
+      average.
     """
     mesh = make_mesh(devices)
     keys = jax.random.split(jax.random.key(training.seed))
@@ -184,15 +184,15 @@ def follow(
     (3, [1, 3])
 
     Args:
-        state: before the first step.
-        step: `(state, batch) -> (state, metrics)`.
-        batches: at least as many as steps.
-        steps: of the run.
-        read_every: steps between readings of the metrics, which wait for the device.
-        give_up: of the metrics so far: whether to end early.
+      state: before the first step.
+      step: `(state, batch) -> (state, metrics)`.
+      batches: at least as many as steps.
+      steps: of the run.
+      read_every: steps between readings of the metrics, which wait for the device.
+      give_up: of the metrics so far: whether to end early.
 
     Returns:
-        The state after the last step, and the metrics of every step, on the host.
+      The state after the last step, and the metrics of every step, on the host.
     """
     rows: list[dict[str, Any]] = []
     pending: list[dict[str, jax.Array]] = []

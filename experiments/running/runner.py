@@ -31,13 +31,13 @@ class Experiment:
     loss, `training` and `machine`.
 
     Attributes:
-        command: as config.json names it.
-        folder: of its runs, before the dataset's name; from the options.
-        check: raises a ValueError for an option that cannot work.
-        load: from the options to the dataset.
-        resolve: from options and the number of training images to all options.
-        task: from all options, the dataset, the run to start from and the folder to what is learned.
-        show: prints the scores of results.json.
+      command: as config.json names it.
+      folder: of its runs, before the dataset's name; from the options.
+      check: raises a ValueError for an option that cannot work.
+      load: from the options to the dataset.
+      resolve: from options and the number of training images to all options.
+      task: from all options, the dataset, the run to start from and the folder to what is learned.
+      show: prints the scores of results.json.
     """
 
     command: str
@@ -54,13 +54,13 @@ class Ready:
     """All that a run needs, checked: nothing in its folder changes before.
 
     Attributes:
-        config: with everything filled in.
-        devices: that share the batch.
-        dataset: images, or images with captions.
-        plan: how long.
-        task: what is learned.
-        start: the run whose weights it starts from, or None.
-        workdir: its folder.
+      config: with everything filled in.
+      devices: that share the batch.
+      dataset: images, or images with captions.
+      plan: how long.
+      task: what is learned.
+      start: the run whose weights it starts from, or None.
+      workdir: its folder.
     """
 
     config: Any
@@ -86,8 +86,8 @@ def run(config: Any, experiment: Experiment) -> None:
     """Train, evaluate and report; or resume; or show the table of a finished run.
 
     Args:
-        config: of the command line.
-        experiment: what it trains.
+      config: of the command line.
+      experiment: what it trains.
     """
     with usage_errors():
         ready = prepare(config, experiment)
@@ -120,7 +120,7 @@ def prepare(config: Any, experiment: Experiment) -> Ready:
     """Return what a run needs, after every check.
 
     Raises:
-        ValueError: what the user can mend.
+      ValueError: what the user can mend.
     """
     experiment.check(config)
     start_from, name = config.training.start_from, dataset_name(config)

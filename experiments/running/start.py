@@ -24,9 +24,9 @@ class Network(NamedTuple):
     """What is trained, as config.json says it.
 
     Attributes:
-        modules: by the name of their variables.
-        image_shape: (height, width, channels) of its images.
-        tokenizer: of its texts; None without texts.
+      modules: by the name of their variables.
+      image_shape: (height, width, channels) of its images.
+      tokenizer: of its texts; None without texts.
     """
 
     modules: Mapping[str, nn.Module]
@@ -38,10 +38,10 @@ class Start(NamedTuple):
     """Another run whose weights this one starts from.
 
     Attributes:
-        record: for config.json: folder, step and hash of the weights.
-        variables: the weights; None where this run has begun, and needs them no more.
-        folder: where its tokenizer lies, and the configuration that names it.
-        config: of that folder.
+      record: for config.json: folder, step and hash of the weights.
+      variables: the weights; None where this run has begun, and needs them no more.
+      folder: where its tokenizer lies, and the configuration that names it.
+      config: of that folder.
     """
 
     record: dict[str, Any]
@@ -54,11 +54,11 @@ def load_start(run: Path | None, path: Path) -> Start | None:
     """Return the run to start from, or None without one.
 
     Args:
-        run: the folder of `--start-from`.
-        path: the folder of this run.
+      run: the folder of `--start-from`.
+      path: the folder of this run.
 
     Raises:
-        ValueError: no run lies there, none of its checkpoints is intact, or it is this one.
+      ValueError: no run lies there, none of its checkpoints is intact, or it is this one.
     """
     if run is None:
         return None
@@ -84,9 +84,9 @@ def check_fits(start: Start | None, network: Network, init: Callable[[jax.Array]
     """Raise a ValueError where the weights to start from are those of another network.
 
     Args:
-        start: of `load_start`.
-        network: what is to be trained.
-        init: from a key to its variables.
+      start: of `load_start`.
+      network: what is to be trained.
+      init: from a key to its variables.
     """
     if start is None or start.variables is None:
         return
@@ -120,12 +120,12 @@ def kept_tokenizer(path: Path, start: Start | None, options: Mapping[str, Any]) 
     turn out the same.
 
     Args:
-        path: of the run's folder.
-        start: of `load_start`.
-        options: that a tokenizer is learned with.
+      path: of the run's folder.
+      start: of `load_start`.
+      options: that a tokenizer is learned with.
 
     Raises:
-        ValueError: the other run has none, or learned it with other options.
+      ValueError: the other run has none, or learned it with other options.
     """
     own = read_config(path)
     if own is not None and "tokenizer" in own and (start is None or start.variables is None):

@@ -27,12 +27,12 @@ def verdict(
     """Return sentences: the collapse report's verdict, and where less than training does better.
 
     Args:
-        z1: embeddings of held-out pairs, `[n, dim]`.
-        z2: the others of the pairs.
-        temperature: of the loss; what counts as a narrow cone depends on it.
-        of: what the pairs are, in the plural.
-        total: how many of them there are, of which n were drawn.
-        scores: shares of test images classified correctly, by features and evaluation.
+      z1: embeddings of held-out pairs, `[n, dim]`.
+      z2: the others of the pairs.
+      temperature: of the loss; what counts as a narrow cone depends on it.
+      of: what the pairs are, in the plural.
+      total: how many of them there are, of which n were drawn.
+      scores: shares of test images classified correctly, by features and evaluation.
     """
     if len(z1) < 2:
         return [f"Collapse check: there are too few {of} for one."]

@@ -57,16 +57,16 @@ def open_run(
     """Return the folder of the run, with everything written down that decides its result.
 
     Args:
-        path: of the folder.
-        experiment: the command.
-        options: all that were given or filled in, but for where it runs.
-        network: what is trained.
-        dataset: what on.
-        start: of `load_start`.
-        needed: bytes of the checkpoints to come.
+      path: of the folder.
+      experiment: the command.
+      options: all that were given or filled in, but for where it runs.
+      network: what is trained.
+      dataset: what on.
+      start: of `load_start`.
+      needed: bytes of the checkpoints to come.
 
     Raises:
-        ValueError: another configuration, other data, or a folder that cannot be used.
+      ValueError: another configuration, other data, or a folder that cannot be used.
     """
     # Where datasets are prepared decides nothing.
     options = {"experiment": experiment, **options, "start_from": start and start.record}

@@ -22,11 +22,11 @@ class Stability(NamedTuple):
     """How the runs of one loss fared beside those of another, in the same settings.
 
     Attributes:
-        fewer: settings in which the other failed alone, and more: in which this one did.
-        p: of the two-sided sign test between them.
-        spikes: differences of spikes in 100 steps, where both trained.
-        variation: differences of the gradient norm's variation, where both trained.
-        n: settings compared.
+      fewer: settings in which the other failed alone, and more: in which this one did.
+      p: of the two-sided sign test between them.
+      spikes: differences of spikes in 100 steps, where both trained.
+      variation: differences of the gradient norm's variation, where both trained.
+      n: settings compared.
     """
 
     fewer: int
@@ -118,9 +118,9 @@ def summarize(
     """Return all results as JSON values.
 
     Args:
-        protocol: of the study.
-        records: that are there.
-        comparisons: for each loss with deviations its controls.
+      protocol: of the study.
+      records: that are there.
+      comparisons: for each loss with deviations its controls.
     """
     pairs = [(loss, control) for loss, controls in comparisons.items() for control in controls]
     return {

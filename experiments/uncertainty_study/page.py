@@ -21,14 +21,14 @@ def write(
     """Return the page in Markdown.
 
     Args:
-        protocol: of the study.
-        records: that are there.
-        before: title, question and protocol.
-        after: limits.
-        comparisons: for each loss with deviations its controls; the answer is that of the first.
-        figures: captions by file name.
-        folder: of the figures, as seen from the page.
-        discussion: written by hand, if there is one.
+      protocol: of the study.
+      records: that are there.
+      before: title, question and protocol.
+      after: limits.
+      comparisons: for each loss with deviations its controls; the answer is that of the first.
+      figures: captions by file name.
+      folder: of the figures, as seen from the page.
+      discussion: written by hand, if there is one.
     """
     done, planned = len(records), len(pieces(protocol))
     status = f"**{done} of {planned} runs are done.**"

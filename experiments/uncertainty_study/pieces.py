@@ -30,13 +30,13 @@ class Protocol:
     """The numbers that are fixed before the first run.
 
     Attributes:
-        losses: that are compared, each under its name in `uncertainty_study.losses`.
-        rates: learning rates to choose from, for each loss, on validation.
-        batch_size, steps: of the runs that choose and of those that are compared.
-        seeds: of the runs that are compared.
-        trial_seed: of the runs that choose, and of those for stability; none of `seeds`.
-        stability_rates, stability_batches, stability_steps: a grid for each loss, one run a point.
-        pairs_per_second: what the first estimate assumes; later ones go by what was measured.
+      losses: that are compared, each under its name in `uncertainty_study.losses`.
+      rates: learning rates to choose from, for each loss, on validation.
+      batch_size, steps: of the runs that choose and of those that are compared.
+      seeds: of the runs that are compared.
+      trial_seed: of the runs that choose, and of those for stability; none of `seeds`.
+      stability_rates, stability_batches, stability_steps: a grid for each loss, one run a point.
+      pairs_per_second: what the first estimate assumes; later ones go by what was measured.
     """
 
     losses: tuple[str, ...]
@@ -112,11 +112,11 @@ def select(every: Sequence[Piece], patterns: Sequence[str]) -> list[Piece]:
     ['seeds-clip-s0', 'seeds-csd-s0']
 
     Args:
-        every: of `pieces`.
-        patterns: with `*` and `?`, for the whole name.
+      every: of `pieces`.
+      patterns: with `*` and `?`, for the whole name.
 
     Raises:
-        ValueError: no piece fits a pattern.
+      ValueError: no piece fits a pattern.
     """
     for pattern in patterns:
         if not any(fnmatchcase(piece.name, pattern) for piece in every):
@@ -132,7 +132,7 @@ def load(folder: Path, protocol: Protocol) -> dict[Piece, Record]:
     """Return the records that are there.
 
     Raises:
-        ValueError: a file that is no record of its piece under this protocol.
+      ValueError: a file that is no record of its piece under this protocol.
     """
     records = {}
     for piece in pieces(protocol):
@@ -223,12 +223,12 @@ def work(
     """Run what has no file yet, in order.
 
     Args:
-        wanted: pieces of the protocol.
-        folder: of the files.
-        protocol: what they belong to.
-        runner: from a piece and its learning rate to its record.
-        budget: seconds; no piece is begun that would probably end later. None: no limit.
-        clock: tells seconds.
+      wanted: pieces of the protocol.
+      folder: of the files.
+      protocol: what they belong to.
+      runner: from a piece and its learning rate to its record.
+      budget: seconds; no piece is begun that would probably end later. None: no limit.
+      clock: tells seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
     start = clock()

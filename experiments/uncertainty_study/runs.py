@@ -71,10 +71,10 @@ class Laboratory:
     """Runs pieces on a dataset of captioned images with grades.
 
     Args:
-        dataset: of `load_pairs("scenes")`.
-        devices: that share a batch.
-        encoder: of the images.
-        vocabulary: of the captions.
+      dataset: of `load_pairs("scenes")`.
+      devices: that share a batch.
+      encoder: of the images.
+      vocabulary: of the captions.
     """
 
     def __init__(
@@ -207,9 +207,9 @@ def deviations(encode: Encode, variables: Any, split: PairSplit) -> Record:
     """Return how the log deviations follow what is known of captions and images.
 
     Args:
-        encode: of the model.
-        variables: of the model.
-        split: with grades, counts and the attribute size, 0 for small.
+      encode: of the model.
+      variables: of the model.
+      split: with grades, counts and the attribute size, 0 for small.
     """
     assert split.grades is not None
     assert split.counts is not None

@@ -65,8 +65,8 @@ def spikes(losses: Curve, *, start: int) -> int:
     standard deviation of normal values. Steps out of line in a row are one spike.
 
     Args:
-        losses: step by step, None where not finite.
-        start: first step that counts.
+      losses: step by step, None where not finite.
+      start: first step that counts.
     """
     count, before = 0, False
     for step in range(start, len(losses)):
@@ -89,8 +89,8 @@ def norm_variation(norms: Curve, *, start: int) -> float | None:
     change in the course of a run.
 
     Args:
-        norms: of the gradient, step by step; those that are None or 0 are left out.
-        start: first step that counts.
+      norms: of the gradient, step by step; those that are None or 0 are left out.
+      start: first step that counts.
     """
     ratios = []
     for step in range(start, len(norms)):
@@ -156,10 +156,10 @@ class Steadiness:
     """What is compared between runs of the part "stability".
 
     Attributes:
-        failure: of `failure`.
-        spikes: in 100 steps.
-        norm_variation: of `norm_variation`.
-        final_loss: as a share of chance; None where it is not finite.
+      failure: of `failure`.
+      spikes: in 100 steps.
+      norm_variation: of `norm_variation`.
+      final_loss: as a share of chance; None where it is not finite.
     """
 
     failure: str | None

@@ -156,9 +156,9 @@ def squared_distance(x: ArrayLike, y: ArrayLike) -> Array:
 
 @jax.custom_jvp
 def paired_logits(x: Array, y: Array, scale: Array) -> Array:
-    """``scale cos(x_i, y_i)`` of each pair.
+    """`scale cos(x_i, y_i)` of each pair.
 
-    A loss of well-aligned pairs is about the small angle between them. ``1 - |u - v|^2 / 2`` knows it
+    A loss of well-aligned pairs is about the small angle between them. `1 - |u - v|^2 / 2` knows it
     to many digits, where u . v has been rounded, and |u|, |v| were rounded to 1, at about 1e-7: 1e-5
     after division by a temperature of 0.01. Far from alignment it is the other way round.
 
@@ -179,7 +179,7 @@ def _paired_cosines(x: Array, y: Array) -> Array:
 def _paired_logits_jvp(
     primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]
 ) -> tuple[Array, Array]:
-    """With ``d cos = (v - cos u) . dx / |x| + (u - cos v) . dy / |y|``: no matrix outlives a pass."""
+    """With `d cos = (v - cos u) . dx / |x| + (u - cos v) . dy / |y|`: no matrix outlives a pass."""
     (x, y, scale), (dx, dy, dscale) = primals, tangents
     cosine = by_rows(_paired_cosines, x, y)
     (x_size, x_inverse), (y_size, y_inverse) = norms(x), norms(y)

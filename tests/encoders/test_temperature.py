@@ -9,7 +9,7 @@ from jaxcon.encoders import Temperature
 
 
 def at(value, **settings):
-    """The module and its variables with the parameter moved to ``value``."""
+    """The module and its variables with the parameter moved to `value`."""
     module = Temperature(**settings)
     variables = module.init(jax.random.key(0))
     return module, jax.tree.map(lambda _: jnp.log(value), variables)

@@ -23,7 +23,7 @@ def precision(dtype: Any) -> contextlib.AbstractContextManager:
 
 
 def cast(arrays: Mapping[str, Any], dtype: Any) -> dict[str, Any]:
-    """Float arrays in ``dtype`` (weights in float32 at least); the others as they are."""
+    """Float arrays in `dtype` (weights in float32 at least); the others as they are."""
 
     def one(name: str, value: Any) -> Any:
         value = np.asarray(value)
@@ -42,7 +42,7 @@ def default(case: Case, keyword: str) -> Any:
 
 
 def apply(case: Case, inputs: Mapping, rows: Mapping, temperature: Any = None, **keywords: Any):
-    """The loss with the case's settings; ``temperature=None`` leaves the setting or the default."""
+    """The loss with the case's settings; `temperature=None` leaves the setting or the default."""
     # A copy: JAX keeps the constant that a NumPy array became in 32-bit mode, and uses it in 64-bit.
     settings = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in case.settings.items()}
     if temperature is not None:
@@ -57,12 +57,12 @@ def split(case: Case, inputs: Mapping) -> tuple[dict, dict]:
 
 
 def join(case: Case, embeddings: Mapping, others: Mapping) -> dict:
-    """The inverse of :func:`split`, in positional order."""
+    """The inverse of `split`, in positional order."""
     return {k: embeddings[k] if k in embeddings else others[k] for k in case.args}
 
 
 def objective(case: Case, **keywords: Any):
-    """``(embeddings, others, rows, temperature) -> value``."""
+    """`(embeddings, others, rows, temperature) -> value`."""
 
     def value(embeddings: Any, others: Any, rows: Any, temperature: Any) -> Any:
         return apply(case, join(case, embeddings, others), rows, temperature, **keywords)
@@ -114,7 +114,7 @@ def anchors(
     dtype: Any = np.float64,
     reduce_fn: Any = None,
 ) -> np.ndarray:
-    """What ``reduce_fn`` gives."""
+    """What `reduce_fn` gives."""
     with precision(dtype):
         return np.asarray(
             compiled_anchors(case, reduce_fn)(*arguments(case, inputs, rows, dtype, None))

@@ -18,11 +18,11 @@ class Case:
 
     Attributes:
       id: what a test calls it: the loss's name, and in brackets the form.
-      formula: see :mod:`tests.losses.formulas`.
+      formula: see `tests.losses.formulas`.
       keywords: what it must accept.
       args: names of the positional arguments, all with a row per example.
       settings: fixed keyword settings.
-      always: row keywords that belong to the form, ``labels`` say.
+      always: row keywords that belong to the form, `labels` say.
       views: anchors per row.
       normalized: whether the scale of a row of an embedding is irrelevant.
       symmetric: whether exchanging z1 and z2 changes nothing.
@@ -115,7 +115,7 @@ class Case:
         )
 
     def anchors(self, inputs: Mapping, rows: Mapping, held: Mapping | None = None) -> Any:
-        """The formula on the rows that ``where`` leaves: values per anchor, scattered, or a scalar."""
+        """The formula on the rows that `where` leaves: values per anchor, scattered, or a scalar."""
         n = len(next(iter(inputs.values())))
         where = np.asarray(rows.get("where", np.ones(n, bool)))
         names = {"ids": np.asarray(rows.get("ids", np.arange(n)))} if "ids" in self.keywords else {}

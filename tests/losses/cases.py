@@ -1,7 +1,7 @@
 """One entry a public loss and form of it: how to call it on random rows, and what to hold it to.
 
-Adding a loss takes an entry in ``KEYWORDS`` (what it must accept), and one or more in ``CASES``. Every
-test of ``test_contract_*.py`` then runs over it.
+Adding a loss takes an entry in `KEYWORDS` (what it must accept), and one or more in `CASES`. Every
+test of `test_contract_*.py` then runs over it.
 """
 
 import inspect
@@ -61,7 +61,7 @@ KEYWORDS = {
 
 
 def form(id: str, formula: Callable[..., Any], **settings: Any) -> Case:
-    """A case of the loss that ``id`` begins with."""
+    """A case of the loss that `id` begins with."""
     return Case(id, formula, KEYWORDS[id.split("[")[0]], **settings)
 
 
@@ -252,10 +252,10 @@ def each(
     all_forms: bool = False,
     others: Callable[..., list[Any]] = exhaustive_unless,
 ) -> Any:
-    """Runs a test over the cases that ``keep`` keeps: by default over every loss as it is.
+    """Runs a test over the cases that `keep` keeps: by default over every loss as it is.
 
-    A test whose program no other test compiles leaves the further forms of a loss to ``-m exhaustive``,
-    or with ``others=slow_unless`` to CI.
+    A test whose program no other test compiles leaves the further forms of a loss to `-m exhaustive`,
+    or with `others=slow_unless` to CI.
     """
     return pytest.mark.parametrize(
         "case",

@@ -14,7 +14,7 @@ _MANY = 20_000
 
 @pytest.fixture(autouse=True, scope="package")
 def _few_rows_are_treated_as_many():
-    """With a ``block_size`` they would be normalized before the sweep, which hides the other path."""
+    """With a `block_size` they would be normalized before the sweep, which hides the other path."""
     with rules.in_force(rules.Rule(copied_entries=0)):
         yield
 

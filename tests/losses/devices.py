@@ -1,8 +1,8 @@
 """One training step's value and gradients, with the batch spread over devices in every way JAX has.
 
 A step is what a trainer does: encode the rows with replicated weights, take the loss over
-``axis_name``, average the weights' gradient over the same axis. :func:`spread` runs it and brings the
-results into the form of :func:`alone`, so that the two can be compared.
+`axis_name`, average the weights' gradient over the same axis. `spread` runs it and brings the
+results into the form of `alone`, so that the two can be compared.
 """
 
 import functools
@@ -35,7 +35,7 @@ def encoder_weights() -> np.ndarray:
 
 
 def step(case: Case, axis_name: Any, average: Callable = lax.pmean) -> Callable:
-    """``(weights, embeddings, others, rows) -> Step`` of this device's part of the batch."""
+    """`(weights, embeddings, others, rows) -> Step` of this device's part of the batch."""
 
     def value(weight: Any, embeddings: Any, others: Any, rows: Any) -> Any:
         encoded = {k: z if "log_std" in k else z @ weight for k, z in embeddings.items()}
@@ -51,7 +51,7 @@ def step(case: Case, axis_name: Any, average: Callable = lax.pmean) -> Callable:
 
 
 def prepared(case: Case, inputs: Mapping, rows: Mapping, dtype: Any) -> tuple:
-    """Encoder, embeddings, others and rows in ``dtype``."""
+    """Encoder, embeddings, others and rows in `dtype`."""
     embeddings, others, rows, _ = arguments(case, inputs, rows, dtype, None)
     return encoder_weights().astype(dtype), embeddings, others, rows
 
@@ -76,7 +76,7 @@ def spread(
     dtype: Any,
     average: Callable = lax.pmean,
 ) -> Step:
-    """The step with the batch over ``devices`` devices, in one of :data:`MODES`."""
+    """The step with the batch over `devices` devices, in one of `MODES`."""
     with precision(dtype):
         return jax.tree.map(
             np.asarray,

@@ -1,7 +1,7 @@
 """Every public loss gives one device's value and gradient on many, in every way to spread a batch.
 
-By default 8 devices: every loss under a checked ``shard_map`` in float64 with masks, and one loss of
-each family in float32 in the modes in turn. ``-m exhaustive`` runs 1, 2, 4 and 8 devices in every
+By default 8 devices: every loss under a checked `shard_map` in float64 with masks, and one loss of
+each family in float32 in the modes in turn. `-m exhaustive` runs 1, 2, 4 and 8 devices in every
 mode, every form of a loss, with and without masks.
 """
 

@@ -145,7 +145,7 @@ def test_gradients_in_float32(name, temperature, aligned, block_size):
 
 @each(lambda case: case.aligned)
 def test_aligned_pairs_at_a_low_temperature_keep_their_digits(case):
-    """Where ``logsumexp - positive`` would return rounding noise, in value and in gradient.
+    """Where `logsumexp - positive` would return rounding noise, in value and in gradient.
 
     What is left at 0.01 is the rounding inside the float32 product of the rows: with 128 features its
     sums are off by 4e-8 (rms; 2e-7 at most among 1,024 anchors), which 1 / temperature makes 4e-6 in a

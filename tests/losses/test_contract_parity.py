@@ -1,4 +1,4 @@
-"""Values and gradients of other implementations; ``reference/README.md`` says which.
+"""Values and gradients of other implementations; `reference/README.md` says which.
 
 Where an entry and the paper disagree the paper wins, and a test here says so.
 """

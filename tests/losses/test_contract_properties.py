@@ -101,7 +101,7 @@ def test_a_rotation_is_irrelevant(case, seed):
 @pytest.mark.exhaustive
 @each(all_forms=True)
 def test_many_batches_at_once(case):
-    """``vmap`` without an axis name: each batch by itself."""
+    """`vmap` without an axis name: each batch by itself."""
     batches = [(case.inputs(seed=seed), case.rows(seed=seed)) for seed in range(3)]
     alone = [evaluate(case, *batch, dtype=np.float32)[0] for batch in batches]
     stacked = [arguments(case, *batch, np.float32, None)[:3] for batch in batches]

@@ -1,8 +1,8 @@
 """In tiles, and with the candidates travelling in a ring, every loss is what it is as one matrix.
 
 By default: tiles that do not divide the batch on one device, and for one loss of each family the ring
-over 8 devices, tiles of sharded arrays and those that no ``block_size`` takes, in float64 with masks.
-``-m exhaustive`` adds tile edges, float32, and for all losses the ring over 1 to 8 devices in every
+over 8 devices, tiles of sharded arrays and those that no `block_size` takes, in float64 with masks.
+`-m exhaustive` adds tile edges, float32, and for all losses the ring over 1 to 8 devices in every
 mode.
 """
 

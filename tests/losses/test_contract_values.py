@@ -1,6 +1,6 @@
 """Every public loss against its paper's formula: values, gradients, masks, weights, ids, order.
 
-Run the slow part with ``-m exhaustive``: ``check_grads`` and further seeds.
+Run the slow part with `-m exhaustive`: `check_grads` and further seeds.
 """
 
 import dataclasses
@@ -61,7 +61,7 @@ def test_the_page_of_losses_lists_the_extra_inputs(name):
 
 
 def directional(case: Case, inputs: dict, rows: dict, direction: dict) -> float:
-    """Derivative of the formula along ``direction``, by a five-point difference."""
+    """Derivative of the formula along `direction`, by a five-point difference."""
 
     def at(step: float) -> float:
         moved = {k: v + step * direction[k] if k in direction else v for k, v in inputs.items()}

@@ -61,7 +61,7 @@ def knn(params, digits):
 
 
 def train(objective, digits):
-    """Parameters after fifty steps of Adam on ``objective(params, images, labels, key)``."""
+    """Parameters after fifty steps of Adam on `objective(params, images, labels, key)`."""
     images, labels = (jnp.asarray(a[:1200]) for a in digits)
     optimizer = optax.adam(3e-3)
 

@@ -13,7 +13,7 @@ from jaxcon.streaming.sides import in_blocks
 from jaxcon.streaming.tiles import tile_count, tile_index
 from tests.streaming.problems import differentiable, lse_sum, one_set, products, total
 
-# ``block_size=None`` takes tiles that are kept, whatever the size.
+# `block_size=None` takes tiles that are kept, whatever the size.
 KEPT = Rule(whole_pairs=0, whole_pairs_of_one_set=0, block=8, lanes=1)
 
 

@@ -13,7 +13,7 @@ from jaxcon.training.checkpoint import Checkpoints, CorruptCheckpointError, load
 from jaxcon.training.devices import make_mesh, replicate
 from jaxcon.training.digests import state_hash, state_leaves
 from tests.marks import exhaustive_unless
-from tests.stress import damage
+from tests.training.damage import damage
 from tests.training.toy import make_state, save_toys
 
 

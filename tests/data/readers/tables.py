@@ -1,4 +1,4 @@
-"""A table of the twelve pictures in ``folder``, as text and as a file."""
+"""A table of the twelve pictures in `folder`, as text and as a file."""
 
 ROWS = "".join(f"images/{i:02}.png,number {i}\n" for i in range(12))
 CSV = "image,caption\n" + ROWS

@@ -18,7 +18,7 @@ def info_nce(
     in_batch=True,
     held=None,
 ):
-    """CPC, eq. 4; MoCo, eq. 1. ``extra`` are an anchor's own negatives, ``negatives`` everyone's."""
+    """CPC, eq. 4; MoCo, eq. 1. `extra` are an anchor's own negatives, `negatives` everyone's."""
     x, y = unit(z1), unit(z2)
     labels = np.arange(len(x)) if labels is None else labels
     values = []

@@ -23,7 +23,7 @@ def hardest_triplet(positive, negatives, distances, margin):
 
 
 def triplet(mine):
-    """Schroff et al. 2015, eq. 3 over the triplets that ``mine`` chooses: the mean of those above 0."""
+    """Schroff et al. 2015, eq. 3 over the triplets that `mine` chooses: the mean of those above 0."""
 
     def formula(z, labels, *, ids, margin=0.2, mining=None, held=None):
         u = unit(z)
