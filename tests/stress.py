@@ -105,7 +105,7 @@ def kill_one(
     """SIGKILL a run at random moments, at least `in_save` of them in a save, and let it end.
 
     Raises:
-        AssertionError: it ends with other parameters than a run that nobody kills.
+      AssertionError: it ends with other parameters than a run that nobody kills.
     """
     expected = Runs(folder / "whole").finish()
     moments, rounds, done, saves, begun = random.Random(seed), 0, 0, 0, 0
@@ -147,8 +147,8 @@ def stop_ranks(folder: Path, *, kills: int, stops: int, seed: int = 0) -> str:
     """SIGKILL or SIGSTOP one of two processes at random moments, and start both again.
 
     Raises:
-        AssertionError: the other is there after `LIMIT` seconds, its last line does not say who is
-            gone, or the run ends with other parameters than one that nobody stops.
+      AssertionError: the other is there after `LIMIT` seconds, its last line does not say who is
+          gone, or the run ends with other parameters than one that nobody stops.
     """
     expected = Runs(folder / "whole2", ranks=2).finish()
     run, moments, longest = Runs(folder / "stopped", ranks=2), random.Random(seed), 0.0

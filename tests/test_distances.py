@@ -20,7 +20,7 @@ RNG = np.random.default_rng(0)
 
 
 def spread(kind, apart):
-    """Rows that differ by about ``apart``: around one point, far from 0, in clusters, or in pairs."""
+    """Rows that differ by about `apart`: around one point, far from 0, in clusters, or in pairs."""
     noise = RNG.normal(size=(N, DIM))
     centre = {
         "one point": RNG.normal(size=(1, DIM)),

@@ -45,14 +45,14 @@ def damage(
     """Damage checkpoints, one way at a time, and read them again.
 
     Args:
-        checkpoints: of a run.
-        template: its state.
-        hashes: of the state at each step.
-        number: of damages.
-        seed: of the moments.
+      checkpoints: of a run.
+      template: its state.
+      hashes: of the state at each step.
+      number: of damages.
+      seed: of the moments.
 
     Raises:
-        AssertionError: something else than a saved state came back, or an older one in silence.
+      AssertionError: something else than a saved state came back, or an older one in silence.
     """
     moments, found = random.Random(seed), {"whole": 0, "older": 0, "refused": 0}
     for count in range(number):
