@@ -21,6 +21,7 @@ from jaxcon.data.batching import batch_indices
 from jaxcon.data.sources import load
 from jaxcon.training import checkpoint
 from jaxcon.training.checkpoint import Checkpoints
+from jaxcon.training.digests import state_hash
 from jaxcon.training.metrics import read_metrics
 from jaxcon.training.workdir import open_workdir
 from tests.experiments.commands import ended, refused
@@ -77,9 +78,7 @@ def test_an_image_that_breaks_in_training(flags, data, tmp_path, capsys, monkeyp
     (data / name).write_bytes(content)
     simclr.main(flags)
     assert f"resumed at step {reached} of 12" in capsys.readouterr().out
-    ends = [
-        checkpoint.state_hash(checkpoint.load_variables(tmp_path / n)) for n in ("run", "whole")
-    ]
+    ends = [state_hash(checkpoint.load_variables(tmp_path / n)) for n in ("run", "whole")]
     assert ends[0] == ends[1]
 
 
