@@ -15,6 +15,10 @@ from jaxcon.training.checkpoint import Checkpoints
 from jaxcon.training.digests import state_hash
 from jaxcon.training.metrics import read_metrics
 
+# Of a folder of 28 images.
+SHORT = ["--encoder=mlp", "--epochs=4", "--batch-size=8", "--checkpoint-every=5"]  # 12 steps
+HERE = ["--accelerator=cpu", "--num-devices=1"]
+
 
 def refused(main: Callable[..., Any], flags: Sequence[str], capsys: Any) -> str:
     """The one line in which a command refuses its options, with exit code 2."""
