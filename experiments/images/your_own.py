@@ -1,6 +1,7 @@
 """Pre-training with one's own loss, encoder, views or images: what `docs/your_own.md` shows."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -64,8 +65,13 @@ def pretrain(
       temperature: decides only what the collapse check says of a loss.
       arguments: of the command line. None: those of the process.
     """
+    if "axis_name" not in inspect.signature(loss).parameters:
+        raise TypeError(
+            f"loss: expected a function (z1, z2, *, axis_name), got {getattr(loss, '__name__', loss)} "
+            "without axis_name; docs/your_own.md shows what to do with it"
+        )
     quiet_libraries()
-    config = parse(YourOwn, program="your_own", arguments=arguments)
+    config = parse(YourOwn, program=None, arguments=arguments)
     handed = {"loss": loss, "encoder": encoder, "transform": transform}
 
     def check(options: YourOwn) -> None:
@@ -86,7 +92,10 @@ def pretrain(
         zeros = jnp.zeros((options.training.batch_size or 0, options.images.projection_dim))
         level = chance if chance is not None else float(jit_once(_alone(loss))(zeros, zeros))
         if not 0 < level < float("inf"):
-            raise ValueError(f"chance={level}: expected a loss above 0; hand over chance=")
+            raise ValueError(
+                f"chance={level}: expected a loss above 0; hand over chance=, the loss of embeddings "
+                "that tell nothing, such as that of random ones"
+            )
         return Objective(loss, level, None, temperature)
 
     run(

@@ -105,14 +105,21 @@ class Machine:
     """Steps between checkpoints. Default: a twentieth of the run."""
 
 
-def parse(config: type[Config], *, program: str, arguments: Sequence[str] | None) -> Config:
-    """Return the configuration of a command line; `--help` and unknown flags end the process."""
+def parse(config: type[Config], *, program: str | None, arguments: Sequence[str] | None) -> Config:
+    """Return the configuration of a command line; `--help` and unknown flags end the process.
+
+    Args:
+        config: the options.
+        program: a module of `experiments`; None: the file that runs.
+        arguments: of the command line. None: those of the process.
+    """
+    command = f"python {sys.argv[0]}" if program is None else f"python -m experiments.{program}"
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box):
             return tyro.cli(
                 config,
-                prog=f"python -m experiments.{program}",
+                prog=command,
                 args=arguments,
                 config=(tyro.conf.OmitArgPrefixes,),
             )

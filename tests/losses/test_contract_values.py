@@ -41,17 +41,27 @@ def test_every_public_loss_has_a_case():
 @pytest.mark.parametrize("name", public_losses())
 def test_a_loss_takes_its_vocabulary_and_nothing_else(name):
     parameters = inspect.signature(getattr(losses, name)).parameters
-    case = next(case for case in CASES if case.name == name)
-    assert set(parameters) - set(case.args) == KEYWORDS[name] - set(case.args)
+    case = next((case for case in CASES if case.name == name), None)
+    assert case is not None, f"add {name} to KEYWORDS and CASES in tests/losses/cases.py"
+    taken, listed = (set(names) - set(case.args) for names in (parameters, KEYWORDS[name]))
+    assert taken == listed, f"KEYWORDS[{name!r}] in tests/losses/cases.py is another vocabulary"
     positional = [k for k, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert set(positional) <= {*case.args, "negatives"}, "settings are keyword-only"
+
+
+@pytest.mark.parametrize("name", public_losses())
+def test_the_readme_names_every_loss(name):
+    readme = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
+    assert f"`{name}`" in readme, f"add `{name}` to its family in README's table"
 
 
 @pytest.mark.parametrize("name", public_losses())
 def test_the_page_of_losses_lists_the_extra_inputs(name):
     """All of `where`, `weights`, `ids`, `labels` that a loss takes, and no keyword that it does not."""
     page = (pathlib.Path(__file__).parents[2] / "docs" / "losses.md").read_text()
-    (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}(")]
+    rows = [line for line in page.splitlines() if line.startswith(f"| `{name}(")]
+    assert len(rows) == 1, f"add a row | `{name}(...)` | ... to docs/losses.md"
+    (row,) = rows
     called, *_, extra, _, _, _ = row.replace(r"\|", "").strip("| ").split(" | ")
     listed = set(extra.split(", "))
     assert listed <= KEYWORDS[name]
