@@ -65,11 +65,13 @@ def pretrain(
       temperature: decides only what the collapse check says of a loss.
       arguments: of the command line. None: those of the process.
     """
-    if "axis_name" not in inspect.signature(loss).parameters:
+    try:
+        inspect.signature(loss).bind(None, None, axis_name=None)
+    except TypeError as error:
         raise TypeError(
             f"loss: expected a function (z1, z2, *, axis_name), got {getattr(loss, '__name__', loss)} "
-            "without axis_name; docs/your_own.md shows what to do with it"
-        )
+            f"({error}); docs/your_own.md shows what to do with axis_name"
+        ) from None
     quiet_libraries()
     config = parse(YourOwn, program=None, arguments=arguments)
     handed = {"loss": loss, "encoder": encoder, "transform": transform}

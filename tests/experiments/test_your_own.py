@@ -136,3 +136,11 @@ def test_a_page_outside_of_the_checkout(tmp_path):
     environ = {**os.environ, "PYTHONPATH": "."}
     subprocess.run(command, check=True, cwd=ROOT, env=environ, capture_output=True)
     assert (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.parametrize("loss", [lambda z1, z2: 0.0, lambda z, *, axis_name: 0.0])
+def test_a_loss_that_is_called_otherwise_is_named(loss):
+    with pytest.raises(
+        TypeError, match=r"^loss: expected a function \(z1, z2, \*, axis_name\), got "
+    ):
+        pretrain("toy", loss=loss)
