@@ -11,8 +11,7 @@ import numpy as np
 
 from experiments.images.evaluation import evaluate, evaluation_table, map_dataset, raw_pixels
 from experiments.images.figures import embedding_map, input_views, neighbours
-from experiments.running import examples
-from experiments.running.examples import BATCH, Views, make_views, map_rows, spread, take
+from experiments.running.examples import BATCH, Pairs, Views, make_views, map_rows, spread, take
 from experiments.running.figures import COMPARED, Drawing, heatmaps, loss_curve
 from experiments.running.process import say
 from experiments.running.results import finish, write_page
@@ -23,7 +22,6 @@ from jaxcon.augment import Transform, to_float
 from jaxcon.data.splits import Dataset, Split
 from jaxcon.training.workdir import Workdir
 
-Pairs = examples.Pairs
 # From a folder for figures and pairs of embeddings, before and after, to figures and sentences.
 Describe = Callable[[Path, Mapping[str, Pairs]], tuple[Sequence[Drawing], Sequence[str]]]
 _LEAST_MAPPED = 4  # images of a map in the plane

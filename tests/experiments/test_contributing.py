@@ -1,15 +1,14 @@
 """What CONTRIBUTING says is enough for a new encoder and a new experiment."""
 
 import re
-import shutil
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.trees import ROOT, copy, insert
+
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 
 
@@ -19,18 +18,11 @@ def block(heading: str) -> str:
     return textwrap.dedent(re.findall(r" *```python\n(.*?)```", section, re.DOTALL)[0])
 
 
-def insert(path: Path, before: str, line: str) -> None:
-    text = path.read_text()
-    assert text.count(before) == 1
-    path.write_text(text.replace(before, f"{line}{before}"))
-
-
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
     """A copy of the tree, changed in the places that CONTRIBUTING names, and in no others."""
     root = tmp_path_factory.mktemp("tree")
-    for room in ("jaxcon", "experiments"):
-        shutil.copytree(ROOT / room, root / room, ignore=shutil.ignore_patterns("__pycache__"))
+    copy(root, "jaxcon", "experiments")
     (root / "experiments" / "toy.py").write_text(block("Adding an experiment"))
     encoders = root / "jaxcon" / "encoders"
     (encoders / "linear.py").write_text(block("Adding an encoder"))

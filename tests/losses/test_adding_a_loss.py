@@ -1,15 +1,13 @@
 """The steps of CONTRIBUTING for a new loss, taken in a copy of the tree: they are enough."""
 
 import os
-import pathlib
-import re
 import shutil
 import subprocess
 import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.trees import ROOT, copy, insert
 
 LOSS = '''
 
@@ -52,11 +50,8 @@ def toy(z1, z2, *, held=None):
 ROW = "| `toy_loss(z1, z2)` | 1 - cos | none | where, weights | mean | - | - |\n"
 
 
-def insert(path, before, text):
-    """Write a text in front of the first line that begins so; None: at the end."""
-    content = path.read_text()
-    place = len(content) if before is None else re.search(rf"^{before}", content, re.M).start()
-    path.write_text(content[:place] + text + content[place:])
+def append(path, text):
+    path.write_text(path.read_text() + text)
 
 
 def contract(tree):
@@ -74,11 +69,10 @@ def contract(tree):
 
 @pytest.mark.slow
 def test_a_loss_takes_six_files(tmp_path):
-    for name in ("jaxcon", "tests", "docs"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    copy(tmp_path, "jaxcon", "tests", "docs")
     for name in ("pyproject.toml", "conftest.py", "README.md"):
         shutil.copy(ROOT / name, tmp_path)
-    insert(tmp_path / "jaxcon/losses/regularizers.py", None, LOSS)
+    append(tmp_path / "jaxcon/losses/regularizers.py", LOSS)
     face = tmp_path / "jaxcon/losses/__init__.py"
     insert(face, "__all__", "from jaxcon.losses.regularizers import toy_loss\n\n")
     insert(face, '    "triplet_loss"', '    "toy_loss",\n')
@@ -88,9 +82,9 @@ def test_a_loss_takes_six_files(tmp_path):
     cases = tmp_path / "tests/losses/cases.py"
     insert(cases, '    "variance_loss"', '    "toy_loss": ANCHORED,\n')
     case = '    form("toy_loss", regularizers.toy, symmetric=True),\n'
-    insert(cases, r'    form\("variance_loss"', case)
-    insert(tmp_path / "tests/losses/formulas/regularizers.py", None, FORMULA)
-    insert(tmp_path / "docs/losses.md", r"\| `variance_loss", ROW)
+    insert(cases, '    form("variance_loss"', case)
+    append(tmp_path / "tests/losses/formulas/regularizers.py", FORMULA)
+    insert(tmp_path / "docs/losses.md", "| `variance_loss", ROW)
     readme = tmp_path / "README.md"
     readme.write_text(readme.read_text().replace("`variance_loss`", "`variance_loss` `toy_loss`"))
     done = contract(tmp_path)
