@@ -17,9 +17,11 @@ import jax.numpy as jnp
 
 from jaxcon.streaming import ring
 from jaxcon.streaming.channels import Plan, accumulator
+from jaxcon.streaming.gradients import residuals
 from jaxcon.streaming.platforms import by_platform
 from jaxcon.streaming.rules import Cut
 from jaxcon.streaming.sides import Operand, block_shape, measured
+from jaxcon.streaming.states import empty_state, results
 from jaxcon.streaming.stores import (
     empty_gradients,
     filled_like,
@@ -33,9 +35,6 @@ from jaxcon.streaming.sweeps import (
     add_own_gradients,
     add_own_values,
     add_values,
-    empty_state,
-    residuals,
-    results,
 )
 from jaxcon.streaming.tiles import on_axis, tile_count
 from jaxcon.typing import Array

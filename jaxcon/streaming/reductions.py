@@ -243,9 +243,7 @@ def _planned(
     """The plan with every platform's cut."""
     m = None if cols is None else len(cols.z)
     keep = keep and plan.ring is None
-    cuts = rules.current().cuts(
-        len(rows.z), m, rows.z.dtype, block_size=block_size, keep=keep
-    )
+    cuts = rules.current().cuts(len(rows.z), m, rows.z.dtype, block_size=block_size, keep=keep)
     return plan._replace(cuts=cuts)
 
 

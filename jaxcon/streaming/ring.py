@@ -22,6 +22,7 @@ from jaxcon import collectives
 from jaxcon.streaming.channels import Plan
 from jaxcon.streaming.rules import Cut
 from jaxcon.streaming.sides import Operand
+from jaxcon.streaming.states import empty_state, merge
 from jaxcon.streaming.stores import empty_gradients
 from jaxcon.streaming.sweeps import (
     add_both,
@@ -29,8 +30,6 @@ from jaxcon.streaming.sweeps import (
     add_own_gradients,
     add_own_values,
     add_values,
-    empty_state,
-    merge,
 )
 from jaxcon.typing import AxisName
 

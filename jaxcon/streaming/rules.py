@@ -4,11 +4,13 @@ All forms give the same values. Up to `whole_pairs` it is one matrix on every pl
 operations and in any mode of differentiation. Beyond, a sweep over tiles, for which each platform has
 a line of its own, a `Line`, that says into what to cut it, a `Cut`:
 
-| platform | beyond `whole_pairs` | rests on |
-|---|---|---|
-| `cpu` | square tiles of 512; up to 2^26 pairs kept for the backward pass | measured, `docs/benchmarks/forms.md` |
-| `tpu` | one tile up to 2^26 pairs; beyond, panels: 256 rows with all columns; of one set of rows square tiles of half the pairs | estimates of its compiler, `docs/benchmarks/compiled.md` |
-| `cuda`, and others | likewise with panels of 1,024 rows; exponentials in bfloat16 where the rows are | a roofline of its compiler's kernels, there too |
+| platform | two sets of rows | one set of rows, each pair once | rests on |
+|---|---|---|---|
+| `cpu` | square tiles of 512, up to 2^26 pairs kept for the backward pass | the same | measured: `docs/benchmarks/forms.md` |
+| `tpu` | one tile up to 2^26 pairs; beyond, panels: 2,048 rows with all columns | likewise; square tiles of 4,096 | estimates of its compiler: `docs/benchmarks/compiled.md` |
+| `cuda`, others | the same; exponentials in bfloat16 where the rows are | likewise; of 8,192 | a roofline of its compiler's kernels: there too |
+
+A tile of 2^26 pairs holds 256 MiB in float32.
 
 | number | is | rests on |
 |---|---|---|
@@ -24,8 +26,8 @@ a line of its own, a `Line`, that says into what to cut it, a `Cut`:
 >>> for platform, cut in rule.cuts(32768, 32768, jnp.bfloat16):
 ...     print(platform, cut.rows, cut.cols)
 cpu 512 512
-tpu 256 32768
-cuda 1024 32768
+tpu 2048 32768
+cuda 2048 32768
 >>> with rules.in_force(rules.everywhere(rules.LINES["cpu"])):  # a TPU evaluates like a CPU
 ...     print(rules.current().cuts(32768, 32768, jnp.float32)[0][1].rows)
 512
@@ -49,6 +51,8 @@ class Cut(NamedTuple):
       keep: whether the tiles of the forward sweep are kept for the backward sweep.
       ready: whether rows that must be normalized are all normalized ahead, not in every tile.
       rounded: whether exponentials are written in bfloat16.
+      in_turns: whether one store gets its two gradients in two turns of a loop. Of two updates side by
+        side XLA makes copies of the whole store on CPUs.
     """
 
     rows: int
@@ -57,6 +61,7 @@ class Cut(NamedTuple):
     keep: bool = False
     ready: bool = False
     rounded: bool = False
+    in_turns: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +75,7 @@ class Line:
       panel_rows: rows of a tile that holds as many columns as it can; 0: all tiles are square.
       tile_pairs: the most pairs that such a tile holds; up to so many in all are one tile.
       rounded: whether exponentials of bfloat16 rows are written in bfloat16.
+      in_turns: that of the cuts.
     """
 
     block: int
@@ -78,6 +84,7 @@ class Line:
     panel_rows: int = 0
     tile_pairs: int = 0
     rounded: bool = False
+    in_turns: bool = False
 
     def edge(self, n: int, largest: int) -> int:
         """An edge that leaves n rows little to fill up: 513 are two blocks of 272, not of 512."""
@@ -86,25 +93,33 @@ class Line:
 
     def cut(self, n: int, m: int | None, *, rounded: bool, keep: bool) -> Cut:
         """The cut of n rows and m columns; m None: the columns are the rows."""
-        rounded, pairs = rounded and self.rounded, n * (n if m is None else m)
-        keep = keep and pairs <= self.kept_pairs
+        pairs = n * (n if m is None else m)
         if not self.panel_rows:
             edges = self.edge(n, self.block), self.edge(n if m is None else m, self.block)
-            return Cut(*edges, keep=keep, rounded=rounded)
+            return self._cut(*edges, rounded=rounded, keep=keep and pairs <= self.kept_pairs)
         if pairs <= self.tile_pairs:
-            return Cut(n, n if m is None else m, half=False, ready=True, rounded=rounded)
+            edges = n, n if m is None else m
+            return self._cut(*edges, rounded=rounded, half=False, ready=True)
         if m is None:
             edge = self.edge(n, self.block)
-            return Cut(edge, edge, ready=True, rounded=rounded)
+            return self._cut(edge, edge, rounded=rounded, ready=True)
         rows = self.edge(n, self.panel_rows)
         cols = self.edge(m, max(self.tile_pairs // rows, 1))
-        return Cut(rows, cols, ready=True, rounded=rounded)
+        return self._cut(rows, cols, rounded=rounded, ready=True)
+
+    def squares(self, edge: int, *, rounded: bool) -> Cut:
+        """The cut into square tiles of a size that a caller asks for."""
+        return self._cut(edge, edge, rounded=rounded)
+
+    def _cut(self, rows: int, cols: int, *, rounded: bool, **flags: bool) -> Cut:
+        rounded = rounded and self.rounded
+        return Cut(rows, cols, rounded=rounded, in_turns=self.in_turns, **flags)
 
 
 LINES = {
-    "cpu": Line(block=512, lanes=16, kept_pairs=2**26),
-    "tpu": Line(block=8192, lanes=256, panel_rows=256, tile_pairs=2**26),
-    "cuda": Line(block=8192, lanes=128, panel_rows=1024, tile_pairs=2**26, rounded=True),
+    "cpu": Line(block=512, lanes=16, kept_pairs=2**26, in_turns=True),
+    "tpu": Line(block=4096, lanes=256, panel_rows=2048, tile_pairs=2**26),
+    "cuda": Line(block=8192, lanes=128, panel_rows=2048, tile_pairs=2**26, rounded=True),
 }
 
 
@@ -150,7 +165,7 @@ class Rule:
             if block_size is None:
                 cuts[platform] = line.cut(n, m, rounded=rounded, keep=keep)
             else:
-                cuts[platform] = Cut(block_size, block_size, rounded=rounded and line.rounded)
+                cuts[platform] = line.squares(block_size, rounded=rounded)
         return tuple(cuts.items())
 
 

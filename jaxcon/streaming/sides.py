@@ -94,6 +94,11 @@ def cut_rows(a: Array, blocks: int, block: int, filling: float = 0) -> Array:
     return a.reshape(blocks, block, *a.shape[1:])
 
 
+def cut_like(tree: Any, blocks: Operand) -> Any:
+    """Every array of a tree, `[n, ...]`, in the blocks of the side that it belongs to."""
+    return jax.tree.map(lambda a: cut_rows(a, *blocks.z.shape[:2]), tree)
+
+
 def rows_of(blocks: Any, n: int) -> Any:
     """[blocks, block, ...] -> [n, ...], without what filled them up, for every array of a tree."""
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:n], blocks)

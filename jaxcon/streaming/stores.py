@@ -13,9 +13,8 @@ from jax import lax
 
 from jaxcon.collectives import explicit_mesh, replicate_on, to_varying, varying_axes
 from jaxcon.streaming.channels import accumulator
-from jaxcon.streaming.sides import Operand, cut_rows, in_blocks, rows_of, unit_rows
+from jaxcon.streaming.sides import Operand, cut_like, in_blocks, rows_of, unit_rows
 from jaxcon.typing import Array
-
 
 # Rows whose gradients pass through their norms together; of all at once XLA would make a matrix.
 _AT_A_TIME = 4096
@@ -29,6 +28,11 @@ def take(store: Any, i: Any) -> Any:
 def put(store: Any, i: Any, entry: Any) -> Any:
     """The store with entry i replaced."""
     return jax.tree.map(lambda a, e: lax.dynamic_update_index_in_dim(a, e, i, 0), store, entry)
+
+
+def add(store: Any, i: Any, more: Any) -> Any:
+    """The store with more added to entry i."""
+    return put(store, i, jax.tree.map(jnp.add, take(store, i), more))
 
 
 def scan_blocks(visit: Any, carry: Any, xs: Any) -> tuple[Any, Any]:
@@ -127,7 +131,7 @@ def _in_place(f: Any, side: Operand, store: Array, more: Any) -> tuple[Array, Ar
     """`f(block of the side, of the store, of more)`, written over the store, and its values a row."""
     n = len(store)
     blocks = in_blocks(side._replace(ids=(), valid=None, aux=(), ready=None), _AT_A_TIME)
-    store, more = jax.tree.map(lambda a: cut_rows(a, *blocks.z.shape[:2]), (store, more))
+    store, more = cut_like((store, more), blocks)
 
     def visit(store: Array, x: Any) -> tuple[Array, Array]:
         i, block, more = x

@@ -18,97 +18,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcon.similarity.distances import pulled_back
-from jaxcon.streaming.channels import Channel, Plan, accumulator, log_total, nothing, product
+from jaxcon.streaming.channels import Plan
+from jaxcon.streaming.gradients import tile_gradients
 from jaxcon.streaming.rules import Cut
-from jaxcon.streaming.sides import Operand, cut_rows, in_blocks, rows_of
-from jaxcon.streaming.stores import (
-    empty_gradients,
-    filled_like,
-    put,
-    scan_blocks,
-    take,
-    varying_like,
-)
-from jaxcon.streaming.tiles import (
-    Part,
-    Tile,
-    all_logits,
-    all_parts,
-    on_axis,
-    spread,
-    tile_at,
-    tile_count,
-)
+from jaxcon.streaming.sides import Operand, cut_like, in_blocks, rows_of
+from jaxcon.streaming.states import add_parts
+from jaxcon.streaming.stores import add, empty_gradients, put, scan_blocks, take
+from jaxcon.streaming.tiles import Tile, all_logits, all_parts, on_axis, tile_at, tile_count
 from jaxcon.typing import Array
-
-# The largest exponent of which bfloat16 holds the exponential, times a sum of billions.
-_LARGEST = 60.0
-
-# Forward. Per channel a side's store holds, for a log-sum-exp, the running maximum m and
-# t = sum e^{l - m} (bounded: t alone, m = 0), and for a plain sum the sum.
-
-
-def empty_state(plan: Plan, side: Operand, axis: int) -> tuple[Any, ...]:
-    """The store of a forward sweep before the first tile, of rows (axis 1) or columns (0)."""
-    zeros = varying_like(jnp.zeros(len(side.z), accumulator(side.z.dtype)), side.z)
-    lowest = filled_like(zeros, nothing(zeros.dtype))
-    states = [(lowest, zeros) if c.log and not plan.bounded else (zeros,) for c in plan.channels]
-    return on_axis(plan, states, axis)
-
-
-def _add_tile(plan: Plan, cut: Cut, part: Part, state: Any, logits: Array) -> Any:
-    """The state of one channel and block after one more tile."""
-    if not plan.channels[part.channel].log:
-        return (state[0] + jnp.sum(jnp.where(part.keep, logits, 0), part.axis),)
-    if plan.bounded:
-        return (state[0] + _sum(_exponentials(cut, part, logits), part.axis, logits.dtype),)
-    old, total = state
-    top = jnp.max(jnp.where(part.keep, logits, -jnp.inf), part.axis)
-    new = jnp.maximum(old, lax.stop_gradient(top))
-    terms = _exponentials(cut, part, logits - jnp.expand_dims(new, part.axis))
-    return new, total * jnp.exp(old - new) + _sum(terms, part.axis, logits.dtype)
-
-
-def _exponentials(cut: Cut, part: Part, exponents: Array) -> Array:
-    """`e^exponent` of the pairs to keep, 0 of the others.
-
-    `rounded`: in bfloat16, as XLA writes them where a product ends, before it asks which to keep. None
-    to keep is above 0 unless the logits are bounded, by far less than what bfloat16 can hold.
-    """
-    if not cut.rounded:
-        return jnp.exp(jnp.where(part.keep, exponents, -jnp.inf))
-    terms = jnp.exp(jnp.minimum(exponents, _LARGEST)).astype(jnp.bfloat16)
-    return jnp.where(part.keep, terms, 0)
-
-
-def _sum(terms: Array, axis: int, dtype: Any) -> Array:
-    return jnp.sum(terms, axis, dtype=dtype)
-
-
-def merge(one: tuple[Any, ...], other: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The state after two sweeps over different tiles, from the state of each."""
-
-    def both(a: Any, b: Any) -> Any:
-        if len(a) == 1:
-            return (a[0] + b[0],)
-        top = jnp.maximum(a[0], b[0])
-        return top, a[1] * jnp.exp(a[0] - top) + b[1] * jnp.exp(b[0] - top)
-
-    return tuple(map(both, one, other))
-
-
-def results(plan: Plan, state: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A side's values at the end of a forward sweep."""
-
-    def result(channel: Channel, state: Any) -> Array | None:
-        if state is None:
-            return None
-        if not channel.log:
-            return state[0]
-        return log_total(state[-1], 0.0 if plan.bounded else state[0])
-
-    return tuple(result(c, s) for c, s in zip(plan.channels, state, strict=True))
 
 
 def add_values(
@@ -119,7 +36,7 @@ def add_values(
     Returns the stores and, if the cut keeps them, the matrices of all tiles, stacked.
     """
     row_blocks, col_blocks = in_blocks(rows, cut.rows), in_blocks(cols, cut.cols)
-    stores = _cut_like(stores[0], row_blocks), _cut_like(stores[1], col_blocks)
+    stores = cut_like(stores[0], row_blocks), cut_like(stores[1], col_blocks)
     (own, store), tiles = _forward(plan, cut, row_blocks, col_blocks, stores)
     return (rows_of(own, len(rows.z)), rows_of(store, len(cols.z))), tiles
 
@@ -128,17 +45,12 @@ def add_own_values(plan: Plan, cut: Cut, rows: Operand, own: Any) -> tuple[Any, 
     """The same for the pairs of one set of rows, of whose values there is one store."""
     if cut.half:
         blocks = in_blocks(rows, cut.rows)
-        (own,), tiles = _forward(plan, cut, blocks, None, (_cut_like(own, blocks),))
+        (own,), tiles = _forward(plan, cut, blocks, None, (cut_like(own, blocks),))
         return rows_of(own, len(rows.z)), tiles
     plan = plan._replace(one_set=False)
     stores = on_axis(plan, own, 1), on_axis(plan, own, 0)
     sides, tiles = add_values(plan, cut, rows, rows, stores)
     return tuple(sides[1 - c.axis][k] for k, c in enumerate(plan.channels)), tiles
-
-
-def _cut_like(store: Any, blocks: Operand) -> Any:
-    """A store of rows in the blocks of their side."""
-    return jax.tree.map(lambda a: cut_rows(a, *blocks.z.shape[:2]), store)
 
 
 def _forward(
@@ -167,64 +79,11 @@ def _add_values(
     updated = list(stores)
     for axis, where, block in ((1, 0, tile.i), (0, -1, tile.j)):
         before = take(updated[where], block)
-        entry = list(before)
-        for part in parts:
-            if part.axis == axis:
-                state = entry[part.channel]
-                entry[part.channel] = _add_tile(plan, cut, part, state, logits[part.source])
+        entry = add_parts(plan, cut, parts, logits, before, axis)
         if one_set and axis == 0:  # a diagonal tile has served its rows already
-            entry = jax.tree.map(partial(jnp.where, tile.i != tile.j), entry, list(before))
-        updated[where] = put(updated[where], block, tuple(entry))
+            entry = jax.tree.map(partial(jnp.where, tile.i != tile.j), entry, before)
+        updated[where] = put(updated[where], block, entry)
     return tuple(updated)
-
-
-# Backward. A side's store of residuals holds (scale, shift) per channel, such that the cotangent of
-# a logit is scale e^{logit - shift}, or scale alone for a plain sum. Its store of gradients holds
-# those of z and of the auxiliaries.
-
-
-def residuals(plan: Plan, values: tuple[Array, ...], cotangents: tuple[Array, ...]) -> Any:
-    """The store of (scale, shift) from the channels' values and cotangents."""
-
-    def residual(channel: Channel, value: Array, g: Array) -> tuple[Array, Array]:
-        if not channel.log:
-            return g, filled_like(g)
-        some = value != nothing(value.dtype)
-        value, g = jnp.where(some, value, 0), jnp.where(some, g, 0)
-        if plan.bounded:
-            return g * jnp.exp(-value), filled_like(value)
-        return g, value
-
-    return tuple(map(residual, plan.channels, values, cotangents))
-
-
-def _cotangents(
-    plan: Plan, cut: Cut, parts: list[Part], logits: list[Array], of_row: Any, of_col: Any
-) -> list[Array]:
-    """The cotangents of the logits on one tile.
-
-    Parts that differ in their scales alone share one product with a matrix of these scales' sums.
-    """
-    scales: dict[Any, Array] = {}
-    alike: dict[Any, tuple[Part, Any]] = {}
-    for part in parts:
-        channel = plan.channels[part.channel]
-        residual = (of_row if part.axis == 1 else of_col)[part.channel]
-        scale, shift = spread(residual, part.axis)
-        own = channel.log and not plan.bounded  # an exponential with its own shift
-        key = (part.source, channel.pairs, channel.log, (part.channel, part.axis) if own else None)
-        scales[key] = scales[key] + scale if key in scales else scale
-        alike[key] = part, shift
-    cotangents = [jnp.zeros((), l.dtype) for l in logits]
-    for key, (part, shift) in alike.items():
-        l = logits[part.source]
-        if plan.channels[part.channel].log:
-            exponent = l if plan.bounded else l - shift
-            more = scales[key] * _exponentials(cut, part, exponent)
-        else:
-            more = jnp.where(part.keep, scales[key], 0)
-        cotangents[part.source] = cotangents[part.source] + more
-    return [jnp.broadcast_to(c, l.shape) for c, l in zip(cotangents, logits, strict=True)]
 
 
 def add_gradients(
@@ -238,8 +97,8 @@ def add_gradients(
 ) -> tuple[Any, Any]:
     """Adds the gradients of all tiles to the stores. `saved`: residuals, per side like the stores."""
     row_blocks, col_blocks = in_blocks(rows, cut.rows), in_blocks(cols, cut.cols)
-    stores = _cut_like(stores[0], row_blocks), _cut_like(stores[1], col_blocks)
-    saved = _cut_like(saved[0], row_blocks), _cut_like(saved[1], col_blocks)
+    stores = cut_like(stores[0], row_blocks), cut_like(stores[1], col_blocks)
+    saved = cut_like(saved[0], row_blocks), cut_like(saved[1], col_blocks)
     own, store = _backward(plan, cut, row_blocks, col_blocks, saved, stores, tiles)
     return rows_of(own, len(rows.z)), rows_of(store, len(cols.z))
 
@@ -250,7 +109,7 @@ def add_own_gradients(
     """The same for the pairs of one set of rows."""
     if cut.half:
         blocks = in_blocks(rows, cut.rows)
-        of_rows, store = (_cut_like(saved, blocks),), (_cut_like(own, blocks),)
+        of_rows, store = (cut_like(saved, blocks),), (cut_like(own, blocks),)
         return rows_of(_backward(plan, cut, blocks, None, of_rows, store, tiles)[0], len(rows.z))
     plan = plan._replace(one_set=False)
     saved = on_axis(plan, saved, 1), on_axis(plan, saved, 0)
@@ -278,19 +137,20 @@ def _backward(
     @jax.checkpoint  # a second derivative recomputes the tiles too
     def of_one_set(stores: tuple[Any, ...], x: Any) -> tuple[tuple[Any, ...], None]:
         tile, of_row, of_col = tile_gradients(x)
-        # Two steps of a loop: of two updates of one store side by side XLA makes copies of the whole.
+        if not cut.in_turns:
+            return (add(add(stores[0], tile.i, of_row), tile.j, of_col),), None
         both = jax.tree.map(lambda *a: jnp.stack(a), (tile.i, of_row), (tile.j, of_col))
-        return (lax.scan(lambda store, x: (_add(store, *x), None), stores[0], both)[0],), None
+        return (lax.scan(lambda store, x: (add(store, *x), None), stores[0], both)[0],), None
 
     @jax.checkpoint
     def of_two_sets(stores: tuple[Any, ...], x: Any) -> tuple[tuple[Any, ...], None]:
         tile, of_row, of_col = tile_gradients(x)
-        return (_add(stores[0], tile.i, of_row), _add(stores[1], tile.j, of_col)), None
+        return (add(stores[0], tile.i, of_row), add(stores[1], tile.j, of_col)), None
 
     @jax.checkpoint
     def of_panels(store: Any, x: Any) -> tuple[Any, Any]:
         tile, of_row, of_col = tile_gradients(x)
-        return _add(store, tile.j, of_col), of_row
+        return add(store, tile.j, of_col), of_row
 
     xs = jnp.arange(_tiles(rows, cols)), tiles
     if cols is None or len(cols.z) > 1:
@@ -306,25 +166,7 @@ def _gradients(
     of_row, of_col = take(saved[0], tile.i), take(saved[-1], tile.j)
     if one_set:  # a diagonal tile serves its rows alone; the shift stays, e^logit could be inf
         of_col = [r and (jnp.where(tile.i != tile.j, r[0], 0), r[1]) for r in of_col]
-    logits, pull = jax.vjp(partial(all_logits, plan), tile.s, tile.row.aux, tile.col.aux)
-    parts = all_parts(plan, tile.row, tile.col)
-    ds, row_aux, col_aux = pull(_cotangents(plan, cut, parts, logits, of_row, of_col))
-    dx, dy = _pulled_back(plan, tile, ds)
-    return (dx, row_aux), (dy, col_aux)
-
-
-def _add(store: Any, block: Array, gradient: Any) -> Any:
-    return put(store, block, jax.tree.map(jnp.add, take(store, block), gradient))
-
-
-def _pulled_back(plan: Plan, tile: Tile, ds: Array) -> tuple[Array, Array]:
-    """Cotangents of a tile's rows for one of its entries."""
-    if plan.distances:
-        return pulled_back(tile.x, tile.y, tile.near, ds, precision=plan.precision)
-    ds = ds.astype(tile.x.dtype)
-    dx = product(ds, tile.y, (1, 0), plan.precision)  # (b, c) . (c, d) -> (b, d)
-    dy = product(ds, tile.x, (0, 0), plan.precision)  # (c, b) . (b, d) -> (c, d)
-    return dx, dy
+    return tile_gradients(plan, cut, tile, all_parts(plan, tile.row, tile.col), of_row, of_col)
 
 
 def add_both(
@@ -335,7 +177,7 @@ def add_both(
     `own`: the values of the rows so far, and their gradients; `store`: the gradients of the columns.
     """
     row_blocks, col_blocks = in_blocks(rows, cut.rows), in_blocks(cols, cut.cols)
-    of_rows, of_cols = _cut_like(saved[0], row_blocks), _cut_like(saved[1], col_blocks)
+    of_rows, of_cols = cut_like(saved[0], row_blocks), cut_like(saved[1], col_blocks)
     no_values = on_axis(plan, (None,) * len(plan.channels), 0)
 
     def tile_of(k: Array, values: Any) -> tuple[Tile, Any, Any, Any]:
@@ -347,15 +189,15 @@ def add_both(
     def of_tiles(stores: Any, k: Array) -> tuple[Any, None]:
         (values, of_x), of_y = stores
         tile, values, of_row, of_col = tile_of(k, values)
-        return ((values, _add(of_x, tile.i, of_row)), _add(of_y, tile.j, of_col)), None
+        return ((values, add(of_x, tile.i, of_row)), add(of_y, tile.j, of_col)), None
 
     @jax.checkpoint
     def of_panels(stores: Any, k: Array) -> tuple[Any, Any]:
         values, of_y = stores
         tile, values, of_row, of_col = tile_of(k, values)
-        return (values, _add(of_y, tile.j, of_col)), of_row
+        return (values, add(of_y, tile.j, of_col)), of_row
 
-    own, store = _cut_like(own, row_blocks), _cut_like(store, col_blocks)
+    own, store = cut_like(own, row_blocks), cut_like(store, col_blocks)
     tiles = jnp.arange(_tiles(row_blocks, col_blocks))
     if len(col_blocks.z) > 1:
         (own, store), _ = scan_blocks(of_tiles, (own, store), tiles)
