@@ -32,11 +32,16 @@ class Shape(NamedTuple):
     dims: tuple[int, ...]
 
     @property
+    def entries(self) -> int:
+        """How many numbers the array holds."""
+        return math.prod(self.dims)
+
+    @property
     def bytes(self) -> int:
         """What the array takes."""
         bits = re.search(r"\d+", self.dtype)
         width = _WIDTHS.get(self.dtype) or (int(bits[0]) / 8 if bits else 0)
-        return math.ceil(width * math.prod(self.dims))
+        return math.ceil(width * self.entries)
 
 
 class Operation(NamedTuple):
@@ -85,12 +90,10 @@ def parsed(text: str) -> Program:
 
 
 def executed(text: str) -> Iterator[tuple[Operation, int]]:
-    """Every operation that a run executes, and how often, loops counted out.
+    """Yields every operation that a run executes, and how often, loops counted out.
 
-    Of a conditional, all branches are given; what stands inside a fusion is not.
-
-    Raises:
-      ValueError: for a loop whose number of turns the program does not say.
+    Of a conditional all branches are given. What stands inside a fusion is not, nor in a loop that
+    ends by what it finds, whose number of turns the program does not say.
     """
     program = parsed(text)
 
@@ -109,11 +112,6 @@ def executed(text: str) -> Iterator[tuple[Operation, int]]:
                     yield from within(branch, times)
 
     yield from within(program.entry, 1)
-
-
-def operand_shapes(program: Program, computation: list[Operation]) -> dict[str, Shape]:
-    """The shape of every array of a computation, by name."""
-    return {op.name: op.shapes[0] for op in computation if len(op.shapes) == 1}
 
 
 def _operation(line: str) -> Operation | None:
@@ -140,11 +138,13 @@ def _turns(program: Program, loop: Operation) -> int:
     """How often a loop runs: as XLA found out, or the constant that its condition compares with."""
     if known := re.search(r'known_trip_count":\{"n":"(\d+)"', loop.text):
         return int(known[1])
+    condition = program.computations[loop.attribute("condition") or ""]
     constants = [
         int(found[1])
-        for op in program.computations[loop.attribute("condition") or ""]
+        for op in condition
         if op.opcode == "constant" and (found := re.match(r"(\d+)\)", op.text))
     ]
-    if len(constants) != 1:
-        raise ValueError(f"the program does not say how often {loop.name} runs")
-    return constants[0]
+    counts = all(
+        shape.dims == () for op in condition for shape in op.shapes if op.opcode != "parameter"
+    )
+    return constants[0] if counts and len(constants) == 1 else 0

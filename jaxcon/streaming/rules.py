@@ -4,12 +4,14 @@ All forms give the same values. Up to `whole_pairs` it is one matrix on every pl
 operations and in any mode of differentiation. Beyond, a sweep over tiles, for which each platform has
 a line of its own, a `Line`, that says into what to cut it, a `Cut`:
 
-| platform | two sets of rows | one set of rows, each pair once | rests on |
-|---|---|---|---|
-| `cpu` | square tiles of 512, up to 2^26 pairs kept for the backward pass | the same | measured: `docs/benchmarks/forms.md` |
-| `tpu` | one tile up to 2^26 pairs; beyond, panels: 2,048 rows with all columns | likewise; square tiles of 4,096 | estimates of its compiler: `docs/benchmarks/compiled.md` |
-| `cuda`, others | the same; exponentials in bfloat16 where the rows are | likewise; of 8,192 | a roofline of its compiler's kernels: there too |
+| platform | two sets of rows | one set of rows, each pair once |
+|---|---|---|
+| `cpu` | square tiles of 512; up to 2^26 pairs kept for the backward pass | the same |
+| `tpu` | one tile up to 2^26 pairs; then panels, 2,048 rows with all columns | then squares of 4,096 |
+| `cuda`, others | the same; exponentials in bfloat16 where the rows are | then squares of 8,192 |
 
+The line of CPUs is measured (`docs/benchmarks/forms.md`), that of TPUs rests on estimates of their
+compiler and that of GPUs on a roofline of their compiler's kernels (`docs/benchmarks/compiled.md`).
 A tile of 2^26 pairs holds 256 MiB in float32.
 
 | number | is | rests on |
