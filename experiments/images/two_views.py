@@ -19,6 +19,7 @@ from experiments.running import facts, runner
 from experiments.running.encoders import make_encoder
 from experiments.running.options import Machine, Training, check_range, check_training, fill
 from experiments.running.plan import default_batch
+from experiments.running.process import jit_once
 from experiments.running.run import Task
 from experiments.running.start import Network, Start
 from jaxcon.augment import Transform, two_views
@@ -113,6 +114,17 @@ def make_loss(model: Model, transform: Transform, loss: Callable[..., jax.Array]
         return loss(z1, z2, axis_name="batch"), (carried, {})
 
     return loss_fn
+
+
+def loss_of_zeros(loss: Callable[..., jax.Array], config: Config) -> float:
+    """Return the loss of a batch of zeros, embeddings that tell nothing for sure.
+
+    Args:
+      loss: `(z1, z2) -> scalar`.
+      config: all options, with the size of the batch and of embeddings.
+    """
+    zeros = jnp.zeros((config.training.batch_size or 0, config.images.projection_dim))
+    return float(jit_once(loss)(zeros, zeros))
 
 
 def check_options(config: Config) -> None:

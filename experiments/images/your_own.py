@@ -7,7 +7,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from experiments.images.recipes import Images, Recipe, recipe_for
 from experiments.images.two_views import (
@@ -16,11 +15,12 @@ from experiments.images.two_views import (
     check_options,
     fill_in,
     load_images,
+    loss_of_zeros,
     run,
 )
 from experiments.running.options import Machine, Training, parse
 from experiments.running.own import named
-from experiments.running.process import jit_once, quiet_libraries
+from experiments.running.process import quiet_libraries
 from jaxcon.augment import Transform
 from jaxcon.data.splits import Dataset
 
@@ -91,8 +91,7 @@ def pretrain(
         return fill_in(_as_named(options, encoder, dataset), recipe, examples, {}), recipe
 
     def objective(options: YourOwn) -> Objective:
-        zeros = jnp.zeros((options.training.batch_size or 0, options.images.projection_dim))
-        level = chance if chance is not None else float(jit_once(_alone(loss))(zeros, zeros))
+        level = loss_of_zeros(_alone(loss), options) if chance is None else chance
         if not 0 < level < float("inf"):
             raise ValueError(
                 f"chance={level}: expected a loss above 0; hand over chance=, the loss of embeddings "

@@ -11,7 +11,7 @@ import io
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -187,6 +187,18 @@ def check_range(
             lower = f"above {low}" if open_low else f"of at least {low}"
             upper = "" if high == math.inf else f" and below {high}"
             raise ValueError(f"{flag(name)}={value}: expected a number {lower}{upper}")
+
+
+def check_taken(group: Any, takes: Iterable[str]) -> None:
+    """Raise a ValueError for a value that the loss of the group, its field `loss`, does not take.
+
+    Args:
+      group: the options of a loss; those without a value are None.
+      takes: names of the options that the loss has a use for.
+    """
+    for name, value in dataclasses.asdict(group).items():
+        if value is not None and name not in ("loss", *takes):
+            raise ValueError(f"{flag(name)}={value}: --loss={group.loss} has none; leave it out")
 
 
 def check_training(training: Training, machine: Machine) -> None:
