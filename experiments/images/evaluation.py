@@ -1,15 +1,19 @@
 """How much frozen features are worth: probes and neighbours, and the table of them."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from experiments.running.examples import map_rows
+from experiments.running.verdict import Ahead
 from jaxcon import report
 from jaxcon.data.splits import Dataset, Split
 from jaxcon.evaluation.knn import knn_accuracy
 from jaxcon.evaluation.linear_probe import few_label_probe, linear_probe_accuracy
+
+_FEW_LABELS = {"one_label": "one label a class", "five_labels": "five labels a class"}
 
 
 class Features(NamedTuple):
@@ -35,25 +39,85 @@ def raw_pixels(images: np.ndarray) -> np.ndarray:
     return images.reshape(len(images), -1).astype(np.float32) / 255
 
 
-def evaluate(features: Features, dataset: Dataset) -> dict[str, Any]:
-    """Return the scores of one row of the table: shares of test images named rightly."""
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """How many test images are named rightly from some features: shares from 0 to 1.
+
+    Attributes:
+      linear: of a linear probe on all labels.
+      five_labels: mean and deviation of probes on five labels a class.
+      one_label: the same with one label a class.
+      knn: of the nearest neighbours.
+    """
+
+    linear: float
+    five_labels: tuple[float, float]
+    one_label: tuple[float, float]
+    knn: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the scores by the names that results.json has for them."""
+        return {
+            "linear": self.linear,
+            "5 labels": self.five_labels,
+            "1 label": self.one_label,
+            "kNN": self.knn,
+        }
+
+
+def evaluate(features: Features, dataset: Dataset) -> Scores:
+    """Return the scores of frozen features of a dataset with labels."""
     train, validation, test = (split.labels for split in splits(dataset))
     assert train is not None
     assert validation is not None
     assert test is not None
     arrays = (features.train, train, features.test, test)
-    return {
-        "linear": linear_probe_accuracy(
+    return Scores(
+        linear=linear_probe_accuracy(
             *arrays, validation_x=features.validation, validation_y=validation
         ),
-        "5 labels": few_label_probe(*arrays, labels_per_class=5),
-        "1 label": few_label_probe(*arrays, labels_per_class=1),
-        "kNN": knn_accuracy(*arrays),
-    }
+        five_labels=few_label_probe(*arrays, labels_per_class=5),
+        one_label=few_label_probe(*arrays, labels_per_class=1),
+        knn=knn_accuracy(*arrays),
+    )
+
+
+def ahead(scores: Mapping[str, Scores]) -> Ahead | None:
+    """Return which features do better than the trained encoder's with few labels; None: none do.
+
+    >>> few = {"linear": 0.9, "five_labels": (0.8, 0.02), "knn": 0.9}
+    >>> shares = {"raw pixels": 0.35, "untrained encoder": 0.1, "trained encoder": 0.3}
+    >>> scores = {name: Scores(one_label=(share, 0.02), **few) for name, share in shares.items()}
+    >>> print(ahead(scores).sentence)
+    With one label a class the trained encoder reaches 30.0%, less than raw pixels (35.0%).
+
+    Args:
+      scores: of "trained encoder" and of others; empty where there are no labels.
+    """
+    names, parts = [], []
+    for field, said in _FEW_LABELS.items() if scores else ():
+        shares = {name: getattr(row, field)[0] for name, row in scores.items()}
+        own = shares["trained encoder"]
+        better = {
+            name.replace("untrained", "the untrained"): share
+            for name, share in shares.items()
+            # As precise as the table, so that the sentence and the table agree.
+            if round(share, 3) > round(own, 3)
+        }
+        if better:
+            names += [name for name in better if name not in names]
+            listed = " and ".join(f"{name} ({share:.1%})" for name, share in better.items())
+            parts.append(f"with {said} the trained encoder reaches {own:.1%}, less than {listed}")
+    sentence = "; ".join(parts)
+    return Ahead(" and ".join(names), f"{sentence[:1].upper()}{sentence[1:]}.") if parts else None
 
 
 def evaluation_table(scores: Mapping[str, Mapping[str, Any]]) -> report.Table:
-    """Return the table: a row for each kind of features, a column for each evaluation."""
+    """Return the table: a row for each kind of features, a column for each evaluation.
+
+    Args:
+      scores: `as_json` of each kind of features, as results.json has them.
+    """
     columns = list(next(iter(scores.values())))
     names = {"5 labels": "5 labels a class", "1 label": "1 label a class"}
     rows: Sequence[Sequence[Any]] = [

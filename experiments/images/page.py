@@ -9,12 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.images.evaluation import evaluate, evaluation_table, map_dataset, raw_pixels
+from experiments.images.evaluation import (
+    Scores,
+    ahead,
+    evaluate,
+    evaluation_table,
+    map_dataset,
+    raw_pixels,
+)
 from experiments.images.figures import embedding_map, input_views, neighbours
 from experiments.running.examples import BATCH, Pairs, Views, make_views, map_rows, spread, take
 from experiments.running.figures import COMPARED, Drawing, heatmaps, loss_curve
 from experiments.running.process import say
-from experiments.running.results import finish, write_page
+from experiments.running.results import Results, finish, write_page
 from experiments.running.run import Run
 from experiments.running.verdict import CHECKED, verdict
 from jaxcon import report
@@ -73,7 +80,7 @@ def conclude(
         "untrained encoder": map_dataset(lambda x: applied["before"](x)[0], dataset),
         "trained encoder": map_dataset(lambda x: applied["after"](x)[0], dataset),
     }
-    scores: dict[str, Any] = {}
+    scores: dict[str, Scores] = {}
     if dataset.class_names is not None:
         say("evaluating frozen features")
         scores = {kind: evaluate(value, dataset) for kind, value in kinds.items()}
@@ -86,9 +93,10 @@ def conclude(
         temperature,
         of="test images",
         total=len(dataset.test),
-        scores=scores,
+        ahead=ahead(scores),
     )
-    results = {"scores": scores, "notes": [*judged, *sentences]}
+    named = {kind: value.as_json() for kind, value in scores.items()}
+    results = Results(named, [*judged, *sentences])
     finish(workdir, results, show)
 
     features = {kind: kinds[kind].test for kind in ("untrained encoder", "trained encoder")}
@@ -118,10 +126,10 @@ def conclude(
     page = report.Page(
         title=title,
         summary=_summary(scores, dataset),
-        table=evaluation_table(scores) if scores else None,
+        table=evaluation_table(named) if named else None,
         figures=[],
         settings=settings,
-        notes=results["notes"],
+        notes=results.notes,
         facts=facts,
     )
     write_page(workdir, page, drawings)
@@ -150,7 +158,7 @@ def _embed(
     }
 
 
-def _summary(scores: Mapping[str, Mapping[str, Any]], dataset: Dataset) -> str:
+def _summary(scores: Mapping[str, Scores], dataset: Dataset) -> str:
     learned = f"An encoder learned from {len(dataset.train):,} images without their labels."
     if not scores:
         return (
@@ -160,13 +168,13 @@ def _summary(scores: Mapping[str, Mapping[str, Any]], dataset: Dataset) -> str:
     raw, trained = scores["raw pixels"], scores["trained encoder"]
     return (
         f"{learned} With its features and one labelled image of each of the "
-        f"{len(dataset.class_names or ())} classes, {trained['1 label'][0]:.1%} of the "
+        f"{len(dataset.class_names or ())} classes, {trained.one_label[0]:.1%} of the "
         f"{len(dataset.test):,} test images are classified correctly (raw pixels: "
-        f"{raw['1 label'][0]:.1%}); with all labels {trained['linear']:.1%} ({raw['linear']:.1%})."
+        f"{raw.one_label[0]:.1%}); with all labels {trained.linear:.1%} ({raw.linear:.1%})."
     )
 
 
-def show(scores: Mapping[str, Any]) -> None:
+def show(scores: Mapping[str, Mapping[str, Any]]) -> None:
     """Print the scores of results.json."""
     if scores:
         say(report.format_table(evaluation_table(scores)))

@@ -16,11 +16,12 @@ from experiments.pairs.figures import (
 )
 from experiments.pairs.model import DualEncoder, shifted
 from experiments.pairs.objectives import Objective
-from experiments.pairs.retrieval import Scores, evaluate, held_out, make_encode, table
+from experiments.pairs.retrieval import evaluate, held_out, make_encode
+from experiments.pairs.scores import Scores, recall_name, table
 from experiments.running.examples import make_views, spread
 from experiments.running.figures import Drawing, loss_curve
 from experiments.running.process import say
-from experiments.running.results import finish, write_page
+from experiments.running.results import Results, finish, write_page
 from experiments.running.run import Run
 from experiments.running.verdict import CHECKED, verdict
 from jaxcon import report
@@ -33,8 +34,8 @@ from jaxcon.training.workdir import Workdir
 SOFTMAX = ("clip", "npairs", "gaussian")
 
 
-def show(scores: Scores) -> None:
-    """Print the table."""
+def show(scores: Mapping[str, Mapping[str, float]]) -> None:
+    """Print the table of what results.json has as scores."""
     say(report.format_table(table(scores)))
 
 
@@ -92,16 +93,17 @@ def conclude(
     deviations, sentences = [], []
     if objective.log_std is not None:
         deviations, sentences = deviations_drawn(workdir.figures, encode, run.after, dataset.test)
-    results = {"scores": scores, "notes": [note, progress(scores), *judged, *sentences]}
+    named = {kind: value.as_json() for kind, value in scores.items()}
+    results = Results(named, [note, progress(scores), *judged, *sentences])
     finish(workdir, results, show)
 
     page = report.Page(
         title=title,
         summary=_summary(scores, dataset),
-        table=table(scores),
+        table=table(named),
         figures=[],
         settings=settings,
-        notes=results["notes"],
+        notes=results.notes,
         facts=facts,
     )
     views = make_views(shifted, seed=seed)
@@ -152,28 +154,29 @@ def _temperature(run: Run) -> float:
     return float(np.exp(learned["log_temperature"])) if learned else 0.07
 
 
-def _summary(scores: Scores, dataset: PairDataset) -> str:
+def _summary(scores: Mapping[str, Scores], dataset: PairDataset) -> str:
     trained, chance = scores["trained"], scores["chance"]
     return (
         f"Two encoders learned from {len(dataset.train):,} images with captions. Of "
         f"{len(dataset.test):,} test images and as many captions, the right image comes first for "
-        f"{trained['text to image, recall@1']:.1%} of the captions, and the right caption for "
-        f"{trained['image to text, recall@1']:.1%} of the images; in a random order for "
-        f"{chance['text to image, recall@1']:.2%}."
+        f"{trained.text_to_image[1]:.1%} of the captions, and the right caption for "
+        f"{trained.image_to_text[1]:.1%} of the images; in a random order for "
+        f"{chance.text_to_image[1]:.2%}."
     )
 
 
-def progress(scores: Scores) -> str:
+def progress(scores: Mapping[str, Scores]) -> str:
     """What the loss alone does not tell.
 
-    >>> name = "text to image, recall@10"
     >>> shares = {"untrained": 0.011, "trained": 0.43, "chance": 0.01}
-    >>> progress({kind: {name: share} for kind, share in shares.items()})
+    >>> progress({kind: Scores({}, {10: share}) for kind, share in shares.items()})
     'In training, text to image, recall@10 went from 1.1% to 43.0% (in a random order: 1.0%).'
     """
-    name = [name for name in scores["trained"] if name.startswith("text to image, recall@")][-1]
-    before, after, chance = (scores[kind][name] for kind in ("untrained", "trained", "chance"))
+    k = max(scores["trained"].text_to_image)
+    before, after, chance = (
+        scores[kind].text_to_image[k] for kind in ("untrained", "trained", "chance")
+    )
     return (
-        f"In training, {name} went from {before:.1%} to {after:.1%} "
+        f"In training, {recall_name('text_to_image', k)} went from {before:.1%} to {after:.1%} "
         f"(in a random order: {chance:.1%})."
     )

@@ -1,6 +1,6 @@
 """How well images and captions find each other: recall both ways, and classes by their prompts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,8 +11,8 @@ from scipy.stats import spearmanr
 from experiments.pairs.model import DualEncoder
 from experiments.pairs.objectives import Objective
 from experiments.pairs.prompts import FRAMES, PROMPTS, make_prompts
+from experiments.pairs.scores import Scores
 from experiments.running.examples import map_rows
-from jaxcon import report
 from jaxcon.augment import to_float
 from jaxcon.data.captions import PairDataset, PairSplit
 from jaxcon.encoders.dual import Embedded
@@ -21,8 +21,6 @@ from jaxcon.evaluation.retrieval import chance_recall, recall_at_k
 from jaxcon.evaluation.zero_shot import zero_shot_accuracy
 
 _RANKS = (1, 5, 10)
-
-Scores = Mapping[str, Mapping[str, float]]
 
 
 class Encode(NamedTuple):
@@ -73,11 +71,35 @@ def held_out(split: PairSplit) -> HeldOut:
 
 
 def evaluate(
-    encode: Encode, variables: Any, objective: Objective, dataset: PairDataset
-) -> dict[str, float]:
-    """Return recall both ways and the zero-shot accuracy of each attribute, on test images."""
-    scores, images = _recalls(encode, variables, objective, dataset)
-    return scores | _zero_shot(encode, variables, objective, dataset, images)
+    encode: Encode,
+    variables: Any,
+    objective: Objective,
+    dataset: PairDataset,
+    *,
+    zero_shot: bool = True,
+) -> Scores:
+    """Return recall both ways and the zero-shot accuracy of each attribute, on test images.
+
+    Args:
+      encode: of the model.
+      variables: of the model.
+      objective: that compares embeddings.
+      dataset: whose test images are scored.
+      zero_shot: False: recall alone.
+    """
+    test = held_out(dataset.test)
+    images, texts = encode.images(variables, test.images), encode.texts(variables, test.captions)
+    return Scores(
+        _recalls(objective.scores(images, texts), test.ids),
+        _recalls(objective.scores(texts, images), test.ids),
+        _zero_shot(encode, variables, objective, dataset, images) if zero_shot else {},
+    )
+
+
+def _recalls(matrix: Any, ids: np.ndarray) -> dict[int, float]:
+    """Recall by rank, from the scores of queries and candidates, those of a row a pair."""
+    matrix = np.asarray(matrix)
+    return {k: recall_at_k(matrix, ids, ids, k=k) for k in ranks(len(ids))}
 
 
 def ranks(candidates: int) -> tuple[int, ...]:
@@ -89,34 +111,10 @@ def ranks(candidates: int) -> tuple[int, ...]:
     return tuple(k for k in _RANKS if k == 1 or k < candidates)
 
 
-def recalls(
-    encode: Encode, variables: Any, objective: Objective, dataset: PairDataset
-) -> dict[str, float]:
-    """Return the recall alone, under the keys of `evaluate`."""
-    return _recalls(encode, variables, objective, dataset)[0]
-
-
-def _recalls(
-    encode: Encode, variables: Any, objective: Objective, dataset: PairDataset
-) -> tuple[dict[str, float], Embedded]:
-    """The recalls, and the embedded images."""
-    test = held_out(dataset.test)
-    images, texts = encode.images(variables, test.images), encode.texts(variables, test.captions)
-    scores = {}
-    for name, queries, candidates in (
-        ("image to text", images, texts),
-        ("text to image", texts, images),
-    ):
-        matrix = np.asarray(objective.scores(queries, candidates))
-        for k in ranks(len(test.ids)):
-            scores[f"{name}, recall@{k}"] = recall_at_k(matrix, test.ids, test.ids, k=k)
-    return scores, images
-
-
 def _zero_shot(
     encode: Encode, variables: Any, objective: Objective, dataset: PairDataset, images: Embedded
 ) -> dict[str, float]:
-    """The zero-shot accuracies of the embedded images."""
+    """The zero-shot accuracies of the embedded images, by attribute."""
     scores = {}
     for name, labels in dataset.test.attributes.items():
         known = np.flatnonzero(labels >= 0)
@@ -125,23 +123,16 @@ def _zero_shot(
         framed = Embedded(*(part.reshape(-1, len(FRAMES), *part.shape[1:]) for part in texts))
         matrix = np.asarray(objective.scores(of_known, objective.average(framed)))
         fits = matrix.reshape(len(known), -1, len(PROMPTS[name])).max(axis=2, keepdims=True)
-        scores[f"zero-shot {name}"] = zero_shot_accuracy(fits, labels[known])
+        scores[name] = zero_shot_accuracy(fits, labels[known])
     return scores
 
 
-def chance(dataset: PairDataset) -> dict[str, float]:
-    """Return what a random ranking and a random choice score, under the keys of `evaluate`."""
+def chance(dataset: PairDataset) -> Scores:
+    """Return what a random ranking and a random choice score."""
     ids = held_out(dataset.test).ids
     recalls = {k: chance_recall(ids, ids, k=k) for k in ranks(len(ids))}
-    ways = ("image to text", "text to image")
-    scores = {f"{way}, recall@{k}": recall for way in ways for k, recall in recalls.items()}
-    return scores | {f"zero-shot {n}": 1 / len(dataset.classes[n]) for n in dataset.test.attributes}
-
-
-def table(scores: Scores) -> report.Table:
-    """Return the table: a row for each evaluation, chance in the last column."""
-    rows = [(name, *(kind[name] for kind in scores.values())) for name in scores["trained"]]
-    return report.Table(("on test images", *scores), rows, emphasis="trained")
+    choice = {name: 1 / len(dataset.classes[name]) for name in dataset.test.attributes}
+    return Scores(recalls, recalls, choice)
 
 
 def rank_correlation(values: np.ndarray, groups: np.ndarray) -> float:

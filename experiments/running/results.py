@@ -1,5 +1,6 @@
 """What is left of a finished run: its results on the console, its page in the folder."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,29 +12,43 @@ from jaxcon.training.files import write_text
 from jaxcon.training.workdir import Workdir
 
 
-def show_if_finished(workdir: Workdir, show: Callable[[Mapping[str, Any]], None]) -> bool:
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """What results.json holds.
+
+    Attributes:
+      scores: by what was evaluated, then by evaluation, under the names of the table; JSON values.
+      notes: sentences; runs of earlier versions have none.
+    """
+
+    scores: Mapping[str, Mapping[str, Any]]
+    notes: Sequence[str] = ()
+
+
+Show = Callable[[Mapping[str, Mapping[str, Any]]], None]  # prints the scores
+
+
+def show_if_finished(workdir: Workdir, show: Show) -> bool:
     """Print the results of a finished run by `show`; return whether there are any, and a page."""
-    if not workdir.finished or (results := workdir.read_results()) is None:
+    if not workdir.finished or (content := workdir.read_results()) is None:
         return False
     say(f"this run is finished: {workdir.path}")
-    tell(results, show)
+    tell(Results(content["scores"], content.get("notes", ())), show)
     say(f"\nreport: {workdir.page}")
     return True
 
 
-def finish(
-    workdir: Workdir, results: Mapping[str, Any], show: Callable[[Mapping[str, Any]], None]
-) -> None:
+def finish(workdir: Workdir, results: Results, show: Show) -> None:
     """Write and print the results: from here on nothing that fails can lose them."""
-    write_text(workdir.results, json.dumps(results, indent=2) + "\n")
+    write_text(workdir.results, json.dumps(dataclasses.asdict(results), indent=2) + "\n")
     tell(results, show)
 
 
-def tell(results: Mapping[str, Any], show: Callable[[Mapping[str, Any]], None]) -> None:
+def tell(results: Results, show: Show) -> None:
     """Print the table and the sentences of a run."""
     say("")
-    show(results["scores"])
-    for note in results.get("notes", ()):  # runs of earlier versions have none
+    show(results.scores)
+    for note in results.notes:
         say(f"\n{note}")
 
 

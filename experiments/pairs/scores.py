@@ -1,0 +1,81 @@
+"""What a dual encoder scores on test images: the record, and the names that files and tables have."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Self
+
+from jaxcon import report
+
+_WAYS = {"image_to_text": "image to text", "text_to_image": "text to image"}
+_RECALL, _ZERO_SHOT = ", recall@", "zero-shot "
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Shares of test images and captions that find what belongs to them, each from 0 to 1.
+
+    Attributes:
+      image_to_text: recall@k of the captions that images find, by k.
+      text_to_image: recall@k of the images that captions find, by k.
+      zero_shot: accuracy of classes asked for by prompts, by attribute.
+    """
+
+    image_to_text: Mapping[int, float]
+    text_to_image: Mapping[int, float]
+    zero_shot: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def mean_recall(self, k: int = 1) -> float:
+        """Return recall@k, averaged over both ways.
+
+        >>> Scores({1: 0.5}, {1: 0.25}).mean_recall()
+        0.375
+        """
+        return (self.image_to_text[k] + self.text_to_image[k]) / 2
+
+    def as_json(self) -> dict[str, float]:
+        """Return the scores by the names that they have in files and tables.
+
+        >>> Scores({1: 0.5}, {1: 0.25}, {"shape": 0.75}).as_json()
+        {'image to text, recall@1': 0.5, 'text to image, recall@1': 0.25, 'zero-shot shape': 0.75}
+        """
+        recalls = {
+            recall_name(way, k): recall for way in _WAYS for k, recall in getattr(self, way).items()
+        }
+        return recalls | {f"{_ZERO_SHOT}{name}": share for name, share in self.zero_shot.items()}
+
+    @classmethod
+    def from_json(cls, named: Mapping[str, float]) -> Self:
+        """Return the scores of such names.
+
+        >>> scores = Scores({1: 0.5, 5: 1.0}, {1: 0.25, 5: 0.5}, {"shape": 0.75})
+        >>> Scores.from_json(scores.as_json()) == scores
+        True
+        """
+
+        def after(start: str) -> dict[str, float]:
+            starting = {name: share for name, share in named.items() if name.startswith(start)}
+            return {name.removeprefix(start): share for name, share in starting.items()}
+
+        recalls = (after(f"{way}{_RECALL}") for way in _WAYS.values())
+        return cls(
+            *({int(k): share for k, share in of.items()} for of in recalls), after(_ZERO_SHOT)
+        )
+
+
+def recall_name(way: str, k: int) -> str:
+    """Return what recall@k of a field of `Scores` is called.
+
+    >>> recall_name("text_to_image", 5)
+    'text to image, recall@5'
+    """
+    return f"{_WAYS[way]}{_RECALL}{k}"
+
+
+def table(scores: Mapping[str, Mapping[str, float]]) -> report.Table:
+    """Return the table: a row for each evaluation, chance in the last column.
+
+    Args:
+      scores: `as_json` of the trained encoder, the untrained one and chance, as results.json has them.
+    """
+    rows = [(name, *(kind[name] for kind in scores.values())) for name in scores["trained"]]
+    return report.Table(("on test images", *scores), rows, emphasis="trained")
