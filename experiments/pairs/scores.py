@@ -32,6 +32,11 @@ class Scores:
         """
         return (self.image_to_text[k] + self.text_to_image[k]) / 2
 
+    def at(self, k: int) -> Self:
+        """Return the scores with the recall of one rank alone."""
+        one = {way: {k: getattr(self, way)[k]} for way in _WAYS}
+        return dataclasses.replace(self, **one)
+
     def as_json(self) -> dict[str, float]:
         """Return the scores by the names that they have in files and tables.
 

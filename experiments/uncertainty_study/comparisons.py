@@ -13,6 +13,7 @@ from experiments.uncertainty_study.pieces import Protocol, Records, choose_rate,
 from experiments.uncertainty_study.statistics import (
     Interval,
     interval,
+    measures,
     of_seeds,
     of_settings,
 )
@@ -67,12 +68,13 @@ def compare_stability(records: Records, loss: str, control: str) -> Stability:
     )
 
 
-def compare_seeds(
-    protocol: Protocol, records: Records, loss: str, control: str, name: str
-) -> Interval | None:
-    """Return the interval of the differences of a measure between runs of the same seed."""
-    own, other = (of_seeds(protocol, records, which) for which in (loss, control))
-    return interval([own[seed][name] - other[seed][name] for seed in own if seed in other])
+def compare_recall(records: Records, loss: str, control: str) -> Interval | None:
+    """Return the interval of the differences of recall@1 between runs of the same seed."""
+    own, other = (
+        {seed: record.scored.mean_recall() for seed, record in of_seeds(records, which).items()}
+        for which in (loss, control)
+    )
+    return interval([own[seed] - other[seed] for seed in own if seed in other])
 
 
 def space_answer(difference: Interval) -> str:
@@ -127,7 +129,10 @@ def summarize(
         "done": len(records),
         "planned": len(pieces(protocol)),
         "learning rates": {n: choose_rate(protocol, records, n) for n in protocol.losses},
-        "seeds": {name: _summary(protocol, records, name) for name in protocol.losses},
+        "seeds": {
+            name: {measure: _plain(value) for measure, value in intervals(records, name).items()}
+            for name in protocol.losses
+        },
         "stability": {
             name: [
                 {"batch size": batch, "learning rate": rate, **row.as_json()}
@@ -136,9 +141,7 @@ def summarize(
             for name in protocol.losses
         },
         "differences of recall@1": {
-            f"{loss} - {control}": _plain(
-                compare_seeds(protocol, records, loss, control, "recall@1")
-            )
+            f"{loss} - {control}": _plain(compare_recall(records, loss, control))
             for loss, control in pairs
         },
         "differences of stability": {
@@ -151,18 +154,17 @@ def summarize(
     }
 
 
-def _summary(protocol: Protocol, records: Records, loss: str) -> dict[str, Any]:
-    return {name: _plain(value) for name, value in intervals(protocol, records, loss).items()}
+def intervals(records: Records, loss: str) -> dict[str, Interval | None]:
+    """Return the interval over its seeds of all that is told of a loss, by the names of `measures`."""
+    runs = [measures(record) for record in of_seeds(records, loss).values()]
+    names = dict.fromkeys(itertools.chain.from_iterable(runs))
+    return {name: interval([values[name] for values in runs if name in values]) for name in names}
 
 
-def intervals(protocol: Protocol, records: Records, loss: str) -> dict[str, Interval | None]:
-    """Return the interval of every measure of a loss over its seeds."""
-    by_seed = of_seeds(protocol, records, loss)
-    names = dict.fromkeys(itertools.chain.from_iterable(by_seed.values()))
-    return {
-        name: interval([values[name] for values in by_seed.values() if name in values])
-        for name in names
-    }
+def grade_interval(records: Records, loss: str) -> Interval | None:
+    """Return the interval of the rank correlation of a caption's deviation with its grade."""
+    runs = of_seeds(records, loss).values()
+    return interval([record.deviations.grade for record in runs if record.deviations])
 
 
 def _plain(value: Any) -> Any:

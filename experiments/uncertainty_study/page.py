@@ -35,8 +35,8 @@ def write(
     if not records:
         results = f"No results yet: {status}"
     else:
-        seconds = sum(record["seconds"] for record in records.values())
-        kinds = ", ".join(sorted({record["device"] for record in records.values()}))
+        seconds = sum(record.seconds for record in records.values())
+        kinds = ", ".join(sorted({record.device for record in records.values()}))
         pairs = sum(piece.batch_size * piece.steps for piece in records)
         speed = pairs / max(seconds, 0.1)  # a record's are rounded to tenths
         note = (

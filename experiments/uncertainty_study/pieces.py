@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments.running.process import say
+from experiments.uncertainty_study.record import Record
 from jaxcon.training.files import write_text
 
-Record = dict[str, Any]
 Part = Literal["rates", "seeds", "stability"]
 
 
@@ -134,34 +134,37 @@ def load(folder: Path, protocol: Protocol) -> dict[Piece, Record]:
     Raises:
       ValueError: a file that is no record of its piece under this protocol.
     """
-    records = {}
-    for piece in pieces(protocol):
+    records: dict[Piece, Record] = {}
+    for piece in pieces(protocol):  # those that choose a rate come first
         path = folder / f"{piece.name}.json"
-        if path.exists():
-            records[piece] = _read(path)
-    for piece, record in records.items():
+        if not path.exists():
+            continue
         rate = piece.learning_rate or choose_rate(protocol, records, piece.loss)
         if rate is None:
             raise ValueError(
-                f"{folder / piece.name}.json: made at a learning rate that the runs of the part "
-                "rates chose, but these are gone; restore them, or delete this file too"
+                f"{path}: made at a learning rate that the runs of the part rates chose, but these "
+                "are gone; restore them, or delete this file too"
             )
-        if record["settings"] != piece.settings(rate):
-            raise ValueError(
-                f"{folder / piece.name}.json: made with {record['settings']}, the protocol says "
-                f"{piece.settings(rate)}; delete the file and run the piece again"
-            )
+        records[piece] = _read(path, piece.settings(rate))
     return records
 
 
-def _read(path: Path) -> Record:
+def _read(path: Path, settings: Mapping[str, Any]) -> Record:
+    broken = f"{path}: not the record of a run; delete it and run the piece again"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if {"settings", "seconds"} <= set(record):
-            return record
-    except (json.JSONDecodeError, TypeError):
-        pass
-    raise ValueError(f"{path}: not the record of a run; delete it and run the piece again")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        made_with = content["settings"]
+    except (json.JSONDecodeError, TypeError, KeyError):
+        raise ValueError(broken) from None
+    if made_with != settings:
+        raise ValueError(
+            f"{path}: made with {made_with}, the protocol says {settings}; delete the file and run "
+            "the piece again"
+        )
+    try:
+        return Record.from_json(content)
+    except (KeyError, TypeError, AttributeError):
+        raise ValueError(broken) from None
 
 
 def choose_rate(protocol: Protocol, records: Records, loss: str) -> float | None:
@@ -173,28 +176,13 @@ def choose_rate(protocol: Protocol, records: Records, loss: str) -> float | None
     if not all(piece in records for piece in tried):
         return None
     tried.sort(key=lambda piece: piece.learning_rate or 0)
-    return max(tried, key=lambda piece: mean_recall(records[piece])).learning_rate
-
-
-def mean_recall(record: Record, k: int = 1) -> float:
-    """Return recall@k, averaged over both ways; of a run that cannot be evaluated, chance.
-
-    >>> mean_recall({"scores": {"image to text, recall@1": 0.5, "text to image, recall@1": 0.25}})
-    0.375
-    """
-    scores = scores_of(record)
-    return sum(scores[f"{way}, recall@{k}"] for way in ("image to text", "text to image")) / 2
-
-
-def scores_of(record: Record) -> dict[str, float]:
-    """Return what a run scored; a run whose embeddings are not finite ranks at random."""
-    return record["chance"] if record["scores"] is None else record["scores"]
+    return max(tried, key=lambda piece: records[piece].scored.mean_recall()).learning_rate
 
 
 def estimate(piece: Piece, records: Records, protocol: Protocol) -> float:
     """Return the seconds that a piece will take, by the pieces that were run."""
-    alike = [r["seconds"] / _pairs(p) for p, r in records.items() if _pairs(p) == _pairs(piece)]
-    alike = alike or [r["seconds"] / _pairs(p) for p, r in records.items()]
+    alike = [r.seconds / _pairs(p) for p, r in records.items() if _pairs(p) == _pairs(piece)]
+    alike = alike or [r.seconds / _pairs(p) for p, r in records.items()]
     return _pairs(piece) * (statistics.median(alike) if alike else 1 / protocol.pairs_per_second)
 
 
@@ -226,7 +214,7 @@ def work(
       wanted: pieces of the protocol.
       folder: of the files.
       protocol: what they belong to.
-      runner: from a piece and its learning rate to its record.
+      runner: from a piece and its learning rate to its record; the seconds are filled in.
       budget: seconds; no piece is begun that would probably end later. None: no limit.
       clock: tells seconds.
     """
@@ -245,11 +233,12 @@ def work(
                 say(f"stopped before {piece.name}: it would end after the budget")
                 return
             began = clock()
-            record = {"settings": piece.settings(rate), **runner(piece, rate)}
-            record["seconds"] = round(clock() - began, 1)
-            write_text(folder / f"{piece.name}.json", json.dumps(record) + "\n")
+            record = runner(piece, rate)
+            record = dataclasses.replace(record, seconds=round(clock() - began, 1))
+            content = {"settings": piece.settings(rate), **record.as_json()}
+            write_text(folder / f"{piece.name}.json", json.dumps(content) + "\n")
         records = load(folder, protocol)
-        say(f"{piece.name}: {record['seconds']:.0f} s; {overview(wanted, records, protocol)}")
+        say(f"{piece.name}: {record.seconds:.0f} s; {overview(wanted, records, protocol)}")
 
 
 @contextlib.contextmanager

@@ -25,13 +25,13 @@ from experiments.pairs.retrieval import (
     held_out,
     make_encode,
     rank_correlation,
-    recalls,
 )
 from experiments.running.encoders import Encoder
 from experiments.running.process import jit_once
 from experiments.running.run import follow
 from experiments.uncertainty_study.losses import make_objective
-from experiments.uncertainty_study.pieces import Piece, Record
+from experiments.uncertainty_study.pieces import Piece
+from experiments.uncertainty_study.record import Deviations, Record
 from jaxcon.data.captions import PairDataset, PairSplit
 from jaxcon.data.pairs import pair_batches
 from jaxcon.diagnostics import collapse_report
@@ -96,19 +96,20 @@ class Laboratory:
         self._trainer = functools.cache(self._make_trainer)
 
     def __call__(self, piece: Piece, rate: float) -> Record:
-        """Return the record of a run at a learning rate, all of it ready for JSON."""
+        """Return the record of a run at a learning rate, but for the seconds that it took."""
         network = self._network(piece.loss)
         variables, rows = self._train(piece, rate)
-        return {
-            "device": self._mesh.devices.flat[0].device_kind,
-            "chance_loss": network.objective.chance(piece.batch_size),
-            "warmup": _warmup(piece.steps),
-            "loss": [_rounded(row["loss"]) for row in rows],
-            "gradient_norm": [_rounded(row["gradient_norm"]) for row in rows],
-            "skipped": int(rows[-1]["skipped"]),
-            "scalars": {name: _rounded(rows[-1][name]) for name in network.objective.scalars},
+        return Record(
+            device=self._mesh.devices.flat[0].device_kind,
+            chance_loss=network.objective.chance(piece.batch_size),
+            warmup=_warmup(piece.steps),
+            loss=[_rounded(row["loss"]) for row in rows],
+            gradient_norm=[_rounded(row["gradient_norm"]) for row in rows],
+            skipped=int(rows[-1]["skipped"]),
+            scalars={name: _rounded(rows[-1][name]) for name in network.objective.scalars},
+            seconds=0.0,
             **self._measure(piece, network, variables),
-        }
+        )
 
     def _make_network(self, loss: str) -> Network:
         objective = make_objective(loss)
@@ -161,8 +162,11 @@ class Laboratory:
         )
         return jax.device_get(state.variables()), rows
 
-    def _measure(self, piece: Piece, network: Network, variables: Any) -> Record:
-        """The test images are touched by the part "seeds" alone; others measure on validation."""
+    def _measure(self, piece: Piece, network: Network, variables: Any) -> dict[str, Any]:
+        """The fields of a record that are measured after the run.
+
+        The test images are touched by the part "seeds" alone; others measure on validation.
+        """
         split = self._dataset.test if piece.part == "seeds" else self._dataset.validation
         measured = dataclasses.replace(self._dataset, test=split)
         held = held_out(split)
@@ -170,22 +174,25 @@ class Laboratory:
             network.encode.images(variables, held.images),
             network.encode.texts(variables, held.captions),
         )
-        record: Record = {"scores": None, "deviations": None}
-        record |= {"verdict": "not finite", "effective_rank": 0.0, "uniformity": 0.0}
-        record["chance"] = chance(measured)
+        fields = {"scores": None, "deviations": None, "chance": chance(measured)}
         if not all(rankable(side) for side in sides):
-            return record
+            return fields | {"verdict": "not finite", "effective_rank": 0.0, "uniformity": 0.0}
         report = collapse_report(sides[0].z, sides[1].z, temperature=0.07)
-        record |= {
+        fields |= {
             "verdict": report.verdict,
             "effective_rank": _rounded(report.effective_rank),
             "uniformity": _rounded(report.uniformity),
+            "scores": evaluate(
+                network.encode,
+                variables,
+                network.objective,
+                measured,
+                zero_shot=piece.part != "stability",
+            ),
         }
-        score = recalls if piece.part == "stability" else evaluate
-        record["scores"] = score(network.encode, variables, network.objective, measured)
         if piece.part == "seeds" and network.objective.log_std is not None:
-            record["deviations"] = deviations(network.encode, variables, split)
-        return record
+            fields["deviations"] = deviations(network.encode, variables, split)
+        return fields
 
 
 def times_state() -> optax.GradientTransformation:
@@ -203,7 +210,7 @@ def times_state() -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: jnp.ones((), jnp.float32), update)
 
 
-def deviations(encode: Encode, variables: Any, split: PairSplit) -> Record:
+def deviations(encode: Encode, variables: Any, split: PairSplit) -> Deviations:
     """Return how the log deviations follow what is known of captions and images.
 
     Args:
@@ -218,16 +225,14 @@ def deviations(encode: Encode, variables: Any, split: PairSplit) -> Record:
     of_texts = encode.texts(variables, texts).log_std
     of_images = encode.images(variables, split.images.images).log_std
     size = split.attributes["size"]
-    return {
-        "text with grade": rank_correlation(of_texts, grades),
-        "text with grade, from 2 on": rank_correlation(of_texts[grades > 1], grades[grades > 1]),
-        "image with number of objects": rank_correlation(of_images, split.counts),
-        "image with size of a single object": rank_correlation(
-            of_images[size >= 0], size[size >= 0]
-        ),
-        "text mean": _means(of_texts, grades),
-        "image mean": _means(of_images, split.counts),
-    }
+    return Deviations(
+        grade=rank_correlation(of_texts, grades),
+        grade_from_2=rank_correlation(of_texts[grades > 1], grades[grades > 1]),
+        objects=rank_correlation(of_images, split.counts),
+        size=rank_correlation(of_images[size >= 0], size[size >= 0]),
+        by_grade=_means(of_texts, grades),
+        by_objects=_means(of_images, split.counts),
+    )
 
 
 def _means(values: np.ndarray, groups: np.ndarray) -> dict[str, float]:

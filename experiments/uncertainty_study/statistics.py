@@ -8,21 +8,15 @@ from typing import Any, NamedTuple
 
 from scipy import stats
 
-from experiments.uncertainty_study.pieces import (
-    Protocol,
-    Record,
-    Records,
-    mean_recall,
-    scores_of,
-)
+from experiments.pairs.scores import Scores
+from experiments.uncertainty_study.pieces import Records
+from experiments.uncertainty_study.record import Curve, Record
 
 WINDOW = 20  # steps before a step that it is compared with
 SPIKE = 5.0  # deviations above their median
 LEVEL = 0.99  # of the loss of equal embeddings
 FALL = 0.9  # of the first loss
 LUCK = 4.0  # times the recall@1 of a random ranking: one hit, and three standard deviations of it
-
-Curve = Sequence[float | None]
 
 
 class Interval(NamedTuple):
@@ -102,9 +96,9 @@ def norm_variation(norms: Curve, *, start: int) -> float | None:
 
 def final_loss(record: Record) -> float:
     """Return the mean loss of the last tenth of the steps, as a share of chance."""
-    losses = [value for value in record["loss"] if value is not None]
+    losses = [value for value in record.loss if value is not None]
     last = losses[-max(1, len(losses) // 10) :]
-    return statistics.fmean(last) / record["chance_loss"] if last else math.inf
+    return statistics.fmean(last) / record.chance_loss if last else math.inf
 
 
 def failure(record: Record) -> str | None:
@@ -119,33 +113,37 @@ def failure(record: Record) -> str | None:
     ranking. Sigmoid losses begin far above chance: where they are on their way down and find pairs,
     they learn slowly, but do not fail.
     """
-    if record["skipped"] or record["verdict"] == "not finite":
+    if record.skipped or record.verdict == "not finite":
         return "not finite"
-    if record["verdict"].startswith("complete collapse"):
+    if record.verdict.startswith("complete collapse"):
         return "collapsed"
     level = final_loss(record)
-    first = next((value for value in record["loss"] if value is not None), 0.0)
-    stuck = level * record["chance_loss"] >= FALL * first
-    lost = stuck or mean_recall(record) <= LUCK * mean_recall({"scores": record["chance"]})
+    first = next((value for value in record.loss if value is not None), 0.0)
+    stuck = level * record.chance_loss >= FALL * first
+    lost = stuck or record.scored.mean_recall() <= LUCK * record.chance.mean_recall()
     return "at chance" if level >= LEVEL and lost else None
 
 
+def zero_shot_mean(record: Record) -> float:
+    """Return the mean of the zero-shot accuracies of the attributes."""
+    return statistics.fmean(record.scored.zero_shot.values())
+
+
 def measures(record: Record) -> dict[str, float]:
-    """Return all that is compared between runs of the part "seeds", by name."""
-    scores = scores_of(record)
-    values = {f"recall@{k}": mean_recall(record, k) for k in (1, 5, 10)}
-    values |= {name: score for name, score in scores.items() if "recall" in name}
-    attributes = {n: score for n, score in scores.items() if n.startswith("zero-shot")}
-    values |= {"zero-shot mean": statistics.fmean(attributes.values()), **attributes}
-    values |= {name: record[name] for name in ("effective_rank", "uniformity")}
-    told = record["deviations"] or {}
-    return values | {name: value for name, value in told.items() if isinstance(value, float)}
+    """Return all that is told of runs of the part "seeds", by the names of results.json and tables."""
+    scored = record.scored
+    values = {f"recall@{k}": scored.mean_recall(k) for k in (1, 5, 10)}
+    values |= Scores(scored.image_to_text, scored.text_to_image).as_json()
+    values |= {"zero-shot mean": zero_shot_mean(record)}
+    values |= Scores({}, {}, scored.zero_shot).as_json()
+    values |= {"effective_rank": record.effective_rank, "uniformity": record.uniformity}
+    return values | (record.deviations.correlations() if record.deviations else {})
 
 
-def of_seeds(protocol: Protocol, records: Records, loss: str) -> dict[int, dict[str, float]]:
-    """Return the measures of a loss by seed, as far as they are there."""
+def of_seeds(records: Records, loss: str) -> dict[int, Record]:
+    """Return the runs of a loss that are compared by seed, as far as they are there."""
     return {
-        piece.seed: measures(record)
+        piece.seed: record
         for piece, record in records.items()
         if piece.part == "seeds" and piece.loss == loss
     }
@@ -174,13 +172,13 @@ class Steadiness:
 
 def stability_of(record: Record) -> Steadiness:
     """Return how steady a run was."""
-    start = record["warmup"]
-    counted = max(1, len(record["loss"]) - start)
+    start = record.warmup
+    counted = max(1, len(record.loss) - start)
     level = final_loss(record)
     return Steadiness(
         failure=failure(record),
-        spikes=100 * spikes(record["loss"], start=start) / counted,
-        norm_variation=norm_variation(record["gradient_norm"], start=start),
+        spikes=100 * spikes(record.loss, start=start) / counted,
+        norm_variation=norm_variation(record.gradient_norm, start=start),
         final_loss=level if math.isfinite(level) else None,
     )
 

@@ -25,6 +25,7 @@ from experiments.uncertainty_study.statistics import (
 from tests.experiments.uncertainty_study.records import (
     COMPARISONS,
     TINY,
+    change,
     everything,
     measured,
     names,
@@ -137,10 +138,9 @@ def test_a_worse_space_and_no_correlation_are_told(tmp_path):
     records = everything()
     for piece in records:
         if piece.part == "seeds" and piece.loss == "gaussian":
-            changes = measured(piece, 1e-3, recall=0.45, grade=0.02)
-            records[piece] |= changes
-    records[piece_of(records, "rates", "clip")] |= {"skipped": 1, "scores": None}
-    records[piece_of(records, "seeds", "clip")] |= {"verdict": "complete collapse: all rows"}
+            records[piece] = measured(piece, 1e-3, recall=0.45, grade=0.02)
+    change(records, piece_of(records, "rates", "clip"), skipped=1, scores=None)
+    change(records, piece_of(records, "seeds", "clip"), verdict="complete collapse: all rows")
     text = page(records, tmp_path)
     assert "| clip | 1.0 (not finite) | 40.0 | 0.01, the highest |" in text
     assert "| clip | 3 | 1 |" in text
@@ -151,10 +151,10 @@ def test_a_worse_space_and_no_correlation_are_told(tmp_path):
 def test_runs_without_deviations_are_told(tmp_path):
     records = everything()
     seeded = [p for p in records if p.part == "seeds" and p.loss == "gaussian"]
-    records[seeded[0]] |= {"deviations": None, "verdict": "not finite", "scores": None}
+    change(records, seeded[0], deviations=None, verdict="not finite", scores=None)
     assert " ± 0.06 (n = 2) |" in page(records, tmp_path)
     for piece in seeded:
-        records[piece] |= {"deviations": None}
+        change(records, piece, deviations=None)
     assert "the larger deviation? **cannot be told**" in page(records, tmp_path)
 
 
