@@ -2,6 +2,7 @@
 
 import dataclasses
 import fcntl
+import json
 
 import pytest
 
@@ -107,6 +108,18 @@ def test_a_file_that_does_not_belong_is_named(tmp_path, text, said):
         load(tmp_path, TINY)
     assert str(path) in str(raised.value)
     assert said in str(raised.value)
+
+
+def test_a_record_that_lacks_a_field_is_named(tmp_path):
+    piece, runner = pieces(TINY)[0], Runner()
+    work([piece], tmp_path, TINY, runner, clock=runner.clock)
+    path = tmp_path / f"{piece.name}.json"
+    content = json.loads(path.read_text())
+    assert load(tmp_path, TINY)[piece].as_json().items() <= content.items()
+    del content["chance"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="not the record of a run; delete it"):
+        load(tmp_path, TINY)
 
 
 def test_a_compared_run_needs_the_runs_that_chose(tmp_path):
