@@ -1,10 +1,11 @@
-"""The one training loop: from a task and a plan to trained variables, resumed where it was stopped.
+"""A run of an experiment: from a task and a plan to trained variables, resumed where it was stopped.
 
-Frozen values go in, a `Run` comes out; what is learned, and from what, is said by a `Task`.
+Frozen values go in, a `Run` comes out; what is learned, and from what, is said by a `Task`. The loop is
+that of `jaxcon.training.loop`; what trains in short runs without a folder, as the study of uncertainty
+does, takes the same one, `advance`.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -166,42 +167,3 @@ def _first_state(
 ) -> TrainState:
     optimizer = make_optimizer(training, plan)
     return create_state(variables, optimizer, apply_fn=apply_fn, average=training.ema is not None)
-
-
-def follow(
-    state: Any,
-    step: Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]],
-    batches: Iterable[Any],
-    *,
-    steps: int,
-    read_every: int,
-    give_up: Callable[[list[dict[str, Any]]], bool] = lambda rows: False,
-) -> tuple[Any, list[dict[str, Any]]]:
-    """Train a short run of many: no folder, no checkpoints, the metrics of all steps in memory.
-
-    >>> state, rows = follow(0, lambda n, x: (n + x, {"sum": n + x}), [1, 2, 3], steps=2, read_every=1)
-    >>> state, [int(row["sum"]) for row in rows]
-    (3, [1, 3])
-
-    Args:
-      state: before the first step.
-      step: `(state, batch) -> (state, metrics)`.
-      batches: at least as many as steps.
-      steps: of the run.
-      read_every: steps between readings of the metrics, which wait for the device.
-      give_up: of the metrics so far: whether to end early.
-
-    Returns:
-      The state after the last step, and the metrics of every step, on the host.
-    """
-    rows: list[dict[str, Any]] = []
-    pending: list[dict[str, jax.Array]] = []
-    for number, batch in enumerate(itertools.islice(batches, steps), start=1):
-        state, metrics = step(state, batch)
-        pending.append(metrics)
-        if number % read_every == 0 or number == steps:
-            rows += jax.device_get(pending)
-            pending = []
-            if give_up(rows):
-                break
-    return state, rows

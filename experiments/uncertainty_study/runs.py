@@ -28,7 +28,6 @@ from experiments.pairs.retrieval import (
 )
 from experiments.running.encoders import Encoder
 from experiments.running.process import jit_once
-from experiments.running.run import follow
 from experiments.uncertainty_study.losses import make_objective
 from experiments.uncertainty_study.pieces import Piece
 from experiments.uncertainty_study.record import Deviations, Record
@@ -39,6 +38,7 @@ from jaxcon.encoders import Temperature
 from jaxcon.encoders.dual import Embedded
 from jaxcon.encoders.tokenizer import Tokenizer
 from jaxcon.training.devices import batch_sharding, make_mesh, replicate
+from jaxcon.training.loop import advance
 from jaxcon.training.optimizers import adamw, keep_between, warmup_cosine
 from jaxcon.training.state import create_state
 from jaxcon.training.step import Step, make_train_step, shard_step
@@ -152,14 +152,17 @@ class Laboratory:
             batch_size=piece.batch_size,
             sharding=batch_sharding(self._mesh),
         )
-        state, rows = follow(
-            state,
-            lambda state, batch: trainer.step(state, batch, keys[1]),
-            batches,
-            steps=piece.steps,
-            read_every=_PATIENCE,
-            give_up=lambda rows: gave_up([int(row["skipped"]) for row in rows]),
+        rows, pending = [], []
+        walk = advance(
+            state, lambda now, batch: trainer.step(now, batch, keys[1]), batches, steps=piece.steps
         )
+        for done, state, metrics in walk:  # noqa: B007  (the last state is what was trained)
+            pending.append(metrics)
+            if done % _PATIENCE == 0 or done == piece.steps:  # to read them waits for the device
+                rows += jax.device_get(pending)
+                pending = []
+                if gave_up([int(row["skipped"]) for row in rows]):
+                    break
         return jax.device_get(state.variables()), rows
 
     def _measure(self, piece: Piece, network: Network, variables: Any) -> dict[str, Any]:

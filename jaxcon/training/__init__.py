@@ -12,7 +12,7 @@ Nothing here knows a loss, an encoder or a dataset: those are handed in as funct
 | `step` | the train step and its two parallel forms: `shard_map` under jit, and `pmap` |
 | `checkpoint` | saving with a digest of every leaf (`digests`), restoring only what proves intact |
 | `workdir` | the folder of one run: what belongs to it (`files`), and to whom it belongs |
-| `loop` | progress, checkpoints, clean stops |
+| `loop` | the one loop, `advance`; with progress, checkpoints and clean stops, `fit` |
 | `metrics` | a line a step, and TensorBoard |
 | `cached` | `cached_value_and_grad`: batches larger than what the encoder's memory holds |
 """

@@ -68,6 +68,36 @@ def stop_requested() -> Iterator[Callable[[int], bool]]:
             signal.signal(number, handler)
 
 
+def advance(
+    state: Any,
+    step: Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]],
+    batches: Iterator[Any],
+    *,
+    start: int = 0,
+    steps: int,
+) -> Iterator[tuple[int, Any, dict[str, jax.Array]]]:
+    """Take one step after the other; after each, yield how many are done, the state, the metrics.
+
+    The loop of all training, and nothing else: `fit` adds a log, checkpoints and stops to it, and a
+    short run of many, which needs no folder, keeps the metrics itself. They are still on the device.
+
+    Example:
+      >>> double = lambda state, batch: (2 * state + batch, {})
+      >>> [(done, state) for done, state, _ in advance(1, double, iter([0, 1, 0]), steps=2)]
+      [(1, 2), (2, 5)]
+
+    Args:
+      state: before the step number `start`.
+      step: `(state, batch) -> (state, metrics)`.
+      batches: from that step on, at least as many as are to be taken.
+      start: steps that are done.
+      steps: of the whole run.
+    """
+    for number in range(start, steps):
+        state, metrics = step(state, next(batches))
+        yield number + 1, state, metrics
+
+
 def fit(
     state: TrainState,
     step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]],
@@ -133,18 +163,23 @@ def fit(
             )
         )
         reader = _Reader(log, bar, batch_size=batch_size, chance=chance)
-        source = batches(start)
-        for number in range(start, steps):
-            try:
-                batch = next(source)
-            except Exception:
-                if done > start and jax.process_count() == 1:
-                    _save_reached(done, state, reader, checkpoints)
-                raise
-            state, metrics = step(state, batch)
-            done = number + 1
+
+        def or_save() -> Iterator[Any]:
+            """The batches; where one cannot be had, the state reached is saved."""
+            source = batches(start)
+            while True:
+                try:
+                    batch = next(source)
+                except Exception:
+                    if done > start and jax.process_count() == 1:
+                        _save_reached(done, state, reader, checkpoints)
+                    raise
+                yield batch
+
+        walk = advance(state, step, or_save(), start=start, steps=steps)
+        for done, state, metrics in walk:
             stop = asked(done)
-            reader.add(number, metrics)
+            reader.add(done - 1, metrics)
             if done % log_every == 0 or done - start <= log_every or done == steps or stop:
                 reader.flush()
                 clock.tick(done)
