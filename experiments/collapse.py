@@ -20,7 +20,7 @@ import numpy as np
 import optax
 from sklearn.datasets import load_digits
 
-from experiments.collapse_study.page import Run, write
+from experiments.collapse_study.page import Curves, write
 from experiments.running.ends import usage_errors
 from experiments.running.options import parse
 from jaxcon import diagnostics, losses
@@ -93,7 +93,7 @@ def views(key: Array, images: Array) -> tuple[Array, Array]:
     return images + noise[0], images + noise[1]
 
 
-def run(config: Config, images: Array, objective: Loss, optimizer: str) -> Run:
+def run(config: Config, images: Array, objective: Loss, optimizer: str) -> Curves:
     """Train once."""
     tx = OPTIMIZERS[optimizer]
     params = init(jax.random.key(config.seed), config.spread)
@@ -120,7 +120,7 @@ def run(config: Config, images: Array, objective: Loss, optimizer: str) -> Run:
     curves = [[round(float(value), 5) for value in curve] for curve in jax.device_get(measured)]
     x1, x2 = views(jax.random.key(config.seed + 2), images[:512])
     report = diagnostics.collapse_report(encode(params, x1), encode(params, x2), temperature=1.0)
-    return Run(*curves, effective_rank=report.effective_rank)
+    return Curves(*curves, effective_rank=report.effective_rank)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

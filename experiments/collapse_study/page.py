@@ -15,7 +15,7 @@ Curve = Sequence[float]
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class Curves:
     """What one run left.
 
     Attributes:
@@ -40,7 +40,7 @@ class Run:
         }
 
 
-Runs = Mapping[str, Mapping[str, Run]]  # by objective, then by optimizer
+Runs = Mapping[str, Mapping[str, Curves]]  # by objective, then by optimizer
 
 
 def write(output: Path, runs: Runs, settings: Mapping[str, Any]) -> str:

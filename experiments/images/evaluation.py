@@ -40,7 +40,7 @@ def raw_pixels(images: np.ndarray) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
-class Scores:
+class Accuracies:
     """How many test images are named rightly from some features: shares from 0 to 1.
 
     Attributes:
@@ -65,14 +65,14 @@ class Scores:
         }
 
 
-def evaluate(features: Features, dataset: Dataset) -> Scores:
+def evaluate(features: Features, dataset: Dataset) -> Accuracies:
     """Return the scores of frozen features of a dataset with labels."""
     train, validation, test = (split.labels for split in splits(dataset))
     assert train is not None
     assert validation is not None
     assert test is not None
     arrays = (features.train, train, features.test, test)
-    return Scores(
+    return Accuracies(
         linear=linear_probe_accuracy(
             *arrays, validation_x=features.validation, validation_y=validation
         ),
@@ -82,12 +82,12 @@ def evaluate(features: Features, dataset: Dataset) -> Scores:
     )
 
 
-def ahead(scores: Mapping[str, Scores]) -> Ahead | None:
+def ahead(scores: Mapping[str, Accuracies]) -> Ahead | None:
     """Return which features do better than the trained encoder's with few labels; None: none do.
 
     >>> few = {"linear": 0.9, "five_labels": (0.8, 0.02), "knn": 0.9}
     >>> shares = {"raw pixels": 0.35, "untrained encoder": 0.1, "trained encoder": 0.3}
-    >>> scores = {name: Scores(one_label=(share, 0.02), **few) for name, share in shares.items()}
+    >>> scores = {name: Accuracies(one_label=(share, 0.02), **few) for name, share in shares.items()}
     >>> print(ahead(scores).sentence)
     With one label a class the trained encoder reaches 30.0%, less than raw pixels (35.0%).
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.images.evaluation import (
-    Scores,
+    Accuracies,
     ahead,
     evaluate,
     evaluation_table,
@@ -80,7 +80,7 @@ def conclude(
         "untrained encoder": map_dataset(lambda x: applied["before"](x)[0], dataset),
         "trained encoder": map_dataset(lambda x: applied["after"](x)[0], dataset),
     }
-    scores: dict[str, Scores] = {}
+    scores: dict[str, Accuracies] = {}
     if dataset.class_names is not None:
         say("evaluating frozen features")
         scores = {kind: evaluate(value, dataset) for kind, value in kinds.items()}
@@ -158,7 +158,7 @@ def _embed(
     }
 
 
-def _summary(scores: Mapping[str, Scores], dataset: Dataset) -> str:
+def _summary(scores: Mapping[str, Accuracies], dataset: Dataset) -> str:
     learned = f"An encoder learned from {len(dataset.train):,} images without their labels."
     if not scores:
         return (

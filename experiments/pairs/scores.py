@@ -61,10 +61,11 @@ class Scores:
             starting = {name: share for name, share in named.items() if name.startswith(start)}
             return {name.removeprefix(start): share for name, share in starting.items()}
 
-        recalls = (after(f"{way}{_RECALL}") for way in _WAYS.values())
-        return cls(
-            *({int(k): share for k, share in of.items()} for of in recalls), after(_ZERO_SHOT)
-        )
+        recalls = {
+            way: {int(k): share for k, share in after(f"{name}{_RECALL}").items()}
+            for way, name in _WAYS.items()
+        }
+        return cls(**recalls, zero_shot=after(_ZERO_SHOT))
 
 
 def recall_name(way: str, k: int) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import experiments.running.verdict
-from experiments.images.evaluation import Scores, ahead
+from experiments.images.evaluation import Accuracies, ahead
 from experiments.running.verdict import verdict
 from jaxcon.diagnostics import collapse_report
 
@@ -21,7 +21,7 @@ def few_labels(raw, untrained, trained):
     kinds = {"raw pixels": raw, "untrained encoder": untrained, "trained encoder": trained}
     return ahead(
         {
-            name: Scores(linear=0.99, five_labels=(five, 0.02), one_label=(one, 0.05), knn=0.99)
+            name: Accuracies(linear=0.99, five_labels=(five, 0.02), one_label=(one, 0.05), knn=0.99)
             for name, (one, five) in kinds.items()
         }
     )
