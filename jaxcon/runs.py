@@ -273,12 +273,10 @@ class _Network:
         return np.concatenate(outputs)
 
 
-def _own_part(described: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _own_part(described: Any) -> Mapping[str, Any] | None:
     """The description of the user's own network: the whole, the encoder of a side, or None."""
-    for part in (described, described.get("encoder")):
-        if isinstance(part, Mapping) and "own" in part:
-            return part
-    return None
+    within = described.get("encoder") if isinstance(described, Mapping) else None
+    return next((p for p in (described, within) if isinstance(p, Mapping) and "own" in p), None)
 
 
 def _alike(name: str, wanted: dict[str, Any], found: dict[str, Any]) -> bool:

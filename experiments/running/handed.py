@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from experiments.running.options import flag
 from experiments.running.process import jit_once
 from jaxcon import collectives
+from jaxcon.training.devices import make_mesh
 from jaxcon.typing import AxisName
 
 
@@ -62,6 +63,38 @@ def check_loss(loss: Callable[..., Any], **learned: float) -> None:
         ) from None
 
 
+def check_value(loss: Callable[..., Any], shape: tuple[int, int], **learned: float) -> None:
+    """Raise a ValueError for a loss that is no scalar, or not the same on every device.
+
+    Args:
+      loss: of `check_loss`.
+      shape: (batch, dim) of the embeddings.
+      **learned: first values of the scalars that the loss learns.
+    """
+    shapes: list[tuple[int, ...]] = []
+
+    def traced(z1: jax.Array, z2: jax.Array) -> jax.Array:
+        value = jnp.asarray(loss(z1, z2, axis_name="batch", **learned))
+        shapes.append(value.shape)
+        return value
+
+    rows, mesh = jax.P("batch"), make_mesh(jax.local_devices()[:1])
+    mapped = jax.shard_map(traced, mesh=mesh, in_specs=rows, out_specs=jax.P())
+    zeros = jax.ShapeDtypeStruct(shape, jnp.float32)
+    try:
+        jax.eval_shape(mapped, zeros, zeros)
+    except ValueError:
+        if not shapes:  # it raised itself
+            raise
+        if not shapes[0]:
+            raise ValueError(
+                "loss: its value is that of the rows of one device; expected the same on all: use "
+                "axis_name, or hand over gathered(loss), as docs/your_own.md shows"
+            ) from None
+    if shapes[0]:
+        raise ValueError(f"loss: expected a scalar, got an array of shape {shapes[0]}")
+
+
 def level(
     loss: Callable[..., Any],
     chance: float | None,
@@ -70,7 +103,7 @@ def level(
 ) -> float:
     """Return the loss of embeddings that tell nothing: what was handed over, or that of zeros.
 
-    >>> level(lambda z1, z2, *, axis_name: 2 + (z1 * z2).sum(), None, (4, 3))
+    >>> level(gathered(lambda z1, z2: 2 + (z1 * z2).sum()), None, (4, 3))
     2.0
 
     Args:
@@ -80,8 +113,9 @@ def level(
       **learned: first values of the scalars that the loss learns.
 
     Raises:
-      ValueError: it is not a number above 0.
+      ValueError: it is not a number above 0, or the loss one of `check_value`.
     """
+    check_value(loss, shape, **learned)
     if chance is None:
         alone = functools.partial(loss, axis_name=None, **learned)
         zeros = jnp.zeros(shape)
