@@ -88,8 +88,9 @@ def check_value(loss: Callable[..., Any], shape: tuple[int, int], **learned: flo
             raise
         if not shapes[0]:
             raise ValueError(
-                "loss: its value is that of the rows of one device; expected the same on all: use "
-                "axis_name, or hand over gathered(loss), as docs/your_own.md shows"
+                "loss: its value may differ from device to device; expected one that is reduced "
+                "over axis_name, as by collectives.mean, or hand over gathered(loss): "
+                "docs/your_own.md shows both"
             ) from None
     if shapes[0]:
         raise ValueError(f"loss: expected a scalar, got an array of shape {shapes[0]}")
