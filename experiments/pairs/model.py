@@ -66,13 +66,11 @@ def make_model(
         "axis_name": "batch",
         "dtype": jnp.bfloat16 if precision == "bf16" else None,
     }
-    if image_encoder is None:
-        image_encoder = make_encoder(encoder, side=side, **settings)
-    if text_encoder is None:
-        text_encoder = TextTransformer(vocabulary, dim=64, depth=1, heads=2, **settings)
+    image: nn.Module = image_encoder or make_encoder(encoder, side=side, **settings)
+    text = text_encoder or TextTransformer(vocabulary, dim=64, depth=1, heads=2, **settings)
     return DualEncoder(
-        image=Side(image_encoder, dim, objective.log_std),
-        text=Side(text_encoder, dim, objective.log_std),
+        image=Side(image, dim, objective.log_std),
+        text=Side(text, dim, objective.log_std),
         scalars=objective.scalars,
     )
 
