@@ -165,8 +165,9 @@ def load_run(
 
     Args:
       folder: the `--workdir` of a run of `experiments`, finished or not; nothing in it changes.
-      networks: those that are not of jaxcon, by their names under "model" in config.json, such as
-        "encoder"; with the settings that they were trained with.
+      networks: those that are not of jaxcon, by their names under "model" in config.json, "encoder",
+        or "image" and "text" for the encoders of a dual one; with the settings that they were trained
+        with.
 
     Returns:
       The run.
@@ -232,12 +233,16 @@ class _Network:
         networks: Mapping[str, nn.Module],
     ):
         described = config["model"][name]
-        if "own" in described and name not in networks:
+        own = _own_part(described)
+        if own is not None and name not in networks:
             raise ValueError(
-                f"{folder}: its {name} is {described['own']}, which only you can build again: "
-                f"load_run(..., networks={{{name!r}: {described['type']}(...)}})"
+                f"{folder}: its {name} is {own['own']}, which only you can build again: "
+                f"load_run(..., networks={{{name!r}: {own['type']}(...)}})"
             )
-        self._module: nn.Module = networks[name] if name in networks else build(described)
+        given = networks.get(name)
+        if given is not None and own is not None and own is not described:
+            given = build({**described, "encoder": given})
+        self._module: nn.Module = build(described) if given is None else given
         self._variables = {kind: tree[name] for kind, tree in variables.items() if name in tree}
         wanted = state_leaves(
             jax.eval_shape(lambda x: self._module.init(jax.random.key(0), x, train=False), inputs)
@@ -266,6 +271,12 @@ class _Network:
             shape = jax.eval_shape(self._apply, self._variables, self._inputs).shape
             return np.zeros((0, *shape[1:]), np.float32)
         return np.concatenate(outputs)
+
+
+def _own_part(described: Any) -> Mapping[str, Any] | None:
+    """The description of the user's own network: the whole, the encoder of a side, or None."""
+    within = described.get("encoder") if isinstance(described, Mapping) else None
+    return next((p for p in (described, within) if isinstance(p, Mapping) and "own" in p), None)
 
 
 def _alike(name: str, wanted: dict[str, Any], found: dict[str, Any]) -> bool:

@@ -4,7 +4,8 @@ import dataclasses
 from typing import NamedTuple
 
 from experiments.running.encoders import Encoder, EncoderOfRecipe
-from experiments.running.options import Optimizer, OptionalInt, OptionalPath
+from experiments.running.optimizers import OPTIMIZERS, Optimizer
+from experiments.running.options import OptionalInt, OptionalPath
 from jaxcon.augment import Transform, digits_transform, simclr_transform
 
 
@@ -43,16 +44,15 @@ PHOTOS = Recipe(simclr_transform, "resnet18", 512, 200, 10, "lars")
 FEW_PHOTOS = Recipe(simclr_transform, "patch_convnet", 128, 60, 4, "adamw")
 # Chosen on the validation images.
 DIGITS = Recipe(digits_transform, "mlp", 256, 400, 40, "adamw", learning_rate=1e-2)
-
-# Peak at 256 images, and weight decay; the former grows with the batch except for adamw.
-_RATES = {"adamw": (2e-3, 1e-4), "lars": (0.5, 1e-6), "sgd": (0.3, 1e-4)}
+# Of datasets by their name; of others by their size.
+RECIPES = {
+    "digits": DIGITS,
+}
 
 
 def recipe_for(dataset: str, examples: int) -> Recipe:
     """Return the recipe for a dataset by its name and its number of training images."""
-    if dataset == "digits":
-        return DIGITS
-    return PHOTOS if examples >= 5000 else FEW_PHOTOS
+    return RECIPES.get(dataset, PHOTOS if examples >= 5000 else FEW_PHOTOS)
 
 
 def default_rates(recipe: Recipe, optimizer: str, batch_size: int) -> dict[str, float]:
@@ -61,8 +61,8 @@ def default_rates(recipe: Recipe, optimizer: str, batch_size: int) -> dict[str, 
     >>> default_rates(PHOTOS, "lars", 512)
     {'learning_rate': 1.0, 'weight_decay': 1e-06}
     """
-    rate, decay = _RATES[optimizer]
-    rate = rate if optimizer == "adamw" else rate * batch_size / 256
+    rule = OPTIMIZERS[optimizer]
+    rate = rule.rate * batch_size / 256 if rule.grows else rule.rate
     if optimizer == recipe.optimizer and recipe.learning_rate is not None:
         rate = recipe.learning_rate
-    return {"learning_rate": rate, "weight_decay": decay}
+    return {"learning_rate": rate, "weight_decay": rule.decay}

@@ -17,6 +17,7 @@ from experiments.images.page import Describe, conclude, show
 from experiments.images.recipes import Images, Recipe, default_rates
 from experiments.running import facts, runner
 from experiments.running.encoders import make_encoder
+from experiments.running.handed import check_features
 from experiments.running.options import Machine, Training, check_range, check_training, fill
 from experiments.running.plan import default_batch
 from experiments.running.process import jit_once
@@ -210,6 +211,7 @@ def make_task(
     """Return what is learned from two views: of all options and the images."""
     del start, path  # the network follows from options and images alone
     shape = dataset.train.image_shape
+    check_features("encoder", method.encoder, jnp.zeros((2, *shape)))
     recipe = method.resolve(config, len(dataset.train))[1]
     goal = method.objective(config)
     model = make_model(

@@ -1,25 +1,44 @@
-"""What experiments on images and captions share: their options, and the task of a dual encoder."""
+"""What experiments on images and captions share: their options, and the task of a dual encoder.
+
+An experiment hands over a `Method`; everything between its command line and its report follows.
+"""
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from experiments.pairs.captions import caption_tokens, cut_note, make_tokenizer
-from experiments.pairs.model import make_loss, make_model
-from experiments.pairs.objectives import LossName, make_objective
-from experiments.pairs.page import conclude
+from experiments.pairs.model import make_loss, make_model, shifted
+from experiments.pairs.objectives import LossName, Objective
+from experiments.pairs.page import conclude, show
+from experiments.running import runner
 from experiments.running.encoders import Encoder
-from experiments.running.facts import with_captions
-from experiments.running.options import Machine, OptionalFloat, OptionalInt, OptionalPath, Training
-from experiments.running.process import say
+from experiments.running.facts import dataset_title, with_captions
+from experiments.running.handed import check_features
+from experiments.running.options import (
+    Machine,
+    OptionalFloat,
+    OptionalInt,
+    OptionalPath,
+    Training,
+    check_range,
+    check_training,
+    fill,
+)
+from experiments.running.plan import default_batch
+from experiments.running.process import jit_once, say
 from experiments.running.run import Task
 from experiments.running.start import Network, Start, kept_tokenizer
+from jaxcon.augment import Transform
 from jaxcon.data.captions import PairDataset, load_pairs
 from jaxcon.data.pairs import pair_batches
+from jaxcon.encoders.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,11 +80,36 @@ class Config(Protocol):
     @property
     def pairs(self) -> Pairs: ...
     @property
-    def loss(self) -> Loss: ...
+    def loss(self) -> Any: ...
     @property
     def training(self) -> Training: ...
     @property
     def machine(self) -> Machine: ...
+
+
+Options = TypeVar("Options", bound=Config)
+
+
+def check_options(config: Config) -> None:
+    """Raise a ValueError for the first shared option outside of its range."""
+    check_training(config.training, config.machine)
+    check_range(config.pairs, "image_size", "projection_dim", "context_length", low=0)
+    check_range(config.pairs, "vocabulary", low=257, open_low=False)
+
+
+def fill_in(config: Options, examples: int) -> Options:
+    """Return the configuration with the recipe filled in: a tenth of the run is warm-up."""
+    training = fill(
+        config.training,
+        epochs=24,
+        batch_size=default_batch(128, examples),
+        optimizer="adamw",
+        learning_rate=4e-3,
+        weight_decay=1e-2,
+    )
+    assert training.epochs is not None
+    training = fill(training, warmup_epochs=training.epochs / 10)
+    return dataclasses.replace(config, training=training)  # pyright: ignore[reportReturnType, reportArgumentType]
 
 
 def load_captioned(config: Config) -> PairDataset:
@@ -76,23 +120,79 @@ def load_captioned(config: Config) -> PairDataset:
     return load_pairs(pairs.dataset, data_dir=pairs.data_dir, image_size=pairs.image_size)
 
 
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What a page on images and captions hands over.
+
+    Attributes:
+      command: as config.json names it.
+      title: of the page, from the options.
+      check: raises a ValueError for an option that cannot work.
+      objective: of all options.
+      folder: of its runs in `runs`, before the dataset's name; from the options.
+      load: from the options to the dataset.
+      transform: of the images of a batch, from a key and an image.
+      image_encoder: the user's own, in place of the flag's.
+      text_encoder: the user's own, in place of the transformer.
+      own: what the user handed over, as config.json says it.
+    """
+
+    command: str
+    title: Callable[[Any], str]
+    check: Callable[[Any], None]
+    objective: Callable[[Any], Objective]
+    folder: Callable[[Any], str]
+    load: Callable[[Any], PairDataset] = load_captioned
+    transform: Transform = shifted
+    image_encoder: nn.Module | None = None
+    text_encoder: nn.Module | None = None
+    own: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def run(config: Config, method: Method) -> None:
+    """Train, evaluate and report; or resume; or show the table of a finished run."""
+    runner.run(
+        config,
+        runner.Experiment(
+            command=method.command,
+            folder=method.folder,
+            check=method.check,
+            load=method.load,
+            resolve=fill_in,
+            task=functools.partial(make_task, method),
+            show=show,
+        ),
+    )
+
+
+def _check_text_encoder(module: nn.Module | None, tokenizer: Tokenizer) -> None:
+    """Raise a ValueError for a user's own that returns no features, or does not know all tokens."""
+    if module is None:
+        return
+    last = tokenizer.vocabulary - 1
+    tokens = jnp.full((2, tokenizer.length), last)
+    check_features("text_encoder", module, tokens)
+    apply = jit_once(lambda key: module.init_with_output(key, tokens, train=False)[0])
+    if not jnp.isfinite(apply(jax.random.key(0))).all():
+        raise ValueError(
+            f"text_encoder: not finite for the token {last}; expected one of at least "
+            f"{tokenizer.vocabulary} tokens (--vocabulary says how many there are at most)"
+        )
+
+
 def make_task(
-    title: Callable[[Any], str],
-    config: Config,
-    dataset: PairDataset,
-    start: Start | None,
-    path: Path,
+    method: Method, config: Config, dataset: PairDataset, start: Start | None, path: Path
 ) -> Task:
     """Return what is learned from images and captions.
 
     Args:
-      title: of the page, from the options.
+      method: what the page hands over.
       config: all options.
       dataset: images with captions.
       start: the run that this one starts from, whose tokenizer is kept.
       path: of the run's folder, where one may lie already.
     """
-    pairs, loss, training = config.pairs, config.loss, config.training
+    pairs, training = config.pairs, config.training
     batch_size = training.batch_size
     assert batch_size is not None
     shape = dataset.train.images.image_shape
@@ -100,7 +200,10 @@ def make_task(
     tokenizer = kept_tokenizer(path, start, learned)
     if tokenizer is None:
         tokenizer = make_tokenizer(dataset, **learned)
-    objective = make_objective(loss.loss, loss.temperature)
+    tokens = jnp.zeros((1, tokenizer.length), jnp.int32)
+    check_features("image_encoder", method.image_encoder, jnp.zeros((2, *shape)))
+    _check_text_encoder(method.text_encoder, tokenizer)
+    objective = method.objective(config)
     model = make_model(
         pairs.encoder,
         objective,
@@ -108,18 +211,20 @@ def make_task(
         vocabulary=tokenizer.vocabulary,
         dim=pairs.projection_dim,
         precision=training.precision,
+        image_encoder=method.image_encoder,
+        text_encoder=method.text_encoder,
     )
-    tokens = jnp.zeros((1, tokenizer.length), jnp.int32)
+    text = method.text_encoder
     return Task(
         network=Network({"image": model.image, "text": model.text}, shape, tokenizer),
         encoder=pairs.encoder,
-        beside="a text transformer",
+        beside="a text transformer" if text is None else type(text).__name__,
         with_what=with_captions(dataset),
         init=functools.partial(
             model.init, images=jnp.zeros((1, *shape)), tokens=tokens, train=False
         ),
         apply_fn=model.apply,
-        loss_fn=make_loss(model, objective),
+        loss_fn=make_loss(model, objective, method.transform),
         batches=lambda first, sharding: pair_batches(
             dataset.train.images,
             caption_tokens(dataset.train, tokenizer),
@@ -135,11 +240,11 @@ def make_task(
             model=model,
             objective=objective,
             tokenizer=tokenizer,
-            title=title(config),
+            title=f"{method.title(config)} on {dataset_title(pairs.dataset)}",
+            transform=method.transform,
             seed=training.seed,
-            loss=loss.loss,
             batch_size=batch_size,
-            temperature=(loss.temperature or 1.0) if loss.loss == "npairs" else None,
         ),
+        own=method.own,
         notes=lambda: filter(None, [cut_note(dataset, tokenizer)]),
     )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from experiments.pairs.objectives import Objective, Outputs
 from experiments.running.encoders import Encoder, make_encoder
-from jaxcon.augment import random_affine, two_views
+from jaxcon.augment import Transform, random_affine, two_views
 from jaxcon.encoders import Temperature, TextTransformer
 from jaxcon.encoders.dual import Embedded, Side
 from jaxcon.training.step import LossFn
@@ -47,6 +47,8 @@ def make_model(
     vocabulary: int,
     dim: int,
     precision: str,
+    image_encoder: nn.Module | None = None,
+    text_encoder: nn.Module | None = None,
 ) -> DualEncoder:
     """Return the dual encoder; batch statistics are those of the global batch.
 
@@ -57,18 +59,18 @@ def make_model(
       vocabulary: of the tokenizer.
       dim: width of the embeddings.
       precision: "f32" or "bf16".
+      image_encoder: in place of the one that `encoder` names.
+      text_encoder: in place of the transformer.
     """
     settings: dict[str, Any] = {
         "axis_name": "batch",
         "dtype": jnp.bfloat16 if precision == "bf16" else None,
     }
+    image: nn.Module = image_encoder or make_encoder(encoder, side=side, **settings)
+    text = text_encoder or TextTransformer(vocabulary, dim=64, depth=1, heads=2, **settings)
     return DualEncoder(
-        image=Side(make_encoder(encoder, side=side, **settings), dim, objective.log_std),
-        text=Side(
-            TextTransformer(vocabulary, dim=64, depth=1, heads=2, **settings),
-            dim,
-            objective.log_std,
-        ),
+        image=Side(image, dim, objective.log_std),
+        text=Side(text, dim, objective.log_std),
         scalars=objective.scalars,
     )
 
@@ -78,11 +80,11 @@ def shifted(key: jax.Array, image: jax.Array) -> jax.Array:
     return random_affine(key, image, translation=0.05, outside="edge")
 
 
-def make_loss(model: DualEncoder, objective: Objective) -> LossFn:
+def make_loss(model: DualEncoder, objective: Objective, transform: Transform = shifted) -> LossFn:
     """Return the loss of a batch of images and tokens; its metrics are the learned scalars."""
 
     def loss_fn(params: Any, carried: Any, batch: Any, key: jax.Array) -> Any:
-        images, _ = two_views(key, batch["image"], transform=shifted, index=batch["index"])
+        images, _ = two_views(key, batch["image"], transform=transform, index=batch["index"])
         outputs, carried = model.apply(
             {"params": params, **carried},
             images,

@@ -64,6 +64,9 @@ class Objective(NamedTuple):
       scores: `(queries, candidates) -> [queries, candidates]` of `Embedded`, higher is nearer.
       chance: loss of equal embeddings by the size of the batch, with the best of scalars.
       average: several phrasings of a text as one: `unit_mean`, or `raw_mean` for distances.
+      softmax: whether chance is the logarithm of the batch.
+      told: of another chance, what has it.
+      temperature: of a loss of cosines that does not learn it, or None.
     """
 
     loss: Callable[[Outputs], jax.Array]
@@ -72,27 +75,36 @@ class Objective(NamedTuple):
     scores: Callable[[Embedded, Embedded], jax.Array]
     chance: Callable[[int], float]
     average: Callable[[Embedded], Embedded] = unit_mean
+    softmax: bool = False
+    told: str = "for equal embeddings"
+    temperature: float | None = None
 
 
 def make_objective(name: LossName, temperature: float | None) -> Objective:
     """Return the objective that the flag names; a temperature of None is its own first value."""
     objectives = {
-        "clip": Objective(_clip, {"temperature": temperature or 0.5}, None, _cosine, chance_loss),
+        "clip": Objective(
+            _clip, {"temperature": temperature or 0.5}, None, cosine, chance_loss, softmax=True
+        ),
         "siglip": Objective(
             _siglip,
             {"temperature": temperature or 0.1, "bias": -10.0},
             None,
-            _cosine,
+            cosine,
             _chance_pairs,
         ),
         "npairs": Objective(
             functools.partial(_npairs, temperature=temperature or 1.0),
             {},
             None,
-            _cosine,
+            cosine,
             chance_loss,
+            softmax=True,
+            temperature=temperature or 1.0,
         ),
-        "gaussian": Objective(_gaussian, {}, 0.0, _log_density, chance_loss, raw_mean),
+        "gaussian": Objective(
+            _gaussian, {}, 0.0, _log_density, chance_loss, raw_mean, softmax=True
+        ),
         "csd": Objective(
             _csd,
             {"scale": 5.0, "shift": 5.0},
@@ -129,7 +141,8 @@ def _csd(outputs: Outputs) -> jax.Array:
     )
 
 
-def _cosine(queries: Embedded, candidates: Embedded) -> jax.Array:
+def cosine(queries: Embedded, candidates: Embedded) -> jax.Array:
+    """Return the cosines `[queries, candidates]`: the scores of a loss that has no others."""
     return cosine_similarity(queries.z, candidates.z)
 
 

@@ -14,7 +14,7 @@ from experiments.pairs.figures import (
     pictures_found,
     training_pairs,
 )
-from experiments.pairs.model import DualEncoder, shifted
+from experiments.pairs.model import DualEncoder
 from experiments.pairs.objectives import Objective
 from experiments.pairs.retrieval import evaluate, held_out, make_encode
 from experiments.pairs.scores import Scores, recall_name, table
@@ -25,13 +25,11 @@ from experiments.running.results import Results, finish, write_page
 from experiments.running.run import Run
 from experiments.running.verdict import CHECKED, verdict
 from jaxcon import report
+from jaxcon.augment import Transform
 from jaxcon.data.captions import PairDataset
 from jaxcon.encoders.tokenizer import Tokenizer
 from jaxcon.training.metrics import read_metrics
 from jaxcon.training.workdir import Workdir
-
-# Losses whose chance level is the logarithm of the batch.
-SOFTMAX = ("clip", "npairs", "gaussian")
 
 
 def show(scores: Mapping[str, Mapping[str, float]]) -> None:
@@ -48,12 +46,11 @@ def conclude(
     objective: Objective,
     tokenizer: Tokenizer,
     title: str,
+    transform: Transform,
     seed: int,
-    loss: str,
     batch_size: int,
     facts: Mapping[str, str],
     settings: Mapping[str, Any],
-    temperature: float | None,
 ) -> None:
     """Evaluate before and after, mark the run finished, draw, write the page.
 
@@ -65,16 +62,14 @@ def conclude(
       objective: how its embeddings are compared.
       tokenizer: of the captions.
       title: of the page.
+      transform: of the images in training.
       seed: of the views that are shown.
-      loss: its name.
       batch_size: pairs in a batch.
       facts: of `experiments.running.facts`.
       settings: to list on the page.
-      temperature: of a loss that does not learn it, or None.
     """
-    candidates = batch_size if loss in SOFTMAX else None
-    chance = objective.chance(batch_size)
-    note = loss_notes(workdir, loss, chance, batch_size, temperature)
+    candidates = batch_size if objective.softmax else None
+    note = loss_notes(workdir, objective, batch_size)
     encode = make_encode(model, tokenizer)
     say("evaluating retrieval")
     scores = {
@@ -84,7 +79,7 @@ def conclude(
     }
     test = held_out(dataset.test)
     images, texts = encode.images(run.after, test.images), encode.texts(run.after, test.captions)
-    used = _temperature(run) if temperature is None else temperature
+    used = _temperature(run) if objective.temperature is None else objective.temperature
     checked = spread(len(test.captions), CHECKED)
     judged = verdict(
         images.z[checked], texts.z[checked], used, of="test pairs", total=len(test.captions)
@@ -106,7 +101,7 @@ def conclude(
         notes=results.notes,
         facts=facts,
     )
-    views = make_views(shifted, seed=seed)
+    views = make_views(transform, seed=seed)
     drawings: list[Drawing] = [
         ("views", lambda: training_pairs(dataset.train, views)),
         ("loss", lambda: loss_curve(workdir.figures, workdir.metrics, candidates)),
@@ -121,21 +116,18 @@ def conclude(
     write_page(workdir, page, drawings)
 
 
-def loss_notes(
-    workdir: Workdir, name: str, chance: float, batch: int, temperature: float | None
-) -> str:
+def loss_notes(workdir: Workdir, objective: Objective, batch: int) -> str:
     """Say where the loss ended between 0 and chance, and how low cosines could have brought it.
 
     Args:
       workdir: of the run.
-      name: of the loss.
-      chance: its value for equal embeddings.
+      objective: what was minimized.
       batch: pairs in a batch.
-      temperature: of a loss of cosines that does not learn it, else None.
     """
+    chance, temperature = objective.chance(batch), objective.temperature
     last = [row["loss"] for row in read_metrics(workdir.metrics)[-20:] if row["loss"] is not None]
     mean = sum(last) / len(last) if last else math.nan
-    level = f"ln {batch}" if name in SOFTMAX else "for equal embeddings"
+    level = f"ln {batch}" if objective.softmax else objective.told
     note = f"Loss at the end: {mean:.3f}, {mean / chance:.2f} of chance, {chance:.3f} ({level})."
     if temperature is not None:
         # All pairs at cosine 1, all others at that of a regular simplex, -1 / (N - 1).

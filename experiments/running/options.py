@@ -13,10 +13,11 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
+from experiments.running.optimizers import OPTIMIZERS, Optimizer
 from jaxcon.data.messages import printable
 
 Config = TypeVar("Config")
@@ -53,12 +54,11 @@ OptionalPath = Annotated[
     ),
     tyro.conf.arg(help_behavior_hint=""),
 ]
-Optimizer = Literal["adamw", "lars", "sgd"]
 OptimizerOfRecipe = Annotated[
     Optimizer | None,
     of_recipe(  # pyright: ignore[reportCallIssue]
-        metavar=f"{{{','.join(get_args(Optimizer))}}}",
-        constructor=Optimizer,  # pyright: ignore[reportArgumentType]
+        metavar=f"{{{','.join(OPTIMIZERS)}}}",
+        constructor=Optimizer,
     ),
 ]
 

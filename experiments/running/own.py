@@ -3,13 +3,37 @@
 import dataclasses
 import functools
 import importlib.metadata
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.linen as nn
 
 from jaxcon.encoders.describe import describe
+from jaxcon.encoders.dual import Side
 
 _OF_THIS_CHECKOUT = ("jaxcon", "experiments")
+
+Group = TypeVar("Group")
+
+
+def as_named(group: Group, *, encoder: nn.Module | None, dataset: Any) -> Group:
+    """Return the options with the names of what was handed over in place of the flags'."""
+    names = {}
+    if encoder is not None:
+        names["encoder"] = type(encoder).__name__
+    if dataset is not None:
+        names["dataset"] = dataset.name
+    return dataclasses.replace(group, **names)  # pyright: ignore[reportArgumentType]
+
+
+def names(dataset: Any, **handed: Any) -> dict[str, str]:
+    """Return what config.json says: keys of their own, for `encoder` and `dataset` are flags' names.
+
+    Args:
+      dataset: the user's own, or None.
+      **handed: what else was handed over, or None.
+    """
+    said = {f"own_{kind}": named(thing) for kind, thing in handed.items() if thing is not None}
+    return said | ({} if dataset is None else {"own_dataset": f"the user's own {dataset.name}"})
 
 
 def named(thing: Any) -> str:
@@ -22,8 +46,8 @@ def named(thing: Any) -> str:
     "the user's own <lambda>"
     """
     if isinstance(thing, functools.partial):
-        given = [repr(value) for value in thing.args]
-        given += [f"{name}={value!r}" for name, value in thing.keywords.items()]
+        given = [_setting(value) for value in thing.args]
+        given += [f"{name}={_setting(value)}" for name, value in thing.keywords.items()]
         return f"{named(thing.func)}({', '.join(given)})"
     if not hasattr(thing, "__qualname__"):
         thing = type(thing)
@@ -31,6 +55,11 @@ def named(thing: Any) -> str:
     if "<" in name or not _of_a_library(module):
         return f"the user's own {name.rpartition('.')[2]}"
     return f"{module}.{name}"
+
+
+def _setting(value: Any) -> str:
+    """A setting in words that are the same in the next process: of a function its name."""
+    return named(value) if callable(value) else repr(value)
 
 
 def _of_a_library(module: str) -> bool:
@@ -43,6 +72,9 @@ def describe_module(module: nn.Module) -> dict[str, Any]:
 
     Of others the settings are told too, so that a run is not resumed with different ones.
     """
+    if type(module) is Side:  # of jaxcon, whatever it holds
+        whole = describe(module.clone(encoder=None))
+        return whole | {"encoder": describe_module(module.encoder)}
     try:
         return describe(module)
     except TypeError:

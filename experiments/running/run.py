@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from experiments.running.optimizers import OPTIMIZERS
 from experiments.running.options import Machine, Training
 from experiments.running.plan import Plan
 from experiments.running.process import jit_once, say
@@ -97,8 +98,8 @@ def make_optimizer(training: Training, plan: Plan) -> Any:
     schedule = optimizers.warmup_cosine(
         training.learning_rate, warmup_steps=plan.warmup_steps, total_steps=plan.steps
     )
-    build = getattr(optimizers, training.optimizer)
-    optimizer = build(schedule, weight_decay=training.weight_decay, clip_norm=training.clip_norm)
+    make = OPTIMIZERS[training.optimizer].make
+    optimizer = make(schedule, weight_decay=training.weight_decay, clip_norm=training.clip_norm)
     return optimizers.keep_between(optimizer, Temperature().bounds)
 
 

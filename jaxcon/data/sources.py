@@ -11,6 +11,7 @@ import os
 import re
 
 from jaxcon.data.messages import cut
+from jaxcon.data.shipped import SHIPPED
 from jaxcon.data.splits import DataError, Dataset, ImageSource, Split
 
 __all__ = ["MEMORY_LIMIT", "DataError", "Dataset", "ImageSource", "Split", "load", "refuse_path"]
@@ -83,6 +84,6 @@ def refuse_path(dataset: str) -> None:
         raise DataError(f"{cut(dataset)} is a path; did you mean folder:{cut(dataset)}?")
     if not re.fullmatch(r"\w[\w.:/=+,-]*", dataset):
         raise DataError(
-            f"unknown dataset {cut(dataset)!r}; expected digits, scenes, folder:PATH or a name of "
-            "TensorFlow Datasets"
+            f"unknown dataset {cut(dataset)!r}; expected {', '.join(SHIPPED)}, folder:PATH or a "
+            "name of TensorFlow Datasets"
         )

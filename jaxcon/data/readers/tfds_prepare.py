@@ -18,6 +18,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from jaxcon.data.messages import cut, shown
+from jaxcon.data.shipped import SHIPPED, shipped
 from jaxcon.data.splits import DataError
 
 # What TFDS needs to prepare a dataset of its catalogue, by import name and by pip name.
@@ -26,8 +27,6 @@ _TO_PREPARE = {
     "importlib_resources": "importlib_resources",
     "PIL": "pillow",
 }
-
-_OURS = ("digits", "scenes")
 
 
 def default_data_dir() -> Path:
@@ -67,13 +66,9 @@ def prepared_builder(
 
 
 def _find_builder(name: str, root: Path) -> Any:
-    from jaxcon.data.shipped.digits import JaxconDigits
-    from jaxcon.data.shipped.scenes import JaxconScenes
-
     try:
-        if name in _OURS:
-            ours = JaxconDigits if name == "digits" else JaxconScenes
-            return ours(data_dir=str(root), file_format="array_record")
+        if name in SHIPPED:
+            return shipped(name)(data_dir=str(root), file_format="array_record")
         return tfds.builder(name, data_dir=str(root), file_format="array_record")
     except tfds.core.DatasetNotFoundError:
         raise _unknown(name) from None
@@ -89,20 +84,20 @@ def _find_builder(name: str, root: Path) -> Any:
 
 
 def _unknown(name: str) -> DataError:
-    known = [*_OURS, *tfds.list_builders(with_community_datasets=False)]
+    known = [*SHIPPED, *tfds.list_builders(with_community_datasets=False)]
     near = difflib.get_close_matches(name.split("/")[0].split(":")[0], known, n=3, cutoff=0.5)
     near = [f"folder:{name}"] if os.path.isdir(name) else near
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return DataError(
-        f"unknown dataset {cut(name)!r}{hint} (digits, scenes, folder:PATH or a name of TensorFlow "
-        "Datasets)"
+        f"unknown dataset {cut(name)!r}{hint} ({', '.join(SHIPPED)}, folder:PATH or a name of "
+        "TensorFlow Datasets)"
     )
 
 
 def _prepare(builder: Any, name: str, root: Path) -> None:
     config = tfds.download.DownloadConfig(try_download_gcs=False)
     # Our own take seconds and download nothing: no reason for three progress bars.
-    quiet = name in _OURS
+    quiet = name in SHIPPED
     sink = io.StringIO()
     try:
         with contextlib.ExitStack() as stack:

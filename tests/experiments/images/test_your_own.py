@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -23,8 +22,7 @@ from jaxcon.data.splits import Dataset, Split
 from jaxcon.losses import ntxent_loss
 from jaxcon.training.metrics import read_metrics
 from tests.experiments.commands import refused
-
-ROOT = Path(__file__).parents[2]
+from tests.trees import ROOT
 
 
 class Small(nn.Module):
