@@ -71,7 +71,7 @@ class TrainedRun:
         return f"TrainedRun({str(self.folder)!r}: {what}, step {self.step})"
 
     def embed_images(self, images: Any, *, normalize: bool = True) -> np.ndarray:
-        """Embed images, in batches, after the preprocessing that the run was trained with.
+        """Embeds images, in batches, after the preprocessing that the run was trained with.
 
         Of a run of `experiments.simclr` or `barlow_twins` these are the encoder's features, before
         the projection head; of one of `experiments.clip` the embeddings that texts are compared to.
@@ -97,7 +97,7 @@ class TrainedRun:
         )
 
     def embed_texts(self, texts: Iterable[str], *, normalize: bool = True) -> np.ndarray:
-        """Embed texts, in batches, with the tokenizer of the run.
+        """Embeds texts, in batches, with the tokenizer of the run.
 
         Args:
           texts: any; those of more tokens than the run's context length lose their end, with a
@@ -161,7 +161,7 @@ def _several_texts(texts: Any) -> list[str]:
 def load_run(
     folder: str | os.PathLike[str], *, networks: Mapping[str, nn.Module] | None = None
 ) -> TrainedRun:
-    """Rebuild what the run in a folder has learned: encoder, preprocessing, tokenizer, weights.
+    """Rebuilds what the run in a folder has learned: encoder, preprocessing, tokenizer, weights.
 
     Args:
       folder: the `--workdir` of a run of `experiments`, finished or not; nothing in it changes.
@@ -197,7 +197,7 @@ def load_run(
 
 
 def load_tokenizer(folder: Path, config: dict[str, Any]) -> Tokenizer:
-    """Return the tokenizer of a run, if it is the one that the run was trained with.
+    """Returns the tokenizer of a run, if it is the one that the run was trained with.
 
     Args:
       folder: of the run.

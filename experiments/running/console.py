@@ -26,7 +26,7 @@ _installed, _told = threading.Event(), threading.Event()
 
 
 def install() -> None:
-    """Prepare this process for being a command."""
+    """Prepares this process for being a command."""
     _installed.set()
     os.environ["MPLBACKEND"] = "agg"  # figures go into files; a notebook's setting would fail here
     for name in ("stdout", "stderr"):
@@ -45,7 +45,7 @@ def install() -> None:
 
 
 def leave(code: int) -> None:
-    """End a command at once, without what libraries do at the end; elsewhere it returns."""
+    """Ends a command at once, without what libraries do at the end; elsewhere it returns."""
     if _installed.is_set():
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):  # nobody reads it any more
@@ -54,7 +54,7 @@ def leave(code: int) -> None:
 
 
 def _readable(error: UnicodeError) -> tuple[str, int]:
-    r"""Replace what the console cannot show, rather than fail.
+    r"""Replaces what the console cannot show, rather than fail.
 
     >>> codecs.register_error("readable", _readable)
     >>> "83.1 ± 2.0%, \udce9.jpg".encode("ascii", "readable")
@@ -137,7 +137,7 @@ def _tell(line: str) -> None:
 
 
 def _listen() -> None:
-    """Let Ctrl-C end what does not return to Python for long: a compilation, say.
+    """Lets Ctrl-C end what does not return to Python for long: a compilation, say.
 
     The training loop has a handler of its own while it runs, and is left to that; once.
     """

@@ -48,7 +48,7 @@ EncoderOfRecipe = Annotated[
 
 
 def make_encoder(name: Encoder, *, side: int, **settings: Any) -> Any:
-    """Return the encoder that the flag names, for images of `side` pixels."""
+    """Returns the encoder that the flag names, for images of `side` pixels."""
     entry = ENCODERS[name]
     if entry.patched:
         settings["patch"] = max(side // 16, min(side // 8, 4), 1)  # maps of 8 to 16 places a side
@@ -56,5 +56,5 @@ def make_encoder(name: Encoder, *, side: int, **settings: Any) -> Any:
 
 
 def is_slow_on_cpu(name: str) -> bool:
-    """Return whether an encoder of a flag is; of a user's own nobody knows."""
+    """Returns whether an encoder of a flag is; of a user's own nobody knows."""
     return name in ENCODERS and ENCODERS[name].slow_on_cpu

@@ -27,7 +27,7 @@ _OF_THE_MACHINE = (
 
 
 def fail(text: str, *, at_once: bool = False) -> NoReturn:
-    """Print one line on stderr and end with exit code 2, the other processes of the run too.
+    """Prints one line on stderr and end with exit code 2, the other processes of the run too.
 
     Args:
       text: what came, what was expected, how to mend it.
@@ -43,7 +43,7 @@ def fail(text: str, *, at_once: bool = False) -> NoReturn:
 
 @contextlib.contextmanager
 def usage_errors() -> Iterator[None]:
-    """Turn a ValueError into one line on stderr and exit code 2: the user can mend it."""
+    """Turns a ValueError into one line on stderr and exit code 2: the user can mend it."""
     try:
         yield
         return
@@ -104,7 +104,7 @@ def _out_of_memory(error: Exception) -> str | None:
 
 
 def unreadable(workdir: Any) -> list[str]:
-    """Return the images of the run that could not be read: they may have changed since."""
+    """Returns the images of the run that could not be read: they may have changed since."""
     with contextlib.suppress(OSError, ValueError):
         names = json.loads((workdir / _UNREADABLE).read_bytes())
         return [name for name in names if isinstance(name, str)]

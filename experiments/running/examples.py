@@ -19,7 +19,7 @@ BATCH = 64  # rows of one program, whatever is asked for
 
 
 def spread(total: int, count: int, labels: np.ndarray | None = None) -> np.ndarray:
-    """Return the numbers of `count` of `total` rows, evenly from all classes, always the same ones.
+    """Returns the numbers of `count` of `total` rows, evenly from all classes, always the same ones.
 
     Within a class, and between classes where there are more of them than rows, the order is that of
     a digest of the number: the first rows, which lie in one folder, would be much alike. Without
@@ -52,7 +52,7 @@ def spread(total: int, count: int, labels: np.ndarray | None = None) -> np.ndarr
 
 
 def make_views(transform: Transform, *, seed: int) -> Views:
-    """Return a function from at most 64 images to two views of each, in [0, 1].
+    """Returns a function from at most 64 images to two views of each, in [0, 1].
 
     Args:
       transform: of the training.
@@ -70,7 +70,7 @@ def make_views(transform: Transform, *, seed: int) -> Views:
 
 
 def map_rows(apply: Callable[[np.ndarray], Any], images: Any, *, batch: int = 64) -> np.ndarray:
-    """Return `apply` of every row as one array: batches of one size, so one compilation.
+    """Returns `apply` of every row as one array: batches of one size, so one compilation.
 
     >>> map_rows(lambda x: x + 1, np.arange(5), batch=2).tolist()
     [1, 2, 3, 4, 5]
@@ -84,6 +84,6 @@ def map_rows(apply: Callable[[np.ndarray], Any], images: Any, *, batch: int = 64
 
 
 def take(split: Split, rows: np.ndarray) -> np.ndarray:
-    """Return the images of an array of row numbers: `[*rows.shape, height, width, channels]`."""
+    """Returns the images of an array of row numbers: `[*rows.shape, height, width, channels]`."""
     images = np.stack([split.images[int(i)] for i in rows.flat])
     return images.reshape(*rows.shape, *images.shape[1:])

@@ -43,13 +43,13 @@ class Setup(NamedTuple):
 
 
 def count_parameters(init: Any) -> int:
-    """Return how many numbers are learned; `init` is from a key to the variables."""
+    """Returns how many numbers are learned; `init` is from a key to the variables."""
     variables = jax.eval_shape(init, jax.random.key(0))
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
 def announce(setup: Setup) -> list[str]:
-    """Return what to say before training begins: it may take long, and its first step compiles."""
+    """Returns what to say before training begins: it may take long, and its first step compiles."""
     plan, (height, width, _) = setup.plan, setup.image_shape
     lines = [
         f"training {setup.encoder} with {setup.beside}, {setup.parameters:,} parameters, on "
@@ -66,7 +66,7 @@ def announce(setup: Setup) -> list[str]:
 
 
 def facts(setup: Setup, times: Path) -> dict[str, str]:
-    """Return what a page says of a run beside its scores.
+    """Returns what a page says of a run beside its scores.
 
     Args:
       setup: of the run.
@@ -88,7 +88,7 @@ def facts(setup: Setup, times: Path) -> dict[str, str]:
 
 
 def dataset_title(dataset: str) -> str:
-    """Return what a heading calls a dataset: of a folder the name, not where it lies.
+    """Returns what a heading calls a dataset: of a folder the name, not where it lies.
 
     >>> dataset_title("folder:/data/my birds/"), dataset_title("cifar10")
     ('my birds', 'cifar10')
@@ -100,7 +100,7 @@ def dataset_title(dataset: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as one says it.
+    """Returns a time as one says it.
 
     >>> duration(8.26), duration(69.7), duration(3725)
     ('8.3 s', '1 min 10 s', '1 h 2 min')
@@ -117,7 +117,7 @@ def _plan(plan: Plan) -> str:
 
 
 def _counted(number: int, noun: str) -> str:
-    """Return a number with its noun.
+    """Returns a number with its noun.
 
     >>> _counted(1, "step"), _counted(1200, "step")
     ('1 step', '1,200 steps')
@@ -138,7 +138,7 @@ def _time(times: Path, batch_size: int) -> str:
 
 
 def _devices(devices: Sequence[Any]) -> str:
-    """Return what trains, and on how many of them.
+    """Returns what trains, and on how many of them.
 
     >>> _devices(jax.devices("cpu")[:1]).startswith("1 CPU device (")
     True
@@ -155,7 +155,7 @@ def _versions() -> list[str]:
 
 
 def with_classes(class_names: Sequence[str] | None) -> str:
-    """Return how many classes there are, in words.
+    """Returns how many classes there are, in words.
 
     >>> with_classes(("cat", "dog")), with_classes(None)
     ('2 classes', 'no classes')
@@ -164,7 +164,7 @@ def with_classes(class_names: Sequence[str] | None) -> str:
 
 
 def with_captions(dataset: PairDataset) -> str:
-    """Return what the images of a dataset of pairs have."""
+    """Returns what the images of a dataset of pairs have."""
     parts = (dataset.train, dataset.validation, dataset.test)
     count = sum(len(texts) for part in parts for texts in part.captions)
     known = f"; known of them: {', '.join(dataset.classes)}" if dataset.classes else ""

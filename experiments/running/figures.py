@@ -25,7 +25,7 @@ SHOWN = 8  # examples in a gallery
 
 
 def drawn(drawings: Sequence[Drawing]) -> tuple[list[Picture], list[str]]:
-    """Return the figures, and a sentence for each that could not be drawn; they are said as well."""
+    """Returns the figures, and a sentence for each that could not be drawn; they are said as well."""
     figures, failures, said = [], [], set()
     for name, draw in drawings:
         try:
@@ -46,7 +46,7 @@ def drawn(drawings: Sequence[Drawing]) -> tuple[list[Picture], list[str]]:
 
 
 def loss_curve(folder: Path, metrics: Path, candidates: int | None) -> report.Figure:
-    """Draw the loss by step with ln of the number of candidates, where chance is that."""
+    """Draws the loss by step with ln of the number of candidates, where chance is that."""
     rows = [row for row in read_metrics(metrics) if row["loss"] is not None]
     steps = np.array([row["step"] for row in rows])
     losses = np.array([row["loss"] for row in rows])
@@ -64,7 +64,7 @@ def loss_curve(folder: Path, metrics: Path, candidates: int | None) -> report.Fi
 def heatmaps(
     folder: Path, embeddings: Mapping[str, Pairs], *, rows: str, columns: str, of: str
 ) -> report.Figure:
-    """Draw the cosines of pairs before and after training.
+    """Draws the cosines of pairs before and after training.
 
     Args:
       folder: for the file.
@@ -86,7 +86,7 @@ def heatmaps(
 def matrices(
     path: Path, values: Mapping[str, np.ndarray], *, rows: str, columns: str, label: str
 ) -> None:
-    """Draw matrices of values in [-1, 1] side by side, with one scale of colours for all."""
+    """Draws matrices of values in [-1, 1] side by side, with one scale of colours for all."""
 
     def panel(when: str) -> Callable[[Any], object]:
         def draw(ax: Any) -> None:

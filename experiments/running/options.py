@@ -23,7 +23,7 @@ Config = TypeVar("Config")
 
 
 def _path(typed: Sequence[str]) -> Path:
-    """Return the path that was typed; the folder one is in is ".", and not nothing."""
+    """Returns the path that was typed; the folder one is in is ".", and not nothing."""
     if not typed[0].strip():
         raise ValueError("expected a path, got none (a variable of the shell that is empty?)")
     return Path(typed[0])
@@ -106,7 +106,7 @@ class Machine:
 
 
 def parse(config: type[Config], *, program: str | None, arguments: Sequence[str] | None) -> Config:
-    """Return the configuration of a command line; `--help` and unknown flags end the process.
+    """Returns the configuration of a command line; `--help` and unknown flags end the process.
 
     Args:
         config: the options.
@@ -130,7 +130,7 @@ def parse(config: type[Config], *, program: str | None, arguments: Sequence[str]
 
 
 def one_line(box: str) -> str:
-    r"""Return what tyro draws in a box of many lines: its first part, and the flags it proposes.
+    r"""Returns what tyro draws in a box of many lines: its first part, and the flags it proposes.
 
     >>> box = ["╭─ Unrecognized options ────────────╮", "│ Unrecognized options: --epoch=1   │"]
     >>> box += ["│ ───────────────────────────────── │", "│ Perhaps you meant:                │"]
@@ -151,7 +151,7 @@ def one_line(box: str) -> str:
 
 
 def fill(group: Config, **defaults: Any) -> Config:
-    """Return the group with its None values replaced by the recipe's.
+    """Returns the group with its None values replaced by the recipe's.
 
     >>> fill(Training(epochs=3), epochs=100, batch_size=256).epochs
     3
@@ -161,7 +161,7 @@ def fill(group: Config, **defaults: Any) -> Config:
 
 
 def flag(name: str) -> str:
-    """Return the flag of a field.
+    """Returns the flag of a field.
 
     >>> flag("batch_size")
     '--batch-size'
@@ -172,7 +172,7 @@ def flag(name: str) -> str:
 def check_range(
     group: Any, *names: str, low: float, high: float = math.inf, open_low: bool = True
 ) -> None:
-    """Raise a ValueError that names the flag of a number outside of its range; None passes.
+    """Raises a ValueError that names the flag of a number outside of its range; None passes.
 
     >>> check_range(Training(ema=1.5), "ema", low=0, high=1)
     Traceback (most recent call last):
@@ -190,7 +190,7 @@ def check_range(
 
 
 def check_training(training: Training, machine: Machine) -> None:
-    """Raise a ValueError for the first option outside of its range."""
+    """Raises a ValueError for the first option outside of its range."""
     check_range(training, "seed", low=0, high=2**31, open_low=False)
     check_range(training, "epochs", "batch_size", "learning_rate", "clip_norm", low=0)
     check_range(training, "weight_decay", "warmup_epochs", low=0, open_low=False)
@@ -199,7 +199,7 @@ def check_training(training: Training, machine: Machine) -> None:
 
 
 def flat(*groups: Any) -> dict[str, Any]:
-    """Return the fields of several groups in one dictionary of JSON values, as files can hold them.
+    """Returns the fields of several groups in one dictionary of JSON values, as files can hold them.
 
     >>> flat(Machine(workdir=Path("runs/a")))["workdir"]
     'runs/a'

@@ -13,7 +13,7 @@ _OF_THIS_CHECKOUT = ("jaxcon", "experiments")
 
 
 def named(thing: Any) -> str:
-    """Return the name of a function or of an object's class, and whose it is.
+    """Returns the name of a function or of an object's class, and whose it is.
 
     >>> from jaxcon.losses import ntxent_loss
     >>> named(functools.partial(ntxent_loss, temperature=0.2))
@@ -39,7 +39,7 @@ def _of_a_library(module: str) -> bool:
 
 
 def describe_module(module: nn.Module) -> dict[str, Any]:
-    """Return a network as JSON values: one of jaxcon so that it can be built again, others by name.
+    """Returns a network as JSON values: one of jaxcon so that it can be built again, others by name.
 
     Of others the settings are told too, so that a run is not resumed with different ones.
     """

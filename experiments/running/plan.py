@@ -32,7 +32,7 @@ class Plan:
 
 
 def make_plan(training: Training, *, examples: int, devices: int) -> Plan:
-    """Return the plan, or raise a ValueError where batch, dataset and devices do not fit."""
+    """Returns the plan, or raise a ValueError where batch, dataset and devices do not fit."""
     batch_size = training.batch_size
     assert batch_size is not None
     assert training.epochs is not None
@@ -60,7 +60,7 @@ def make_plan(training: Training, *, examples: int, devices: int) -> Plan:
 
 
 def share_batch(config: Options, resolve: Callable[[Options], Options], *, devices: int) -> Options:
-    """Return the resolved configuration, its default batch one that the devices can share.
+    """Returns the resolved configuration, its default batch one that the devices can share.
 
     Args:
       config: of the command line.
@@ -77,7 +77,7 @@ def share_batch(config: Options, resolve: Callable[[Options], Options], *, devic
 
 
 def default_batch(largest: int, examples: int) -> int:
-    """Return the recipe's batch, halved until the dataset fills two.
+    """Returns the recipe's batch, halved until the dataset fills two.
 
     >>> default_batch(512, 300)
     128

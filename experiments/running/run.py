@@ -70,7 +70,7 @@ class Run:
 
 
 def abstract_state(training: Training, plan: Plan, task: Task) -> Any:
-    """Return the shapes of the state that `pretrain` trains, without making it."""
+    """Returns the shapes of the state that `pretrain` trains, without making it."""
 
     def begin(key: jax.Array) -> Any:
         return _first_state(training, plan, task.init(key), task.apply_fn)
@@ -79,7 +79,7 @@ def abstract_state(training: Training, plan: Plan, task: Task) -> Any:
 
 
 def checkpoint_space(state: Any, path: Path) -> int:
-    """Return how many bytes the checkpoints of a run will take, beyond those that are there.
+    """Returns how many bytes the checkpoints of a run will take, beyond those that are there.
 
     Args:
       state: or its shapes.
@@ -90,7 +90,7 @@ def checkpoint_space(state: Any, path: Path) -> int:
 
 
 def make_optimizer(training: Training, plan: Plan) -> Any:
-    """Return the optimizer that the options name."""
+    """Returns the optimizer that the options name."""
     assert training.learning_rate is not None
     assert training.optimizer is not None
     schedule = optimizers.warmup_cosine(
@@ -111,7 +111,7 @@ def pretrain(
     devices: list[Any],
     start: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Train to the end, from the newest intact checkpoint where there is one.
+    """Trains to the end, from the newest intact checkpoint where there is one.
 
     Args:
       workdir: of `open_workdir`.
@@ -177,7 +177,7 @@ def follow(
     read_every: int,
     give_up: Callable[[list[dict[str, Any]]], bool] = lambda rows: False,
 ) -> tuple[Any, list[dict[str, Any]]]:
-    """Train a short run of many: no folder, no checkpoints, the metrics of all steps in memory.
+    """Trains a short run of many: no folder, no checkpoints, the metrics of all steps in memory.
 
     >>> state, rows = follow(0, lambda n, x: (n + x, {"sum": n + x}), [1, 2, 3], steps=2, read_every=1)
     >>> state, [int(row["sum"]) for row in rows]

@@ -73,12 +73,12 @@ class Ready:
 
 
 def groups(config: Any) -> dict[str, Any]:
-    """Return the option groups of a configuration by name; what is learned from comes first."""
+    """Returns the option groups of a configuration by name; what is learned from comes first."""
     return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
 
 
 def dataset_name(config: Any) -> str:
-    """Return the dataset that the options name."""
+    """Returns the dataset that the options name."""
     return next(iter(groups(config).values())).dataset
 
 
@@ -117,7 +117,7 @@ def run(config: Any, experiment: Experiment) -> None:
 
 
 def prepare(config: Any, experiment: Experiment) -> Ready:
-    """Return what a run needs, after every check.
+    """Returns what a run needs, after every check.
 
     Raises:
       ValueError: what the user can mend.
@@ -152,7 +152,7 @@ def prepare(config: Any, experiment: Experiment) -> Ready:
 
 
 def describe(ready: Ready) -> Setup:
-    """Return what is known of a run before its first step."""
+    """Returns what is known of a run before its first step."""
     dataset, task = ready.dataset, ready.task
     return Setup(
         encoder=task.encoder,

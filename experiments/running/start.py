@@ -51,7 +51,7 @@ class Start(NamedTuple):
 
 
 def load_start(run: Path | None, path: Path) -> Start | None:
-    """Return the run to start from, or None without one.
+    """Returns the run to start from, or None without one.
 
     Args:
       run: the folder of `--start-from`.
@@ -81,7 +81,7 @@ def load_start(run: Path | None, path: Path) -> Start | None:
 
 
 def check_fits(start: Start | None, network: Network, init: Callable[[jax.Array], Any]) -> None:
-    """Raise a ValueError where the weights to start from are those of another network.
+    """Raises a ValueError where the weights to start from are those of another network.
 
     Args:
       start: of `load_start`.
@@ -114,7 +114,7 @@ def check_fits(start: Start | None, network: Network, init: Callable[[jax.Array]
 
 
 def kept_tokenizer(path: Path, start: Start | None, options: Mapping[str, Any]) -> Tokenizer | None:
-    """Return the tokenizer that this run was begun with, or that of the run it starts from.
+    """Returns the tokenizer that this run was begun with, or that of the run it starts from.
 
     None where there is neither, or where the former is damaged: then it is learned again, and has to
     turn out the same.
@@ -148,5 +148,5 @@ def kept_tokenizer(path: Path, start: Start | None, options: Mapping[str, Any]) 
 
 
 def describe_network(network: Network) -> dict[str, Any]:
-    """Return the networks by the name of their variables, as config.json says them."""
+    """Returns the networks by the name of their variables, as config.json says them."""
     return {name: describe_module(module) for name, module in network.modules.items()}

@@ -24,7 +24,7 @@ def verdict(
     total: int,
     scores: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[str]:
-    """Return sentences: the collapse report's verdict, and where less than training does better.
+    """Returns sentences: the collapse report's verdict, and where less than training does better.
 
     Args:
       z1: embeddings of held-out pairs, `[n, dim]`.

@@ -36,7 +36,7 @@ _ANOTHER = "go on with the former values, or choose another --workdir"
 
 
 def check_place(path: Path) -> None:
-    """Raise a ValueError where no run can be written; that of a finished one may be read-only."""
+    """Raises a ValueError where no run can be written; that of a finished one may be read-only."""
     with told(absolute(path)):
         finished = Workdir(absolute(path), resumed=True).finished
     if not finished:
@@ -54,7 +54,7 @@ def open_run(
     start: Start | None = None,
     needed: int = 0,
 ) -> Workdir:
-    """Return the folder of the run, with everything written down that decides its result.
+    """Returns the folder of the run, with everything written down that decides its result.
 
     Args:
       path: of the folder.
@@ -135,7 +135,7 @@ def _both_folders(*configs: Mapping[str, Any]) -> bool:
 
 
 def _check_data(path: Path, before: Any, now: Fingerprint) -> None:
-    """Raise a ValueError where the run was trained on other data than what is at hand."""
+    """Raises a ValueError where the run was trained on other data than what is at hand."""
     if not isinstance(before, dict) or before == now.summary:
         return  # an earlier version did not say
     said = changes(Fingerprint(before, _images(path)), now, ignore=unreadable(path))
@@ -178,7 +178,7 @@ _LONGEST_NAME = 100  # bytes of a run's folder
 def workdir_path(
     machine: Machine, experiment: str, dataset: str, start_from: Path | None = None
 ) -> Path:
-    """Return the folder asked for, or `runs/EXPERIMENT-DATASET`, with the run that it starts from.
+    """Returns the folder asked for, or `runs/EXPERIMENT-DATASET`, with the run that it starts from.
 
     >>> print(workdir_path(Machine(), "simclr", "folder:/data/my birds/"))
     runs/simclr-folder-data-my-birds
@@ -191,7 +191,7 @@ def workdir_path(
 
 
 def _file_name(text: str) -> str:
-    """Return a text as the name of a folder; of a long one the start, and a digest of the whole.
+    """Returns a text as the name of a folder; of a long one the start, and a digest of the whole.
 
     File systems allow 255 bytes, encrypted ones 143.
 

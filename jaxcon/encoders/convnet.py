@@ -109,7 +109,7 @@ def halve(x: Array) -> Array:
 
 
 def _repeat_rim(x: Array, size: int) -> Array:
-    """Repeat the last row and column of a map until squares of `size` tile it."""
+    """Repeats the last row and column of a map until squares of `size` tile it."""
     rim = [(0, -side % size) for side in x.shape[1:3]]
     return jnp.pad(x, ((0, 0), *rim, (0, 0)), mode="edge")
 

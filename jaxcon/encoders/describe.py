@@ -32,7 +32,7 @@ _LEFT_OUT = ("parent", "name", "axis_name")
 
 
 def describe(module: nn.Module) -> dict[str, Any]:
-    """Return the type and the settings of a network, of networks within it too.
+    """Returns the type and the settings of a network, of networks within it too.
 
     >>> from jaxcon.encoders import MLP
     >>> describe(MLP(widths=(8, 16), axis_name="batch", dtype=jnp.bfloat16))
@@ -55,7 +55,7 @@ def describe(module: nn.Module) -> dict[str, Any]:
 
 
 def build(description: Mapping[str, Any]) -> Any:
-    """Return the network that was described, without an axis of the batch.
+    """Returns the network that was described, without an axis of the batch.
 
     Args:
       description: of `describe`.

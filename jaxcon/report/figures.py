@@ -25,7 +25,7 @@ def draw(
     aspect: float = 0.75,
     finish: Callable[[Any, np.ndarray], object] | None = None,
 ) -> None:
-    """Draw panels side by side into one PNG.
+    """Draws panels side by side into one PNG.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -47,7 +47,7 @@ def draw(
 
 
 def draw_neighbours(path: Path, images: np.ndarray) -> None:
-    """Draw a grid of images: in each row a query, then its nearest neighbours.
+    """Draws a grid of images: in each row a query, then its nearest neighbours.
 
     Args:
       path: of the PNG.
@@ -65,7 +65,7 @@ def draw_neighbours(path: Path, images: np.ndarray) -> None:
 
 
 def nearest_neighbours(features: np.ndarray, queries: Sequence[int], *, k: int = 5) -> np.ndarray:
-    """Return the rows most similar by cosine to each query, the query itself first.
+    """Returns the rows most similar by cosine to each query, the query itself first.
 
     >>> points = np.array([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1]])
     >>> nearest_neighbours(points, [0], k=2).tolist()
@@ -86,7 +86,7 @@ def nearest_neighbours(features: np.ndarray, queries: Sequence[int], *, k: int =
 
 
 def to_plane(features: np.ndarray) -> np.ndarray:
-    """Return a t-SNE map of the rows: neighbours stay neighbours, distances mean little.
+    """Returns a t-SNE map of the rows: neighbours stay neighbours, distances mean little.
 
     Of fewer than four different rows, of a collapsed encoder say, the two main directions.
 

@@ -58,7 +58,7 @@ class Gallery:
 
 
 def gallery_html(gallery: Gallery) -> str:
-    """Return the gallery as HTML, its images inlined.
+    """Returns the gallery as HTML, its images inlined.
 
     >>> strip = Strip([Picture(np.zeros((8, 8, 1), np.uint8), "a zero", framed=True)], before="0 < 1")
     >>> page = gallery_html(Gallery([strip], "One picture."))

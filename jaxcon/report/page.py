@@ -36,7 +36,7 @@ class Page:
 
 
 def write_page(path: Path, page: Page) -> None:
-    """Write the page as one self-contained HTML file.
+    """Writes the page as one self-contained HTML file.
 
     Args:
       path: of the file.

@@ -25,7 +25,7 @@ class Table:
 
 
 def format_cell(cell: Cell) -> str:
-    """Return a cell as text.
+    """Returns a cell as text.
 
     >>> format_cell(0.5), format_cell((0.831, 0.02)), format_cell(None)
     ('50.0%', '83.1 ± 2.0%', '–')
@@ -46,7 +46,7 @@ def format_cell(cell: Cell) -> str:
 
 
 def format_table(table: Table) -> str:
-    """Return the table for a terminal: first column to the left, the others to the right.
+    """Returns the table for a terminal: first column to the left, the others to the right.
 
     Args:
       table: heading and rows of equal length.
@@ -66,7 +66,7 @@ def format_table(table: Table) -> str:
 
 
 def table_html(table: Table) -> str:
-    """Return the table as HTML, in a box that scrolls where the screen is narrower."""
+    """Returns the table as HTML, in a box that scrolls where the screen is narrower."""
 
     def line(cells: Sequence[Cell], tag: str) -> str:
         texts = [escape(format_cell(cell)) for cell in cells]

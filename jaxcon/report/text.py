@@ -5,7 +5,7 @@ from typing import Any
 
 
 def escape(text: str) -> str:
-    r"""Return a text as HTML; what UTF-8 cannot hold (bytes of a file's name) is written out.
+    r"""Returns a text as HTML; what UTF-8 cannot hold (bytes of a file's name) is written out.
 
     >>> escape("a < b"), escape("caf\udce9")
     ('a &lt; b', 'caf\\udce9')
@@ -14,7 +14,7 @@ def escape(text: str) -> str:
 
 
 def readable(value: Any) -> str:
-    """Return a setting as one writes it: six digits at most.
+    """Returns a setting as one writes it: six digits at most.
 
     >>> readable(2.4000000000000004), readable(1e-06), readable(128), readable(True)
     ('2.4', '1e-06', '128', 'True')

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Leave it to us to tell of damage: not to orbax's logger, nor to tensorstore's futures."""
+    """Leaves it to us to tell of damage: not to orbax's logger, nor to tensorstore's futures."""
     loggers = {name: logging.getLogger(name) for name in ("absl", "asyncio")}
     levels, hook = {name: logger.level for name, logger in loggers.items()}, sys.unraisablehook
 

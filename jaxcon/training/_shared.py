@@ -14,7 +14,7 @@ from jaxcon.data.messages import cut
 def check_number(
     name: str, value: Any, *, low: float, high: float = math.inf, open_low: bool = False
 ) -> None:
-    """Raise a ValueError unless a setting is a finite number within its range; traced ones pass.
+    """Raises a ValueError unless a setting is a finite number within its range; traced ones pass.
 
     >>> check_number("clip_norm", -1, low=0, open_low=True)
     Traceback (most recent call last):
@@ -41,7 +41,7 @@ def check_number(
 
 
 def check_count(name: str, value: Any, *, low: int = 1) -> None:
-    """Raise a ValueError unless a setting is a whole number of at least `low`.
+    """Raises a ValueError unless a setting is a whole number of at least `low`.
 
     >>> check_count("log_every", 0)
     Traceback (most recent call last):
@@ -58,7 +58,7 @@ def is_inexact(leaf: Any) -> bool:
 
 
 def at_least_float32(tree: Any) -> Any:
-    """Return the tree with its real numbers in float32 at least.
+    """Returns the tree with its real numbers in float32 at least.
 
     Sums need it: in bfloat16 an average that takes in a thousandth at a time does not move at all.
 

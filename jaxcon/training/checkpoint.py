@@ -56,7 +56,7 @@ class Checkpoints:
         say: Callable[[str], None] = print,
         read_only: bool = False,
     ):
-        """Open the directory; damaged checkpoints are told to `say`.
+        """Opens the directory; damaged checkpoints are told to `say`.
 
         With `read_only` nothing in it changes: what looks left over may be a save of another process.
 
@@ -90,7 +90,7 @@ class Checkpoints:
                 raise
 
     def save(self, step: int, state: Any) -> None:
-        """Write the state in the background; an earlier write's failure is raised here.
+        """Writes the state in the background; an earlier write's failure is raised here.
 
         What is hashed is what is written: a copy, for the step is about to reuse the buffers.
 
@@ -115,7 +115,7 @@ class Checkpoints:
         )
 
     def wait(self) -> None:
-        """Return once all is on disk.
+        """Returns once all is on disk.
 
         Raises:
           DiskFullError: it could not be written for want of room.
@@ -129,11 +129,11 @@ class Checkpoints:
             raise DiskFullError(errno.ENOSPC, reason, str(self._directory)) from error
 
     def steps(self) -> list[int]:
-        """Return the steps that are saved, or are being saved."""
+        """Returns the steps that are saved, or are being saved."""
         return sorted(self._manager.all_steps())
 
     def restore(self, template: Any) -> tuple[int, Any] | None:
-        """Return `(step, state)` of the newest intact checkpoint, or None where none was made.
+        """Returns `(step, state)` of the newest intact checkpoint, or None where none was made.
 
         Args:
           template: a state of the same tree; restored arrays get its shardings.
@@ -150,7 +150,7 @@ class Checkpoints:
         return found
 
     def load(self) -> tuple[int, dict[str, np.ndarray]] | None:
-        """Return the step and the arrays, by dotted path, of the newest intact checkpoint.
+        """Returns the step and the arrays, by dotted path, of the newest intact checkpoint.
 
         >>> folder = tempfile.TemporaryDirectory()
         >>> with Checkpoints(Path(folder.name)) as checkpoints:
@@ -214,7 +214,7 @@ class Checkpoints:
         return leaves
 
     def _set_aside(self, damage: Mapping[int, str]) -> None:
-        """Rename damaged steps: Orbax takes any numbered folder for a checkpoint."""
+        """Renames damaged steps: Orbax takes any numbered folder for a checkpoint."""
         if jax.process_index() == 0:
             for step in damage:
                 aside = tempfile.mkdtemp(prefix=f"damaged-{step}-", dir=self._directory)
@@ -224,7 +224,7 @@ class Checkpoints:
 
 
 def load_variables(workdir: str | Path) -> dict[str, Any]:
-    """Return what a run has learned, for flax's `apply`: the newest checkpoint that is intact.
+    """Returns what a run has learned, for flax's `apply`: the newest checkpoint that is intact.
 
     Args:
       workdir: the folder of a run, finished or not.
@@ -241,7 +241,7 @@ def load_variables(workdir: str | Path) -> dict[str, Any]:
 
 
 def load_newest(workdir: str | Path) -> tuple[int, dict[str, Any]]:
-    """Return the step of the newest checkpoint that is intact, and `load_variables` of it.
+    """Returns the step of the newest checkpoint that is intact, and `load_variables` of it.
 
     Args:
       workdir: the folder of a run, finished, interrupted or still going on.
@@ -264,7 +264,7 @@ def load_newest(workdir: str | Path) -> tuple[int, dict[str, Any]]:
 
 
 def _load_moving(folder: Path) -> tuple[int, dict[str, np.ndarray]] | None:
-    """Load the newest step; again where a run that is going on swept it away meanwhile."""
+    """Loads the newest step; again where a run that is going on swept it away meanwhile."""
     while True:
         steps = saved_steps(folder)
         try:

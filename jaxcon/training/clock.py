@@ -44,27 +44,27 @@ class Clock:
     """
 
     def __init__(self, path: Path, *, start: int):
-        """Begin to count, after `start` steps."""
+        """Begins to count, after `start` steps."""
         self._path, self._start = path, start
         self._before = read_times(path)
         self._began = time.monotonic()
         self._session: Session | None = None
 
     def tick(self, done: int) -> None:
-        """Note that `done` steps of the run are done; of this process the first one first."""
+        """Notes that `done` steps of the run are done; of this process the first one first."""
         seconds = time.monotonic() - self._began
         first = seconds if self._session is None else self._session.first
         self._session = Session(self._start, done, seconds, first)
 
     def save(self) -> None:
-        """Write the file."""
+        """Writes the file."""
         sessions = [*self._before, *([self._session] if self._session else [])]
         rows = [dataclasses.asdict(session) for session in sessions]
         write_text(self._path, json.dumps(rows, indent=1) + "\n")
 
 
 def read_times(path: Path) -> list[Session]:
-    """Return the sessions of a run; none where the file is missing or damaged.
+    """Returns the sessions of a run; none where the file is missing or damaged.
 
     >>> read_times(Path("no-such-file"))
     []
@@ -75,7 +75,7 @@ def read_times(path: Path) -> list[Session]:
 
 
 def steps_per_second(sessions: Sequence[Session]) -> float | None:
-    """Return the rate without the first steps, which compile; None where there are no others.
+    """Returns the rate without the first steps, which compile; None where there are no others.
 
     >>> steps_per_second([Session(0, 11, 7.0, 2.0), Session(10, 16, 6.0, 1.0)])  # 15 in 10 seconds
     1.5

@@ -26,7 +26,7 @@ _TABLES = ("embedding", "embeddings")
 
 
 def decay_mask(params: Any) -> Any:
-    """Return True for what weight decay shrinks: kernels and tables of tokens.
+    """Returns True for what weight decay shrinks: kernels and tables of tokens.
 
     Left alone are biases, scales of norms, temperatures and other scalars, embeddings of positions,
     class and other learned tokens. Tables of tokens decay, as in CLIP's training: a row is a kernel's,
@@ -57,7 +57,7 @@ def decay_mask(params: Any) -> Any:
 
 
 def names_of(path: Any) -> list[str]:
-    """Return the names along a path of JAX; numbers in a list, and the boxes of Flax, are no names.
+    """Returns the names along a path of JAX; numbers in a list, and the boxes of Flax, are no names.
 
     >>> import jax
     >>> [(path, _)] = jax.tree_util.tree_leaves_with_path({"tower": [{"bias": 1.0}]})

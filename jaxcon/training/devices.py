@@ -28,7 +28,7 @@ _INSTALL = {"gpu": "pip install 'jax[cuda13]'", "tpu": "pip install 'jax[tpu]'"}
 
 
 def cluster_arguments(environ: Mapping[str, str] = os.environ) -> dict[str, Any] | None:
-    """Return what `jax.distributed.initialize` needs here; None outside of a cluster.
+    """Returns what `jax.distributed.initialize` needs here; None outside of a cluster.
 
     SLURM steps, Open MPI jobs and TPU pods are recognized by jax itself and need no arguments;
     anywhere else `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` say it.
@@ -68,7 +68,7 @@ def cluster_arguments(environ: Mapping[str, str] = os.environ) -> dict[str, Any]
 def select_accelerator(
     name: Accelerator = "auto", *, num_devices: int | None = None
 ) -> list[Device]:
-    """Return the devices to train on: those of one platform, in jax's order.
+    """Returns the devices to train on: those of one platform, in jax's order.
 
     On CPU, `num_devices` virtual devices are made; that is possible only before jax is first used.
 
@@ -107,7 +107,7 @@ def select_accelerator(
 
 
 def make_mesh(devices: Sequence[Device]) -> Mesh:
-    """Return the one-dimensional mesh whose axis is called "batch".
+    """Returns the one-dimensional mesh whose axis is called "batch".
 
     Not `jax.make_mesh`: its axes are explicit by default, and there `z @ z.T` raises.
 
@@ -124,7 +124,7 @@ def make_mesh(devices: Sequence[Device]) -> Mesh:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Return the tree with a copy of every leaf on each device of the mesh.
+    """Returns the tree with a copy of every leaf on each device of the mesh.
 
     >>> replicate(np.ones(3), make_mesh(jax.devices())).is_fully_replicated
     True
@@ -146,7 +146,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Return the sharding that shares the rows of a batch out over the devices of the mesh.
+    """Returns the sharding that shares the rows of a batch out over the devices of the mesh.
 
     >>> batch_sharding(make_mesh(jax.devices())).spec == jax.sharding.PartitionSpec("batch")
     True

@@ -10,7 +10,7 @@ from jax.tree_util import keystr, tree_flatten_with_path
 
 
 def state_leaves(state: Any) -> dict[str, Any]:
-    """Return the arrays of a state by name.
+    """Returns the arrays of a state by name.
 
     >>> state_leaves({"params": {"kernel": 1, "bias": 2}})
     {'params.bias': 2, 'params.kernel': 1}
@@ -26,7 +26,7 @@ def state_leaves(state: Any) -> dict[str, Any]:
 
 
 def digest(array: Any) -> str:
-    """Return the SHA-256 of an array's dtype, shape and bytes.
+    """Returns the SHA-256 of an array's dtype, shape and bytes.
 
     >>> digest(np.zeros(2, np.float32))[:12]
     '24e76ceeb262'
@@ -43,7 +43,7 @@ def digest(array: Any) -> str:
 
 
 def state_hash(state: Any) -> str:
-    """Return one SHA-256 of all arrays of a state: equal hashes, equal states.
+    """Returns one SHA-256 of all arrays of a state: equal hashes, equal states.
 
     >>> state_hash({"w": np.ones(2)}) == state_hash({"w": np.ones(2)})
     True
@@ -59,7 +59,7 @@ def state_hash(state: Any) -> str:
 
 
 def state_bytes(state: Any) -> int:
-    """Return the size of a state's arrays, or of their shapes (`jax.eval_shape`).
+    """Returns the size of a state's arrays, or of their shapes (`jax.eval_shape`).
 
     >>> state_bytes({"w": np.ones(2, np.float32), "b": np.ones((), np.float32)})
     12
@@ -72,5 +72,5 @@ def state_bytes(state: Any) -> int:
 
 
 def leaf_name(path: tuple[Any, ...]) -> str:
-    """Return the dotted path of a leaf, from its keys; collections are named as in flax's variables."""
+    """Returns the dotted path of a leaf, from its keys; collections are named as in flax's variables."""
     return keystr(path, simple=True, separator=".").removeprefix("carried.")

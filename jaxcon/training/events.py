@@ -24,7 +24,7 @@ class Events:
     """
 
     def __init__(self, folder: Path, *, start: int):
-        """Begin a file; TensorBoard forgets what older ones say of step `start` and later."""
+        """Begins a file; TensorBoard forgets what older ones say of step `start` and later."""
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto import event_pb2
 
@@ -38,7 +38,7 @@ class Events:
         self._seen = time.monotonic()
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Add the values of one step.
+        """Adds the values of one step.
 
         Raises:
           OSError: the disk is full, say.
@@ -53,5 +53,5 @@ class Events:
             self._seen = time.monotonic()
 
     def close(self) -> None:
-        """Write the rest."""
+        """Writes the rest."""
         self._writer.close()

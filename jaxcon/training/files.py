@@ -15,7 +15,7 @@ _SHOWN = 80  # characters of a value in a message
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file, as UTF-8, so that a kill leaves the old one or the new one, never half of one.
+    """Writes a file, as UTF-8, so that a kill leaves the old one or the new one, never half of one.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -31,7 +31,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file like `write_text`.
+    """Writes a file like `write_text`.
 
     Args:
       path: in an existing folder.
@@ -43,7 +43,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_once(path: Path, text: str) -> None:
-    """Write a file like `write_text`, unless somebody was faster: then theirs stays.
+    """Writes a file like `write_text`, unless somebody was faster: then theirs stays.
 
     Args:
       path: in an existing folder.
@@ -61,7 +61,7 @@ def write_once(path: Path, text: str) -> None:
 
 
 def absolute(path: str | Path) -> Path:
-    """Return the path from the root, `~` filled in.
+    """Returns the path from the root, `~` filled in.
 
     Raises:
       ValueError: nobody knows where `~` is.
@@ -73,7 +73,7 @@ def absolute(path: str | Path) -> Path:
 
 
 def check_plain(path: Path, *, written: bool = True) -> None:
-    """Raise a ValueError where checkpoints would be written that nobody can read, or none be found.
+    """Raises a ValueError where checkpoints would be written that nobody can read, or none be found.
 
     Orbax looks for their parts by `glob`, to which `[`, `*` and `?` in the path mean other folders;
     tensorstore takes a backslash for a slash, and no path that is not UTF-8.
@@ -98,7 +98,7 @@ def check_plain(path: Path, *, written: bool = True) -> None:
 
 
 def short(value: Any) -> str:
-    """Return a value as it is written in a message: at most 80 characters of it.
+    """Returns a value as it is written in a message: at most 80 characters of it.
 
     >>> short("a" * 100)[-12:]
     'aaaaaaaaaaa…'
@@ -112,7 +112,7 @@ def _cut(text: str) -> str:
 
 @contextlib.contextmanager
 def told(path: Path, *, done: str = "written to", option: str = "--workdir") -> Iterator[None]:
-    """Turn what the operating system refuses into a ValueError that names the option."""
+    """Turns what the operating system refuses into a ValueError that names the option."""
     try:
         yield
     except NotADirectoryError:
@@ -126,7 +126,7 @@ def told(path: Path, *, done: str = "written to", option: str = "--workdir") -> 
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """Return a JSON object; what is wrong with the file becomes a ValueError with the remedy."""
+    """Returns a JSON object; what is wrong with the file becomes a ValueError with the remedy."""
     try:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:  # also: not UTF-8
@@ -147,7 +147,7 @@ _held: "weakref.WeakValueDictionary[Path, Lock]" = weakref.WeakValueDictionary()
 
 
 def lock_file(path: Path) -> Lock | None:
-    """Lock a file until the lock is dropped; None on a file system that knows no locks.
+    """Locks a file until the lock is dropped; None on a file system that knows no locks.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile() as file:

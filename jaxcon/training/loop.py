@@ -31,7 +31,7 @@ class Fit(NamedTuple):
 
 @contextlib.contextmanager
 def stop_requested() -> Iterator[Callable[[int], bool]]:
-    """Yield a function of the step: has SIGTERM or Ctrl-C asked this run to stop?
+    """Yields a function of the step: has SIGTERM or Ctrl-C asked this run to stop?
 
     In several processes a signal to one stops all after the same step. Before the first step is done
     Ctrl-C ends the process at once, as does a second Ctrl-C: compilation may take minutes.
@@ -81,7 +81,7 @@ def fit(
     checkpoint_every: int,
     log_every: int = 10,
 ) -> Fit:
-    """Return the state after `steps` steps, or after the step at which a stop was asked for.
+    """Returns the state after `steps` steps, or after the step at which a stop was asked for.
 
     Args:
       state: at any step; where it is 0, it is saved first.

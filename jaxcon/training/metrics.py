@@ -22,7 +22,7 @@ class MetricsLog:
     """
 
     def __init__(self, folder: Path, *, start: int):
-        """Open the files and drop what lies at step `start` or later: it is computed again."""
+        """Opens the files and drop what lies at step `start` or later: it is computed again."""
         path = Path(folder) / "metrics.jsonl"
         before = [row for row in read_metrics(path) if row["step"] < start]
         write_text(path, "".join(json.dumps(row) + "\n" for row in before))
@@ -37,7 +37,7 @@ class MetricsLog:
         self._events.close()
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Add one line; a value that is not finite becomes null, for JSON has no NaN."""
+        """Adds one line; a value that is not finite becomes null, for JSON has no NaN."""
         row = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
         self._file.write(json.dumps({"step": step, **row}) + "\n")
         # TensorBoard would warn of every other.
@@ -45,7 +45,7 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a `metrics.jsonl`; what is damaged, cut off by a kill say, is left out.
+    """Returns the lines of a `metrics.jsonl`; what is damaged, cut off by a kill say, is left out.
 
     >>> read_metrics(Path("no-such-file"))
     []

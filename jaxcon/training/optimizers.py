@@ -20,7 +20,7 @@ from jaxcon.training.decay import decay_mask, names_of
 
 
 def warmup_cosine(peak: float, *, warmup_steps: int, total_steps: int) -> optax.Schedule:
-    """Return a learning rate that rises linearly, then falls to 0 along half a cosine.
+    """Returns a learning rate that rises linearly, then falls to 0 along half a cosine.
 
     Step 0 already learns: the rise starts one part above 0, at peak / (warmup_steps + 1).
 
@@ -55,7 +55,7 @@ def warmup_cosine(peak: float, *, warmup_steps: int, total_steps: int) -> optax.
 def keep_between(
     optimizer: optax.GradientTransformation, bounds: Mapping[str, tuple[float, float]]
 ) -> optax.GradientTransformationExtraArgs:
-    """Return the optimizer with parameters of some names projected into bounds after each update.
+    """Returns the optimizer with parameters of some names projected into bounds after each update.
 
     An update that would lead out of the bounds ends on one, exactly; the optimizer's state keeps its
     form.
@@ -111,7 +111,7 @@ def _within(update: jax.Array, param: jax.Array, low: float, high: float) -> jax
 def adamw(
     schedule: optax.Schedule, *, weight_decay: float = 1e-4, clip_norm: float | None = None
 ) -> optax.GradientTransformation:
-    """Return AdamW (Loshchilov and Hutter, 2019) with decay where `decay_mask` says.
+    """Returns AdamW (Loshchilov and Hutter, 2019) with decay where `decay_mask` says.
 
     >>> import jax.numpy as jnp
     >>> adamw(optax.constant_schedule(1e-3)).init({"kernel": jnp.ones((2, 2))}) is not None
@@ -136,7 +136,7 @@ def adamw(
 def lars(
     schedule: optax.Schedule, *, weight_decay: float = 1e-6, clip_norm: float | None = None
 ) -> optax.GradientTransformation:
-    """Return LARS (You et al., 2017), SimCLR's optimizer.
+    """Returns LARS (You et al., 2017), SimCLR's optimizer.
 
     What does not decay (`decay_mask`) is not rescaled by the trust ratio either.
 
@@ -169,7 +169,7 @@ def lars(
 def sgd(
     schedule: optax.Schedule, *, weight_decay: float = 5e-4, clip_norm: float | None = None
 ) -> optax.GradientTransformation:
-    """Return SGD with Nesterov momentum 0.9 and L2 decay on kernels alone.
+    """Returns SGD with Nesterov momentum 0.9 and L2 decay on kernels alone.
 
     >>> import jax.numpy as jnp
     >>> sgd(optax.constant_schedule(0.1)).init({"kernel": jnp.ones((2, 2))}) is not None

@@ -31,7 +31,7 @@ _watch: "Watch | None" = None
 
 
 def join(cluster: Mapping[str, Any]) -> None:
-    """Make this process one of a job, and watch over the others from then on.
+    """Makes this process one of a job, and watch over the others from then on.
 
     Args:
       cluster: of `devices.cluster_arguments`; empty where jax recognizes the job by itself.
@@ -63,7 +63,7 @@ def join(cluster: Mapping[str, Any]) -> None:
 
 
 def leave() -> None:
-    """Wait until the others are done too, then let go of them: what the end of a process does."""
+    """Waits until the others are done too, then let go of them: what the end of a process does."""
     if _watch is not None and not _watch.left.is_set():
         jax.distributed.shutdown()
         _watch.left.set()
@@ -79,7 +79,7 @@ def end_if_another_is_gone() -> None:
 
 
 def end_with_others(reason: str, code: int) -> None:
-    """End this process at once, and let the others say why. In a single process it returns.
+    """Ends this process at once, and let the others say why. In a single process it returns.
 
     Args:
       reason: one line.
@@ -129,7 +129,7 @@ class Watch:
             threading.Thread(target=target, daemon=True).start()
 
     def coordinator_hung_up(self) -> bool:
-        """Return whether JAX's client had better not know it; end the process where it is the end."""
+        """Returns whether JAX's client had better not know it; end the process where it is the end."""
         if not self._joined.is_set():
             return False  # it is not there yet: the client tries again
         if not self.left.wait(2 * self._beat):  # nor is it the orderly end of the run
@@ -137,7 +137,7 @@ class Watch:
         return True
 
     def tell(self, reason: str) -> None:
-        """Say something in place of a number, for the last time: the others read it, and end."""
+        """Says something in place of a number, for the last time: the others read it, and end."""
         with contextlib.suppress(Exception):
             self._say(_GONE + reason, last=True)
             if self._process == 0:  # the store ends with it
@@ -232,14 +232,14 @@ class Tunnel:
 
 
 def _hang_up(connection: socket.socket) -> None:
-    """Close a connection of which another thread may be waiting for bytes."""
+    """Closes a connection of which another thread may be waiting for bytes."""
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
     connection.close()
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:
-    """Hand on bytes until one of the two hangs up."""
+    """Hands on bytes until one of the two hangs up."""
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
             target.sendall(data)
@@ -265,7 +265,7 @@ def _store() -> Any:
 
 @contextlib.contextmanager
 def _time_limit(address: str, count: int, process: int) -> Any:
-    """End the process where the others do not come; jax is in C++ meanwhile, out of reach."""
+    """Ends the process where the others do not come; jax is in C++ meanwhile, out of reach."""
     who = f"not all of {count} processes came" if process == 0 else "process 0 does not answer"
     line = (
         f"{who} at {address} for {_ARRIVAL:.0f} s; start the same command in each of {count} "
@@ -282,7 +282,7 @@ def _time_limit(address: str, count: int, process: int) -> Any:
 
 
 def _end(line: str, code: int) -> NoReturn:
-    """End the process from whatever thread; a progress bar may stand in the last line."""
+    """Ends the process from whatever thread; a progress bar may stand in the last line."""
     sys.stdout.flush()
     sys.stderr.write(f"\nerror: {line}\n")
     sys.stderr.flush()

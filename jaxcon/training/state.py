@@ -36,13 +36,13 @@ class TrainState(train_state.TrainState):
     skipped: jax.Array = struct.field(default_factory=lambda: jnp.zeros((), jnp.int32))
 
     def variables(self, *, average: bool = False) -> dict[str, Any]:
-        """Return all collections by their names, averaged where asked for and kept."""
+        """Returns all collections by their names, averaged where asked for and kept."""
         kept = self.ema if average and self.ema is not None else {}
         return {"params": self.params, **self.carried, **kept}
 
 
 def averaged(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the collections of which an average is kept, in float32 at least."""
+    """Returns the collections of which an average is kept, in float32 at least."""
     return at_least_float32({name: variables[name] for name in _AVERAGED if name in variables})
 
 
@@ -53,7 +53,7 @@ def create_state(
     apply_fn: Callable[..., Any],
     average: bool = False,
 ) -> TrainState:
-    """Return the state before the first step.
+    """Returns the state before the first step.
 
     What is summed over steps, the average and the statistics, is kept in float32 at least: in bfloat16
     0.5 + 0.001 is 0.5. Parameters keep their dtype; in float32 small updates are not lost either.

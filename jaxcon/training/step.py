@@ -44,7 +44,7 @@ Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
 def make_train_step(
     loss_fn: LossFn, *, ema_decay: float | None = None, axis_name: str | None = BATCH_AXIS
 ) -> Step:
-    """Return `step(state, batch, key) -> (state, metrics)`.
+    """Returns `step(state, batch, key) -> (state, metrics)`.
 
     `loss_fn` gets `fold_in(key, state.step)`, and must return a loss, collections and metrics that
     are equal on all devices of the axis (`collectives.mean`). An update is refused if the loss, the
@@ -95,7 +95,7 @@ def make_train_step(
 
 
 def shard_step(step: Step, mesh: Mesh, *, axis_name: str = BATCH_AXIS) -> Step:
-    """Return the step under jit and `jax.shard_map`: state replicated, batch split by rows.
+    """Returns the step under jit and `jax.shard_map`: state replicated, batch split by rows.
 
     The state is donated: the one passed in is used up.
 
@@ -156,7 +156,7 @@ def _all_finite(tree: Any) -> jax.Array:
 
 
 def _accept(finite: jax.Array, updated: TrainState, state: TrainState) -> TrainState:
-    """Select the whole state: guarding parameters alone would let NaN into the statistics."""
+    """Selects the whole state: guarding parameters alone would let NaN into the statistics."""
 
     def select(new: Any, old: Any) -> Any:
         if isinstance(new, _CLOCKS):

@@ -77,7 +77,7 @@ class Workdir:
         return self.results.exists() and self.page.exists()
 
     def read_results(self) -> dict[str, Any] | None:
-        """Return what a finished run has found; None where it is not finished.
+        """Returns what a finished run has found; None where it is not finished.
 
         Raises:
           ValueError: the file cannot be read, or holds no scores.
@@ -99,7 +99,7 @@ def open_workdir(
     files: Mapping[str, bytes] | None = None,
     needed: int = 0,
 ) -> Workdir:
-    """Return the directory, made where it is missing, with `config` written or compared.
+    """Returns the directory, made where it is missing, with `config` written or compared.
 
     The folder of a finished run need not be writable. Where several processes
     share a run, the first of them writes and holds the lock.
@@ -147,7 +147,7 @@ def open_workdir(
 
 
 def read_config(path: str | Path, *, option: str = "--workdir") -> dict[str, Any] | None:
-    """Return the configuration of the run in a folder; None where there is none.
+    """Returns the configuration of the run in a folder; None where there is none.
 
     >>> read_config("no/such/folder") is None
     True
@@ -171,7 +171,7 @@ def read_config(path: str | Path, *, option: str = "--workdir") -> dict[str, Any
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
-    """Return what differs between two configurations: a sentence for each name, dotted where nested.
+    """Returns what differs between two configurations: a sentence for each name, dotted where nested.
 
     A value of None and one that is missing are the same, and so is whoever wrote them. Long values
     are cut.
@@ -194,7 +194,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
 
 
 def check_writable(path: str | Path, *, needed: int = 0, option: str = "--workdir") -> None:
-    """Raise a ValueError where nothing can be written; nothing is made, only tried.
+    """Raises a ValueError where nothing can be written; nothing is made, only tried.
 
     >>> with tempfile.NamedTemporaryFile() as file:
     ...     check_writable(file.name)
@@ -223,7 +223,7 @@ def check_writable(path: str | Path, *, needed: int = 0, option: str = "--workdi
 
 
 def saved_steps(checkpoints: Path) -> list[int]:
-    """Return the steps that have a folder of their own, sound or not."""
+    """Returns the steps that have a folder of their own, sound or not."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return sorted(int(entry.name) for entry in checkpoints.iterdir() if entry.name.isdigit())
     return []
