@@ -113,8 +113,8 @@ def write(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
     (args.out / "losses.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     head = (
         "# Losses, forward and backward\n\n"
-        f"Median of {args.repeats} steps or more in the fastest of that many processes, float32, "
-        f"{platform.machine()}, {os.cpu_count()} cores. "
+        f"Median of {args.repeats} steps or more in the fastest of the processes (column `processes`), "
+        f"float32, {platform.machine()}, {os.cpu_count()} cores. "
         "`MiB`: what a step adds. The temperature is a constant unless marked learned.\n\n"
         "`floor`: time over that of the products that the loss cannot do without, at the matrix rate "
         "of the same run: 2 U for NT-Xent over its 2 N rows, 3 U for SigLIP, 4 U for CLIP, U = "

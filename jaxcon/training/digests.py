@@ -72,5 +72,5 @@ def state_bytes(state: Any) -> int:
 
 
 def leaf_name(path: tuple[Any, ...]) -> str:
-    """Returns the dotted path of a leaf, from its keys; collections are named as in flax's variables."""
+    """Returns the dotted path of a leaf, from its keys; collections are named as in flax."""
     return keystr(path, simple=True, separator=".").removeprefix("carried.")
