@@ -257,7 +257,7 @@ class _Network:
         self._apply: Callable[..., Any] = jax.jit(apply)
 
     def embed(self, values: Any, rows_of: Callable[[Any, int], np.ndarray], normalize: bool) -> Any:
-        """Embeds values; `rows_of(some, first)` makes inputs of some of them, from number `first` on."""
+        """Embeds values; `rows_of(some, first)` makes inputs of those from number `first` on."""
         outputs = []
         for first in range(0, len(values), _BATCH):
             rows = rows_of(values[first : first + _BATCH], first)
