@@ -23,7 +23,7 @@ def test_what_systems_put_beside_a_table_is_none(folder):
         ("results.txt", "of results.txt: save it as .csv"),
         ("captions.xlsx", "of captions.xlsx: save it as CSV UTF-8"),
         ("annotations.json", "of annotations.json: write one object a line, as .jsonl"),
-        ("data/captions.csv", "or take "),
+        ("data/captions.csv", "or use "),
     ],
 )
 def test_a_table_of_another_kind_or_place_is_pointed_at(folder, name, said):

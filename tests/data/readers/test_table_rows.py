@@ -146,7 +146,10 @@ LONG = "x" * 100_000
         ({"image": "\ud800", "caption": "a"}, r"\ud800"),
         ({"image": "images/00.png", "caption": "a \ud800"}, "the caption has a character"),
         ({"image": "https://example.org/a.png", "caption": "a"}, "is a web address"),
-        ({"image": "a red circle", "caption": "images/00.png"}, "columns image and caption excha"),
+        (
+            {"image": "a red circle", "caption": "images/00.png"},
+            "columns image and caption swapped",
+        ),
         ({"image": "images/00.PNG", "caption": "a"}, "images/00.png?"),
         ({"image": "images/00", "caption": "a"}, "images/00.png?"),
         ({"image": "Images/00.png", "caption": "a"}, "/images?"),
