@@ -38,7 +38,7 @@ class TableImages:
         return self._files[image]
 
     def path(self, file: Identity) -> str:
-        """Returns one spelling of a file, whatever the order of rows; one from the folder if possible."""
+        """Returns one spelling of a file, whatever the order of rows: from the folder if possible."""
         return min(self._spellings[file], key=lambda path: (os.path.isabs(path), path))
 
     def _look_up(self, place: str, image: str, caption: str) -> Identity:

@@ -127,7 +127,7 @@ class TfdsRecords:
         return TfdsImages(self._source(part.split), self.image, part.positions, shape)
 
     def _source(self, split: str, *, skip: str | None = None) -> Any:
-        """Returns random access to the records of one TFDS split; `skip` names a feature left undecoded."""
+        """Returns random access to the records of a TFDS split; the feature `skip` stays undecoded."""
         decoders = {skip: tfds.decode.SkipDecoding()} if skip else None
         return self._builder.as_data_source(split, decoders=decoders)
 
