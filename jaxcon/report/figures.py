@@ -1,4 +1,4 @@
-"""Figures as PNG files, and what is drawn in them: neighbours, and a map of features in the plane."""
+"""Figures as PNG files, and what goes into them: neighbours, and a map of features in the plane."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -32,11 +32,11 @@ def draw(
     ...     draw(Path(folder) / "line.png", lambda ax: ax.plot([0, 1]))
 
     Args:
-      path: of the file; its folder is made where it is missing.
-      panels: each draws on the matplotlib axes that it gets, as `jaxcon.plots` does with `ax`.
-      width: of a panel in inches.
+      path: path of the file; its folder is made if missing.
+      panels: functions that draw on the matplotlib axes they get, as `jaxcon.plots` does with `ax`.
+      width: width of a panel in inches.
       aspect: its height over its width.
-      finish: gets the figure and the axes of the panels in the end, for what they share.
+      finish: called at the end with the figure and the axes of the panels, for what they share.
     """
     figure, axes = _figure((width * len(panels), aspect * width), (1, len(panels)))
     for panel, ax in zip(panels, axes.flat, strict=True):
@@ -50,7 +50,7 @@ def draw_neighbours(path: Path, images: np.ndarray) -> None:
     """Draws a grid of images: in each row a query, then its nearest neighbours.
 
     Args:
-      path: of the PNG.
+      path: path of the PNG.
       images: uint8 `[queries, 1 + k, height, width, channels]`, k at least 1.
     """
     queries, columns = images.shape[:2]
@@ -74,7 +74,7 @@ def nearest_neighbours(features: np.ndarray, queries: Sequence[int], *, k: int =
     Args:
       features: `[n, dim]`.
       queries: row numbers.
-      k: neighbours besides the query, fewer than n.
+      k: number of neighbours besides the query, fewer than n.
 
     Returns:
       int `[queries, 1 + k]`.
@@ -86,9 +86,9 @@ def nearest_neighbours(features: np.ndarray, queries: Sequence[int], *, k: int =
 
 
 def to_plane(features: np.ndarray) -> np.ndarray:
-    """Returns a t-SNE map of the rows: neighbours stay neighbours, distances mean little.
+    """Maps the rows to the plane by t-SNE: neighbours stay neighbours, distances mean little.
 
-    Of fewer than four different rows, of a collapsed encoder say, the two main directions.
+    For fewer than four different rows, as from a collapsed encoder, takes the two main directions.
 
     >>> to_plane(np.random.default_rng(0).normal(size=(20, 5))).shape
     (20, 2)
@@ -100,7 +100,7 @@ def to_plane(features: np.ndarray) -> np.ndarray:
       `[n, 2]`.
 
     Raises:
-      ValueError: values that are not finite.
+      ValueError: if values are not finite.
 
     Reference:
       van der Maaten and Hinton, Visualizing Data using t-SNE, 2008.
@@ -126,7 +126,7 @@ def to_plane(features: np.ndarray) -> np.ndarray:
 
 
 def _figure(size: tuple[float, float], grid: tuple[int, int]) -> tuple[Any, np.ndarray]:
-    """A figure without pyplot: no window system, no state left behind."""
+    """Makes a figure without pyplot: no window system, no state left behind."""
     from matplotlib.figure import Figure as Canvas
 
     figure = Canvas(figsize=size, layout="constrained", dpi=_DPI)

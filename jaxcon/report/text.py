@@ -1,11 +1,11 @@
-"""Texts of a page: whatever a user's file may be called, the page is UTF-8 and one document."""
+"""Text of a page: whatever a user's files are called, the page is valid UTF-8 and one document."""
 
 import html
 from typing import Any
 
 
 def escape(text: str) -> str:
-    r"""Returns a text as HTML; what UTF-8 cannot hold (bytes of a file's name) is written out.
+    r"""Returns text as HTML; what UTF-8 cannot hold (bytes of a file name) is escaped.
 
     >>> escape("a < b"), escape("caf\udce9")
     ('a &lt; b', 'caf\\udce9')
@@ -14,7 +14,7 @@ def escape(text: str) -> str:
 
 
 def readable(value: Any) -> str:
-    """Returns a setting as one writes it: six digits at most.
+    """Returns a setting as one would write it: with at most six digits.
 
     >>> readable(2.4000000000000004), readable(1e-06), readable(128), readable(True)
     ('2.4', '1e-06', '128', 'True')

@@ -32,7 +32,7 @@ def digest(array: Any) -> str:
     '24e76ceeb262'
 
     Args:
-      array: whole on this host.
+      array: an array held whole on this host.
 
     Returns:
       Hexadecimal digits.
@@ -43,7 +43,7 @@ def digest(array: Any) -> str:
 
 
 def state_hash(state: Any) -> str:
-    """Returns one SHA-256 of all arrays of a state: equal hashes, equal states.
+    """Returns one SHA-256 of all arrays of a state: equal hashes mean equal states.
 
     >>> state_hash({"w": np.ones(2)}) == state_hash({"w": np.ones(2)})
     True

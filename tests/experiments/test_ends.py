@@ -213,7 +213,7 @@ def test_the_second_of_two_runs_in_a_folder_is_refused(tmp_path):
     first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert first.stdout.readline() == "False\n"
-        with pytest.raises(ValueError, match="another process trains in this folder just now"):
+        with pytest.raises(ValueError, match="another process is training in this folder"):
             open_workdir(tmp_path / "run", {})
     finally:
         first.kill()

@@ -87,7 +87,7 @@ def test_who_falls_silent_is_named_by_all_others(world, silent):
     wait(lambda: len(ends) == 2)
     for line, code in ends:
         assert line.startswith(f"process {silent} of 3 is gone (no sign of life for ")
-        assert line.endswith("the same command, in every process, goes on from the last checkpoint")
+        assert line.endswith("run the same command in every process to resume from the last checkpoint")
         assert code == 1
     leave(started)
 

@@ -1,1 +1,1 @@
-"""The datasets we ship, which are made here without a download: digits and scenes."""
+"""The datasets that ship with jaxcon, made locally without a download: digits and scenes."""
