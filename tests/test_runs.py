@@ -173,7 +173,7 @@ def test_what_cannot_be_rebuilt_is_said(views, pairs, tmp_path):
         jaxcon.load_run(altered(views[0], model=None, preprocessing=None))
     model = json.loads((views[0] / "config.json").read_text())["model"]
     wider = {**model, "encoder": {**model["encoder"], "widths": [32, 64, 256]}}
-    with pytest.raises(ValueError, match=r"its checkpoint and its config\.json differ at "):
+    with pytest.raises(ValueError, match=r"its checkpoint and its config\.json disagree about "):
         jaxcon.load_run(altered(views[0], model=wider))
     with pytest.raises(ValueError, match="unknown network 'GAN'"):
         jaxcon.load_run(altered(views[0], model={"encoder": {"type": "GAN"}}))

@@ -15,15 +15,15 @@ from jaxcon.data.splits import Split
 
 Pairs = tuple[np.ndarray, np.ndarray]
 Views = Callable[[np.ndarray], Pairs]  # from at most 64 images to two views of each
-BATCH = 64  # rows of one program, whatever is asked for
+BATCH = 64  # rows of one program, whatever is requested
 
 
 def spread(total: int, count: int, labels: np.ndarray | None = None) -> np.ndarray:
-    """Returns the numbers of `count` of `total` rows, evenly from all classes, always the same ones.
+    """Returns the numbers of `count` of `total` rows, evenly from all classes, always the same.
 
-    Within a class, and between classes where there are more of them than rows, the order is that of
-    a digest of the number: the first rows, which lie in one folder, would be much alike. Without
-    labels, as many stretches of rows stand for classes.
+    Within a class, and between classes if there are more of them than rows, the order is that of a
+    digest of the number: the first rows, which come from one folder, would be too similar. Without
+    labels, `count` stretches of rows stand in for classes.
 
     >>> labels = np.array([0] * 90 + [1] * 7 + [2] * 3)
     >>> np.bincount(labels[spread(100, 8, labels)]).tolist()
@@ -33,7 +33,7 @@ def spread(total: int, count: int, labels: np.ndarray | None = None) -> np.ndarr
 
     Args:
       total: number of rows.
-      count: of those wanted; all where there are fewer.
+      count: number of rows wanted; all if there are fewer.
       labels: int `[total]`, or None.
 
     Returns:
@@ -45,18 +45,18 @@ def spread(total: int, count: int, labels: np.ndarray | None = None) -> np.ndarr
     digests = [hashlib.sha256(str(row).encode()).digest() for row in range(total)]
     by_class = np.array(sorted(range(total), key=lambda row: (labels[row], digests[row])), int)
     starts = np.searchsorted(labels[by_class], labels[by_class])
-    turn = np.empty(total, int)  # the first of every class come before the second of any
+    turn = np.empty(total, int)  # the first of every class comes before the second of any
     turn[by_class] = np.arange(total) - starts
     chosen = sorted(range(total), key=lambda row: (turn[row], digests[row]))[:count]
     return np.array(sorted(chosen, key=lambda row: (labels[row], row)), int)
 
 
 def make_views(transform: Transform, *, seed: int) -> Views:
-    """Returns a function from at most 64 images to two views of each, in [0, 1].
+    """Returns a function that makes two views, in [0, 1], of each of at most 64 images.
 
     Args:
-      transform: of the training.
-      seed: the same views for the same rows.
+      transform: the transform used in training.
+      seed: seed of the views, which are the same for the same rows.
     """
     views = jit_once(functools.partial(two_views, transform=transform))
 
@@ -70,7 +70,7 @@ def make_views(transform: Transform, *, seed: int) -> Views:
 
 
 def map_rows(apply: Callable[[np.ndarray], Any], images: Any, *, batch: int = 64) -> np.ndarray:
-    """Returns `apply` of every row as one array: batches of one size, so one compilation.
+    """Returns `apply` of every row as one array; batches of one size need one compilation.
 
     >>> map_rows(lambda x: x + 1, np.arange(5), batch=2).tolist()
     [1, 2, 3, 4, 5]

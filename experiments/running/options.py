@@ -1,7 +1,7 @@
 """Options that all experiments share, and how a command line becomes a checked configuration.
 
-Each experiment nests these groups in its own dataclass; tyro makes flags and `--help` of them. A
-value of None stands for the recipe of the dataset and is filled in before anything else happens.
+Each experiment nests these groups in its own dataclass; tyro turns them into flags and `--help`. None
+stands for the value in the dataset's recipe and is filled in before anything else happens.
 """
 
 import contextlib
@@ -23,13 +23,13 @@ Config = TypeVar("Config")
 
 
 def _path(typed: Sequence[str]) -> Path:
-    """Returns the path that was typed; the folder one is in is ".", and not nothing."""
+    """Returns the path that was typed; an empty one is refused, as the current folder is "."."""
     if not typed[0].strip():
-        raise ValueError("expected a path, got none (a variable of the shell that is empty?)")
+        raise ValueError("expected a path, got none (a shell variable that is empty?)")
     return Path(typed[0])
 
 
-# Optional flags, and what `--help` says of leaving them out.
+# Optional flags, and what `--help` says about leaving them out.
 of_recipe = functools.partial(tyro.conf.arg, help_behavior_hint="(default: what suits the dataset)")
 _unset = functools.partial(tyro.conf.arg, help_behavior_hint="(default: none)")
 # The constructor keeps "None" from being a value that can be typed.
@@ -65,42 +65,42 @@ OptimizerOfRecipe = Annotated[
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """How long, in what steps, with which random numbers."""
+    """How long to train, in what steps, with which random numbers."""
 
     seed: int = 0
-    """Decides the first weights, the order of the data and the views."""
+    """Decides the initial weights, the order of the data and the views."""
     epochs: IntOfRecipe = None
     """Passes over the training images."""
     batch_size: IntOfRecipe = None
-    """Images a step, over all devices together."""
+    """Images per step, over all devices together."""
     optimizer: OptimizerOfRecipe = None
     """Update rule."""
     learning_rate: FloatOfRecipe = None
-    """Peak, reached after the warm-up; then a cosine down to 0."""
+    """Peak rate, reached after the warm-up; it then falls to 0 along a cosine."""
     weight_decay: FloatOfRecipe = None
-    """On kernels; biases and norms are left alone."""
+    """Applied to kernels; biases and norms are left alone."""
     warmup_epochs: FloatOfRecipe = None
     """Epochs in which the learning rate rises."""
     clip_norm: OptionalFloat = None
-    """Shorten longer gradients to this norm."""
+    """Gradients with a larger norm are scaled down to this one."""
     ema: OptionalFloat = None
-    """Decay of a moving average of the weights, which is then what is evaluated."""
+    """Decay of a moving average of the weights, which is then evaluated instead of them."""
     precision: Literal["f32", "bf16"] = "f32"
-    """Of the encoder's computation; parameters and the loss stay float32."""
+    """Precision of the encoder's computation; parameters and the loss stay float32."""
     start_from: OptionalPath = None
-    """Folder of another run, to begin with its weights in place of random ones. Default: none."""
+    """Folder of another run, to start from its weights instead of random ones. Default: none."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """Where it runs; a run may be resumed with other values."""
+    """Where it runs; a run can be resumed with other values."""
 
     workdir: OptionalPath = None
     """Folder of the run; the same command resumes there. Default: runs/EXPERIMENT-DATASET."""
     accelerator: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
-    """auto takes the best there is; the others mean that one, or an error."""
+    """auto takes the best there is; the others mean that one or an error."""
     num_devices: OptionalInt = None
-    """Devices that share the batch; a CPU is divided into as many. Default: all, and 1 CPU."""
+    """Devices that share the batch; a CPU is split into that many. Default: all; on CPU, 1."""
     checkpoint_every: OptionalInt = None
     """Steps between checkpoints. Default: a twentieth of the run."""
 
@@ -111,7 +111,7 @@ def parse(config: type[Config], *, program: str | None, arguments: Sequence[str]
     Args:
         config: the options.
         program: a module of `experiments`; None: the file that runs.
-        arguments: of the command line. None: those of the process.
+        arguments: arguments of the command line; None: those of the process.
     """
     command = f"python {sys.argv[0]}" if program is None else f"python -m experiments.{program}"
     box = io.StringIO()
@@ -130,7 +130,7 @@ def parse(config: type[Config], *, program: str | None, arguments: Sequence[str]
 
 
 def one_line(box: str) -> str:
-    r"""Returns what tyro draws in a box of many lines: its first part, and the flags it proposes.
+    r"""Returns in one line what tyro draws in a box: its first part, and the flags it proposes.
 
     >>> box = ["╭─ Unrecognized options ────────────╮", "│ Unrecognized options: --epoch=1   │"]
     >>> box += ["│ ───────────────────────────────── │", "│ Perhaps you meant:                │"]
@@ -172,7 +172,7 @@ def flag(name: str) -> str:
 def check_range(
     group: Any, *names: str, low: float, high: float = math.inf, open_low: bool = True
 ) -> None:
-    """Raises a ValueError that names the flag of a number outside of its range; None passes.
+    """Raises a ValueError that names the flag of a number out of its range; None passes.
 
     >>> check_range(Training(ema=1.5), "ema", low=0, high=1)
     Traceback (most recent call last):
@@ -190,7 +190,7 @@ def check_range(
 
 
 def check_training(training: Training, machine: Machine) -> None:
-    """Raises a ValueError for the first option outside of its range."""
+    """Raises a ValueError for the first option that is out of its range."""
     check_range(training, "seed", low=0, high=2**31, open_low=False)
     check_range(training, "epochs", "batch_size", "learning_rate", "clip_norm", low=0)
     check_range(training, "weight_decay", "warmup_epochs", low=0, open_low=False)
@@ -199,7 +199,7 @@ def check_training(training: Training, machine: Machine) -> None:
 
 
 def flat(*groups: Any) -> dict[str, Any]:
-    """Returns the fields of several groups in one dictionary of JSON values, as files can hold them.
+    """Returns the fields of several groups as one dictionary of JSON values, as files can hold them.
 
     >>> flat(Machine(workdir=Path("runs/a")))["workdir"]
     'runs/a'

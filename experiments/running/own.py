@@ -1,4 +1,4 @@
-"""What a user wrote, as config.json says it: the name of a library's, or that it is the user's own."""
+"""What config.json says about functions passed in: a library's name, or that it is the user's own."""
 
 import dataclasses
 import functools
@@ -39,9 +39,9 @@ def _of_a_library(module: str) -> bool:
 
 
 def describe_module(module: nn.Module) -> dict[str, Any]:
-    """Returns a network as JSON values: one of jaxcon so that it can be built again, others by name.
+    """Returns a network as JSON values: those of jaxcon so that they can be rebuilt, others by name.
 
-    Of others the settings are told too, so that a run is not resumed with different ones.
+    The settings of others are included, so that a run is not resumed with different ones.
     """
     try:
         return describe(module)

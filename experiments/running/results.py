@@ -12,7 +12,7 @@ from jaxcon.training.workdir import Workdir
 
 
 def show_if_finished(workdir: Workdir, show: Callable[[Mapping[str, Any]], None]) -> bool:
-    """Prints the results of a finished run by `show`; return whether there are any, and a page."""
+    """Prints a finished run's results by `show`; returns whether there are any, and a page."""
     if not workdir.finished or (results := workdir.read_results()) is None:
         return False
     say(f"this run is finished: {workdir.path}")
@@ -24,7 +24,7 @@ def show_if_finished(workdir: Workdir, show: Callable[[Mapping[str, Any]], None]
 def finish(
     workdir: Workdir, results: Mapping[str, Any], show: Callable[[Mapping[str, Any]], None]
 ) -> None:
-    """Writes and print the results: from here on nothing that fails can lose them."""
+    """Writes and prints the results: from here on no failure can lose them."""
     write_text(workdir.results, json.dumps(results, indent=2) + "\n")
     tell(results, show)
 
@@ -38,7 +38,7 @@ def tell(results: Mapping[str, Any], show: Callable[[Mapping[str, Any]], None]) 
 
 
 def write_page(workdir: Workdir, page: report.Page, drawings: Sequence[Drawing]) -> None:
-    """Draws what can be drawn, and write the page."""
+    """Draws what can be drawn, and writes the page."""
     say("\ndrawing figures")
     figures, failures = drawn(drawings)
     whole = report.Page(**{**vars(page), "figures": figures, "notes": [*page.notes, *failures]})

@@ -1,7 +1,7 @@
-"""What is said of a run's embeddings: the grade of the collapse report, and what the scores add.
+"""What is said about a run's embeddings: the verdict of the collapse report, and what the scores add.
 
-A check that sees embeddings alone calls those healthy that spread and find their pairs. Whether that
-is of use for telling classes apart only labels can say.
+A check that only sees embeddings calls those healthy that spread and find their pairs. Whether that
+helps to tell classes apart only labels can say.
 """
 
 from collections.abc import Mapping
@@ -24,14 +24,14 @@ def verdict(
     total: int,
     scores: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[str]:
-    """Returns sentences: the collapse report's verdict, and where less than training does better.
+    """Returns sentences: the collapse report's verdict, and where less training does better.
 
     Args:
       z1: embeddings of held-out pairs, `[n, dim]`.
-      z2: the others of the pairs.
-      temperature: of the loss; what counts as a narrow cone depends on it.
+      z2: the other embeddings of the pairs.
+      temperature: temperature of the loss; what counts as a narrow cone depends on it.
       of: what the pairs are, in the plural.
-      total: how many of them there are, of which n were drawn.
+      total: how many there are, of which n were drawn.
       scores: shares of test images classified correctly, by features and evaluation.
     """
     if len(z1) < 2:
@@ -40,13 +40,13 @@ def verdict(
     grade, colon, rest = collapse_report(z1, z2, temperature=temperature).verdict.partition(":")
     better, sentence = _better(scores or {})
     if better and grade == "healthy":
-        grade = f"not collapsed, yet of less use than {better}"
+        grade = f"not collapsed, yet less useful than {better}"
     check = f"Collapse check on {which}. {grade[0].upper()}{grade[1:]}{colon}{rest}."
     return [check, sentence] if sentence else [check]
 
 
 def _better(scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
-    """Which features do better than the trained encoder's with few labels, and the sentence on it.
+    """Returns which features beat the trained encoder's with few labels, and a sentence on it.
 
     >>> scores = {"raw pixels": {"1 label": (0.35, 0.02)}, "trained encoder": {"1 label": (0.3, 0.02)}}
     >>> print(_better(scores)[1])

@@ -98,8 +98,8 @@ def _array(image: Any, place: str) -> np.ndarray:
         raise DataError(f"{place}: expected an array, got rows of several lengths") from error
     if pixels.ndim == 0:
         raise DataError(
-            f"{place}: expected a path, a Pillow image or an array, got {type(image).__name__}; to "
-            "open the bytes of a file: PIL.Image.open(io.BytesIO(content))"
+            f"{place}: expected a path, a Pillow image or an array, got {type(image).__name__}; the "
+            "bytes of a file are opened by PIL.Image.open(io.BytesIO(content))"
         )
     return pixels
 

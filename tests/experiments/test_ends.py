@@ -66,7 +66,7 @@ def test_an_image_that_breaks_in_training(flags, data, tmp_path, capsys, monkeyp
     said = ended(simclr.main, flags, capsys)
     monkeypatch.setattr(runner, "pretrain", pretrain)
     assert f"cannot read the image {data / name}" in said
-    assert f"the state after step {reached} is saved, and the same command goes on" in said
+    assert f"the state after step {reached} is saved, and the same command resumes" in said
     assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == reached
     assert name in ended(simclr.main, flags, capsys)  # it is broken still
     (data / name).write_bytes(content)

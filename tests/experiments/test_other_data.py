@@ -81,7 +81,9 @@ def test_another_way_to_read_the_images_is_no_other_data(views, pairs, capsys):
     _, flags = views
     begin(simclr.main, flags)
     told = refused(simclr.main, [*flags, "--image-size=7"], capsys)
-    assert "made with another configuration: image_size was None, is 7; go on with" in told
+    assert (
+        "made with another configuration: image_size was None, is 7; use the former values" in told
+    )
     told = refused(clip.main, pairs[1], capsys)
     assert "made with another configuration: experiment was 'simclr', is 'clip'; go on" in told
 

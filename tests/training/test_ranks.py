@@ -87,7 +87,9 @@ def test_who_falls_silent_is_named_by_all_others(world, silent):
     wait(lambda: len(ends) == 2)
     for line, code in ends:
         assert line.startswith(f"process {silent} of 3 is gone (no sign of life for ")
-        assert line.endswith("run the same command in every process to resume from the last checkpoint")
+        assert line.endswith(
+            "run the same command in every process to resume from the last checkpoint"
+        )
         assert code == 1
     leave(started)
 
@@ -201,7 +203,7 @@ def alone(code, **environ):
 
 @pytest.mark.parametrize(
     ("process", "said"),
-    [("0", "not all of 2 processes came at "), ("1", "process 0 does not answer at ")],
+    [("0", "not all of 2 processes arrived at "), ("1", "process 0 does not answer at ")],
 )
 def test_others_that_never_come_are_one_line(process, said):
     with socket.socket() as probe:

@@ -262,7 +262,7 @@ def _refuse_strays(
             f"are; {_WITHOUT}"
         )
     raise DataError(
-        f"the folders in {place} are classes, but {shown(inner[stray])} is in none of them; move it"
+        f"the folders in {place} are classes, but {shown(inner[stray])} lies in none of them; move it"
     )
 
 

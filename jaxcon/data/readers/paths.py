@@ -25,7 +25,7 @@ def user_path(path: str, wanted: str) -> Path:
     """
     if not path.strip():
         raise DataError(
-            f"folder: names no folder (an empty shell variable?); expected {wanted}; "
+            f"folder: names no folder (a shell variable that is empty?); expected {wanted}; "
             "the folder you are in is folder:."
         )
     try:

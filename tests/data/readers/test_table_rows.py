@@ -144,7 +144,7 @@ LONG = "x" * 100_000
         ({"image": "images", "caption": "a"}, "the image images is a folder; name a file in it"),
         ({"image": "a\0b", "caption": "a"}, r"a\x00b"),
         ({"image": "\ud800", "caption": "a"}, r"\ud800"),
-        ({"image": "images/00.png", "caption": "a \ud800"}, "the caption has a character"),
+        ({"image": "images/00.png", "caption": "a \ud800"}, "the caption has an invalid character"),
         ({"image": "https://example.org/a.png", "caption": "a"}, "is a web address"),
         (
             {"image": "a red circle", "caption": "images/00.png"},
