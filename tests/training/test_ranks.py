@@ -103,7 +103,7 @@ def test_what_one_says_at_its_end_all_others_repeat(world, wrong):
     started[wrong].left.set()
     wait(lambda: len(ends) == 2)
     for line, _ in ends:
-        assert line.startswith(f"process {wrong} of 3 is gone (the disk is full); the same")
+        assert line.startswith(f"process {wrong} of 3 is gone (the disk is full); run the same")
     leave(started)
 
 
@@ -216,7 +216,7 @@ def test_others_that_never_come_are_one_line(process, said):
     )
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
-    assert last.startswith(f"error: {said}{address} for 3 s")
+    assert last.startswith(f"error: {said}{address} within 3 s")
     assert "JAX_COORDINATOR_ADDRESS" in last
     assert "@" not in last
 
