@@ -56,9 +56,10 @@ def leave(code: int) -> None:
 def _readable(error: UnicodeError) -> tuple[str, int]:
     r"""Replaces what the console cannot show, rather than fail.
 
-    >>> codecs.register_error("readable", _readable)
-    >>> "83.1 ± 2.0%, \udce9.jpg".encode("ascii", "readable")
-    b'83.1 +- 2.0%, \\udce9.jpg'
+    Example:
+      >>> codecs.register_error("readable", _readable)
+      >>> "83.1 ± 2.0%, \udce9.jpg".encode("ascii", "readable")
+      b'83.1 +- 2.0%, \\udce9.jpg'
     """
     assert isinstance(error, UnicodeEncodeError)
     characters = error.object[error.start : error.end]

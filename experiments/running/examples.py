@@ -25,11 +25,12 @@ def spread(total: int, count: int, labels: np.ndarray | None = None) -> np.ndarr
     digest of the number: the first rows, which come from one folder, would be too similar. Without
     labels, `count` stretches of rows stand in for classes.
 
-    >>> labels = np.array([0] * 90 + [1] * 7 + [2] * 3)
-    >>> np.bincount(labels[spread(100, 8, labels)]).tolist()
-    [3, 3, 2]
-    >>> (spread(100, 4) // 25).tolist()
-    [0, 1, 2, 3]
+    Example:
+      >>> labels = np.array([0] * 90 + [1] * 7 + [2] * 3)
+      >>> np.bincount(labels[spread(100, 8, labels)]).tolist()
+      [3, 3, 2]
+      >>> (spread(100, 4) // 25).tolist()
+      [0, 1, 2, 3]
 
     Args:
       total: number of rows.
@@ -72,8 +73,9 @@ def make_views(transform: Transform, *, seed: int) -> Views:
 def map_rows(apply: Callable[[np.ndarray], Any], images: Any, *, batch: int = 64) -> np.ndarray:
     """Returns `apply` of every row as one array; batches of one size need one compilation.
 
-    >>> map_rows(lambda x: x + 1, np.arange(5), batch=2).tolist()
-    [1, 2, 3, 4, 5]
+    Example:
+      >>> map_rows(lambda x: x + 1, np.arange(5), batch=2).tolist()
+      [1, 2, 3, 4, 5]
     """
     outputs = []
     for start in range(0, len(images), batch):

@@ -90,8 +90,9 @@ def facts(setup: Setup, times: Path) -> dict[str, str]:
 def dataset_title(dataset: str) -> str:
     """Returns what a heading calls a dataset: for a folder, its name, not its location.
 
-    >>> dataset_title("folder:/data/my birds/"), dataset_title("cifar10")
-    ('my birds', 'cifar10')
+    Example:
+      >>> dataset_title("folder:/data/my birds/"), dataset_title("cifar10")
+      ('my birds', 'cifar10')
     """
     if not dataset.startswith("folder:"):
         return dataset
@@ -102,8 +103,9 @@ def dataset_title(dataset: str) -> str:
 def duration(seconds: float) -> str:
     """Returns a time as one would say it.
 
-    >>> duration(8.26), duration(69.7), duration(3725)
-    ('8.3 s', '1 min 10 s', '1 h 2 min')
+    Example:
+      >>> duration(8.26), duration(69.7), duration(3725)
+      ('8.3 s', '1 min 10 s', '1 h 2 min')
     """
     if seconds < 60:
         return f"{seconds:.1f} s"
@@ -119,8 +121,9 @@ def _plan(plan: Plan) -> str:
 def _counted(number: int, noun: str) -> str:
     """Returns a number with its noun.
 
-    >>> _counted(1, "step"), _counted(1200, "step")
-    ('1 step', '1,200 steps')
+    Example:
+      >>> _counted(1, "step"), _counted(1200, "step")
+      ('1 step', '1,200 steps')
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
@@ -140,8 +143,9 @@ def _time(times: Path, batch_size: int) -> str:
 def _devices(devices: Sequence[Any]) -> str:
     """Returns in words what trains, and on how many devices.
 
-    >>> _devices(jax.devices("cpu")[:1]).startswith("1 CPU device (")
-    True
+    Example:
+      >>> _devices(jax.devices("cpu")[:1]).startswith("1 CPU device (")
+      True
     """
     first = devices[0]
     cpu = first.platform == "cpu"
@@ -157,8 +161,9 @@ def _versions() -> list[str]:
 def with_classes(class_names: Sequence[str] | None) -> str:
     """Returns how many classes there are, in words.
 
-    >>> with_classes(("cat", "dog")), with_classes(None)
-    ('2 classes', 'no classes')
+    Example:
+      >>> with_classes(("cat", "dog")), with_classes(None)
+      ('2 classes', 'no classes')
     """
     return "no classes" if class_names is None else f"{len(class_names):,} classes"
 

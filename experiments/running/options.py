@@ -109,9 +109,9 @@ def parse(config: type[Config], *, program: str | None, arguments: Sequence[str]
     """Returns the configuration of a command line; `--help` and unknown flags end the process.
 
     Args:
-        config: the options.
-        program: a module of `experiments`; None: the file that runs.
-        arguments: arguments of the command line; None: those of the process.
+      config: the options.
+      program: a module of `experiments`; None: the file that runs.
+      arguments: arguments of the command line; None: those of the process.
     """
     command = f"python {sys.argv[0]}" if program is None else f"python -m experiments.{program}"
     box = io.StringIO()
@@ -132,11 +132,12 @@ def parse(config: type[Config], *, program: str | None, arguments: Sequence[str]
 def one_line(box: str) -> str:
     r"""Returns in one line what tyro draws in a box: its first part, and the flags it proposes.
 
-    >>> box = ["╭─ Unrecognized options ────────────╮", "│ Unrecognized options: --epoch=1   │"]
-    >>> box += ["│ ───────────────────────────────── │", "│ Perhaps you meant:                │"]
-    >>> box += ["│     --epochs INT                  │", "╰───────────────────────────────────╯"]
-    >>> print(one_line("\n".join(box)))
-    Unrecognized options: --epoch=1; did you mean --epochs? (--help lists all options)
+    Example:
+      >>> box = ["╭─ Unrecognized options ────────────╮", "│ Unrecognized options: --epoch=1   │"]
+      >>> box += ["│ ───────────────────────────────── │", "│ Perhaps you meant:                │"]
+      >>> box += ["│     --epochs INT                  │", "╰───────────────────────────────────╯"]
+      >>> print(one_line("\n".join(box)))
+      Unrecognized options: --epoch=1; did you mean --epochs? (--help lists all options)
     """
     lines = [line.strip("│╭╮╰╯ ") for line in box.strip().splitlines()[1:]]
     # A rule ends the first part; where the terminal is ASCII, another one underlines the title.
@@ -153,8 +154,9 @@ def one_line(box: str) -> str:
 def fill(group: Config, **defaults: Any) -> Config:
     """Returns the group with its None values replaced by the recipe's.
 
-    >>> fill(Training(epochs=3), epochs=100, batch_size=256).epochs
-    3
+    Example:
+      >>> fill(Training(epochs=3), epochs=100, batch_size=256).epochs
+      3
     """
     missing = {name: value for name, value in defaults.items() if getattr(group, name) is None}
     return dataclasses.replace(group, **missing)  # pyright: ignore[reportArgumentType]
@@ -163,8 +165,9 @@ def fill(group: Config, **defaults: Any) -> Config:
 def flag(name: str) -> str:
     """Returns the flag of a field.
 
-    >>> flag("batch_size")
-    '--batch-size'
+    Example:
+      >>> flag("batch_size")
+      '--batch-size'
     """
     return "--" + name.replace("_", "-")
 
@@ -174,9 +177,10 @@ def check_range(
 ) -> None:
     """Raises a ValueError that names the flag of a number out of its range; None passes.
 
-    >>> check_range(Training(ema=1.5), "ema", low=0, high=1)
-    Traceback (most recent call last):
-    ValueError: --ema=1.5: expected a number above 0 and below 1
+    Example:
+      >>> check_range(Training(ema=1.5), "ema", low=0, high=1)
+      Traceback (most recent call last):
+      ValueError: --ema=1.5: expected a number above 0 and below 1
     """
     for name in names:
         value = getattr(group, name)
@@ -201,8 +205,9 @@ def check_training(training: Training, machine: Machine) -> None:
 def flat(*groups: Any) -> dict[str, Any]:
     """Returns the fields of several groups as one dictionary of JSON values, as files can hold them.
 
-    >>> flat(Machine(workdir=Path("runs/a")))["workdir"]
-    'runs/a'
+    Example:
+      >>> flat(Machine(workdir=Path("runs/a")))["workdir"]
+      'runs/a'
     """
     fields = {k: v for group in groups for k, v in dataclasses.asdict(group).items()}
     return {k: printable(str(v)) if isinstance(v, str | Path) else v for k, v in fields.items()}

@@ -15,11 +15,12 @@ _OF_THIS_CHECKOUT = ("jaxcon", "experiments")
 def named(thing: Any) -> str:
     """Returns the name of a function or of an object's class, and whose it is.
 
-    >>> from jaxcon.losses import ntxent_loss
-    >>> named(functools.partial(ntxent_loss, temperature=0.2))
-    'jaxcon.losses.softmax.ntxent_loss(temperature=0.2)'
-    >>> named(lambda z1, z2: 0)
-    "the user's own <lambda>"
+    Example:
+      >>> from jaxcon.losses import ntxent_loss
+      >>> named(functools.partial(ntxent_loss, temperature=0.2))
+      'jaxcon.losses.softmax.ntxent_loss(temperature=0.2)'
+      >>> named(lambda z1, z2: 0)
+      "the user's own <lambda>"
     """
     if isinstance(thing, functools.partial):
         given = [repr(value) for value in thing.args]

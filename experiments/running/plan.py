@@ -79,8 +79,9 @@ def share_batch(config: Options, resolve: Callable[[Options], Options], *, devic
 def default_batch(largest: int, examples: int) -> int:
     """Returns the recipe's batch size, halved until the dataset fills two batches.
 
-    >>> default_batch(512, 300)
-    128
+    Example:
+      >>> default_batch(512, 300)
+      128
     """
     while largest > 2 and 2 * largest > examples:
         largest //= 2

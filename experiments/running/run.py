@@ -179,9 +179,11 @@ def follow(
 ) -> tuple[Any, list[dict[str, Any]]]:
     """Trains one of many short runs: no folder, no checkpoints, the metrics of all steps in memory.
 
-    >>> state, rows = follow(0, lambda n, x: (n + x, {"sum": n + x}), [1, 2, 3], steps=2, read_every=1)
-    >>> state, [int(row["sum"]) for row in rows]
-    (3, [1, 3])
+    Example:
+      >>> step = lambda n, x: (n + x, {"sum": n + x})
+      >>> state, rows = follow(0, step, [1, 2, 3], steps=2, read_every=1)
+      >>> state, [int(row["sum"]) for row in rows]
+      (3, [1, 3])
 
     Args:
       state: the state before the first step.

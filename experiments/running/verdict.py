@@ -48,9 +48,11 @@ def verdict(
 def _better(scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
     """Returns which features beat the trained encoder's with few labels, and a sentence on it.
 
-    >>> scores = {"raw pixels": {"1 label": (0.35, 0.02)}, "trained encoder": {"1 label": (0.3, 0.02)}}
-    >>> print(_better(scores)[1])
-    With one label a class the trained encoder reaches 30.0%, less than raw pixels (35.0%).
+    Example:
+      >>> trained = {"1 label": (0.3, 0.02)}
+      >>> scores = {"raw pixels": {"1 label": (0.35, 0.02)}, "trained encoder": trained}
+      >>> print(_better(scores)[1])
+      With one label a class the trained encoder reaches 30.0%, less than raw pixels (35.0%).
     """
     names, parts = [], []
     for key, said in _FEW_LABELS.items() if scores else ():

@@ -182,10 +182,11 @@ def workdir_path(
 ) -> Path:
     """Returns the folder requested, or `runs/EXPERIMENT-DATASET` and the run it starts from.
 
-    >>> print(workdir_path(Machine(), "simclr", "folder:/data/my birds/"))
-    runs/simclr-folder-data-my-birds
-    >>> print(workdir_path(Machine(), "simclr", "digits", Path("runs/simclr-digits")))
-    runs/simclr-digits-from-simclr-digits
+    Example:
+      >>> print(workdir_path(Machine(), "simclr", "folder:/data/my birds/"))
+      runs/simclr-folder-data-my-birds
+      >>> print(workdir_path(Machine(), "simclr", "digits", Path("runs/simclr-digits")))
+      runs/simclr-digits-from-simclr-digits
     """
     after = f"-from-{absolute(start_from).name}" if start_from else ""
     name = "-".join(re.findall(r"[\w.]+", f"{experiment}-{dataset}"))
@@ -197,8 +198,9 @@ def _file_name(text: str) -> str:
 
     File systems allow 255 bytes, encrypted ones 143.
 
-    >>> len(_file_name("ä" * 1000)) < 100, _file_name("ä" * 1000) == _file_name("ä" * 1001)
-    (True, False)
+    Example:
+      >>> len(_file_name("ä" * 1000)) < 100, _file_name("ä" * 1000) == _file_name("ä" * 1001)
+      (True, False)
     """
     if len(text.encode()) <= _LONGEST_NAME:
         return text

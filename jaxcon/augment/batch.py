@@ -34,7 +34,7 @@ def two_views(
       images: `[batch, height, width, channels]`, of a dtype that `to_float` takes.
       transform: `(key, image) -> image` on one float32 image `[height, width, channels]`.
       index: int `[batch]`, the global position of each row; `arange(batch)` by default, but under
-          a mapped axis `collectives.row_index(batch, axis_name)`.
+        a mapped axis `collectives.row_index(batch, axis_name)`.
 
     Returns:
       Two float32 arrays with values in [0, 1], `[batch, ...]` with the transform's shape.
@@ -74,7 +74,7 @@ def to_float(images: Array) -> Array:
 
     Args:
       images: any shape, of the dtypes above, NumPy's or JAX's. Floats must lie in [0, 1]; this
-          is checked outside of `jax.jit`, where the values are known.
+        is checked outside of `jax.jit`, where the values are known.
 
     Returns:
       The same shape, float32.

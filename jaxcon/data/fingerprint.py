@@ -215,8 +215,9 @@ def _changed_splits(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterat
 def _some(noun: str, names: Sequence[str], what: str = "") -> str:
     """Says how many, what happened to them, and the first names.
 
-    >>> _some("image", ["a.png", "b.png", "c.png", "d.png"], "removed")
-    '4 images removed (a.png, b.png, c.png, ...)'
+    Example:
+      >>> _some("image", ["a.png", "b.png", "c.png", "d.png"], "removed")
+      '4 images removed (a.png, b.png, c.png, ...)'
     """
     cut = [n if len(n) <= _LONGEST else "…" + n[1 - _LONGEST :] for n in map(str, names[:_TOLD])]
     more = ", ..." if len(names) > _TOLD else ""

@@ -39,8 +39,9 @@ class DataError(ValueError):
 class Unreadable(DataError):
     """One image cannot be read.
 
-    >>> print(Unreadable("the file is empty", "remove it", "cat/1.png"))
-    cannot read the image cat/1.png (the file is empty); remove it
+    Example:
+      >>> print(Unreadable("the file is empty", "remove it", "cat/1.png"))
+      cannot read the image cat/1.png (the file is empty); remove it
 
     Args:
       reason: why.

@@ -113,10 +113,11 @@ def collapse_report(z1: ArrayLike, z2: ArrayLike, *, temperature: float) -> Coll
       ValueError: if there are fewer than two pairs, the temperature is not positive, the arguments
         have another shape or dtype, or this runs under `jit`.
 
-    >>> import jax
-    >>> z = jax.random.normal(jax.random.key(0), (32, 16))
-    >>> print(collapse_report(z, z, temperature=0.1).verdict)
-    healthy: rows spread over 14.8 of 16 directions; 100 % find their pair; the loss is 0.01 of chance
+    Example:
+      >>> import jax
+      >>> z = jax.random.normal(jax.random.key(0), (32, 16))
+      >>> print(collapse_report(z, z, temperature=0.1).verdict)
+      healthy: rows spread over 14.8 of 16 directions; 100 % find their pair; the loss is 0.01 of chance
     """
     if any(isinstance(value, Tracer) for value in (z1, z2, temperature)):
         raise ValueError("collapse_report needs concrete values: call it outside of jax.jit")
@@ -269,10 +270,11 @@ def _found(accuracy: float, n: int) -> tuple[str, str]:
 def _mean_cosines(openings: dict[str, float]) -> str:
     """Returns the mean cosines in words, with enough digits to set them apart from 1.
 
-    >>> print(_mean_cosines({"z1": 0.0124, "z2": 0.0123}))
-    different rows of z1 and of z2 have a mean cosine of 0.988
-    >>> print(_mean_cosines({"z1": 0.01, "z2": 0.00004}))
-    different rows have a mean cosine of 0.990 in z1 and 0.99996 in z2
+    Example:
+      >>> print(_mean_cosines({"z1": 0.0124, "z2": 0.0123}))
+      different rows of z1 and of z2 have a mean cosine of 0.988
+      >>> print(_mean_cosines({"z1": 0.01, "z2": 0.00004}))
+      different rows have a mean cosine of 0.990 in z1 and 0.99996 in z2
     """
     cosines = {k: f"{1 - v:.{max(3, -math.floor(math.log10(v)))}f}" for k, v in openings.items()}
     if len(set(cosines.values())) == 1:

@@ -21,8 +21,9 @@ def chance_loss(num_candidates: int) -> float:
     Raises:
       ValueError: if `num_candidates` is not a whole number >= 1.
 
-    >>> print(f"{chance_loss(7):.4f}")
-    1.9459
+    Example:
+      >>> print(f"{chance_loss(7):.4f}")
+      1.9459
     """
     if not (math.isfinite(num_candidates) and num_candidates == int(num_candidates) >= 1):
         raise ValueError(f"num_candidates must be a whole number >= 1, got {num_candidates}")
@@ -45,8 +46,10 @@ def contrastive_accuracy(z1: ArrayLike, z2: ArrayLike) -> Array:
       ValueError: if the shapes differ, there are no rows, the dtype is not a float, or rows are not
         finite.
 
-    >>> print(contrastive_accuracy(jnp.eye(4), jnp.eye(4)), contrastive_accuracy(*jnp.ones((2, 4, 3))))
-    1.0 0.25
+    Example:
+      >>> z, same = jnp.eye(4), jnp.ones((4, 3))
+      >>> print(contrastive_accuracy(z, z), contrastive_accuracy(same, same))
+      1.0 0.25
     """
     z1, z2 = paired_rows(z1, z2)
     refuse_not_finite(z1=z1, z2=z2)
@@ -75,8 +78,9 @@ def effective_rank(z: ArrayLike) -> float:
       Roy & Vetterli, The effective rank, 2007; Garrido et al., RankMe, 2022,
       https://arxiv.org/abs/2210.02885
 
-    >>> print(round(effective_rank(jnp.concatenate([jnp.eye(3), -jnp.eye(3)])), 4))
-    3.0
+    Example:
+      >>> print(round(effective_rank(jnp.concatenate([jnp.eye(3), -jnp.eye(3)])), 4))
+      3.0
     """
     rows = np.asarray(z, np.float64)
     _check_shape(rows.shape, "z")
@@ -108,8 +112,9 @@ def mean_cosine(z: ArrayLike) -> Array:
     Raises:
       ValueError: if there are fewer than two rows, the dtype is not a float, or rows are not finite.
 
-    >>> print(mean_cosine(jnp.array([[1.0, 0.0], [2.0, 0.0], [-1.0, 0.0]])).round(3))
-    -0.333
+    Example:
+      >>> print(mean_cosine(jnp.array([[1.0, 0.0], [2.0, 0.0], [-1.0, 0.0]])).round(3))
+      -0.333
     """
     rows = as_rows(z, "z")
     n = len(rows)
@@ -176,8 +181,9 @@ def _not_finite(rows: Array) -> tuple[Array, Array]:
 def not_finite(bad: dict[str, tuple[int, int]], n: int) -> str:
     """Says in words what `count_not_finite` found.
 
-    >>> not_finite({"z1": (3, 7)}, 64)
-    'not finite: 3 of 64 rows of z1 hold NaN or infinity, the first is row 7'
+    Example:
+      >>> not_finite({"z1": (3, 7)}, 64)
+      'not finite: 3 of 64 rows of z1 hold NaN or infinity, the first is row 7'
     """
     found = (
         f"{count} of {n} rows of {name} hold NaN or infinity, the first is row {first}"

@@ -26,11 +26,11 @@ class ConvNet(nn.Module):
       widths: channels of each stage; the last one is the number of features.
       blocks: residual blocks in a stage.
       patch: edge of the squares of pixels that the first layer takes as one. 4 makes images of 48
-          pixels as cheap as images of 12.
+        pixels as cheap as images of 12.
       narrow: channels inside the blocks of each stage; their second convolution is then 1x1, which
-          makes a block about half as expensive. None: two 3x3 convolutions as wide as the stage.
+        makes a block about half as expensive. None: two 3x3 convolutions as wide as the stage.
       layout: whether to return the whole last map instead of its mean, so that the features tell
-          where things lie.
+        where things lie.
       axis_name: the mapped axis over which batch statistics are averaged, or None.
       dtype: dtype of the computation, e.g. `jnp.bfloat16`; parameters stay float32.
     """

@@ -34,9 +34,10 @@ _LEFT_OUT = ("parent", "name", "axis_name")
 def describe(module: nn.Module) -> dict[str, Any]:
     """Returns the type and settings of a network, and of the networks within it.
 
-    >>> from jaxcon.encoders import MLP
-    >>> describe(MLP(widths=(8, 16), axis_name="batch", dtype=jnp.bfloat16))
-    {'type': 'MLP', 'widths': [8, 16], 'dtype': 'bfloat16'}
+    Example:
+      >>> from jaxcon.encoders import MLP
+      >>> describe(MLP(widths=(8, 16), axis_name="batch", dtype=jnp.bfloat16))
+      {'type': 'MLP', 'widths': [8, 16], 'dtype': 'bfloat16'}
 
     Args:
       module: a network of `jaxcon.encoders`; the axis of the batch is not described.

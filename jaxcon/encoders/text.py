@@ -48,7 +48,7 @@ class TextTransformer(nn.Module):
 
         Args:
           tokens: int, `[batch, length]`, numbers from 0 to `vocabulary - 1`, 0 for padding. The
-              length must be that of the first call.
+            length must be that of the first call.
           train: unused.
 
         Returns:

@@ -27,9 +27,10 @@ def draw(
 ) -> None:
     """Draws panels side by side into one PNG.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     draw(Path(folder) / "line.png", lambda ax: ax.plot([0, 1]))
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     draw(Path(folder) / "line.png", lambda ax: ax.plot([0, 1]))
 
     Args:
       path: path of the file; its folder is made if missing.
@@ -67,9 +68,10 @@ def draw_neighbours(path: Path, images: np.ndarray) -> None:
 def nearest_neighbours(features: np.ndarray, queries: Sequence[int], *, k: int = 5) -> np.ndarray:
     """Returns the rows most similar by cosine to each query, the query itself first.
 
-    >>> points = np.array([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1]])
-    >>> nearest_neighbours(points, [0], k=2).tolist()
-    [[0, 2, 1]]
+    Example:
+      >>> points = np.array([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1]])
+      >>> nearest_neighbours(points, [0], k=2).tolist()
+      [[0, 2, 1]]
 
     Args:
       features: `[n, dim]`.
@@ -90,8 +92,9 @@ def to_plane(features: np.ndarray) -> np.ndarray:
 
     For fewer than four different rows, as from a collapsed encoder, takes the two main directions.
 
-    >>> to_plane(np.random.default_rng(0).normal(size=(20, 5))).shape
-    (20, 2)
+    Example:
+      >>> to_plane(np.random.default_rng(0).normal(size=(20, 5))).shape
+      (20, 2)
 
     Args:
       features: `[n, dim]`, n at least 1.

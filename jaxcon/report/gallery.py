@@ -60,10 +60,11 @@ class Gallery:
 def gallery_html(gallery: Gallery) -> str:
     """Returns the gallery as HTML, its images inlined.
 
-    >>> strip = Strip([Picture(np.zeros((8, 8, 1), np.uint8), "a zero", framed=True)], before="0 < 1")
-    >>> page = gallery_html(Gallery([strip], "One picture."))
-    >>> "0 &lt; 1" in page, page.count("data:image/png"), "<figcaption>One picture." in page
-    (True, 1, True)
+    Example:
+      >>> strip = Strip([Picture(np.zeros((8, 8, 1), np.uint8), "a zero", framed=True)], before="0 < 1")
+      >>> page = gallery_html(Gallery([strip], "One picture."))
+      >>> "0 &lt; 1" in page, page.count("data:image/png"), "<figcaption>One picture." in page
+      (True, 1, True)
     """
     rows = [_strip_html(strip) for strip in gallery.strips]
     height = max(1, -(-len(rows) // gallery.columns))
@@ -108,8 +109,9 @@ def _picture_html(picture: Picture) -> str:
 def _shown_width(height: int, width: int) -> int:
     """Returns pixels of the page: a whole number for each pixel of a small picture.
 
-    >>> _shown_width(8, 8), _shown_width(64, 64), _shown_width(224, 224)
-    (64, 64, 68)
+    Example:
+      >>> _shown_width(8, 8), _shown_width(64, 64), _shown_width(224, 224)
+      (64, 64, 68)
     """
     longer = max(height, width)
     scale = _SHOWN // longer if longer <= _SHOWN else _SHOWN / longer

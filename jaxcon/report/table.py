@@ -27,8 +27,9 @@ class Table:
 def format_cell(cell: Cell) -> str:
     """Returns a cell as text.
 
-    >>> format_cell(0.5), format_cell((0.831, 0.02)), format_cell(None)
-    ('50.0%', '83.1 ± 2.0%', '–')
+    Example:
+      >>> format_cell(0.5), format_cell((0.831, 0.02)), format_cell(None)
+      ('50.0%', '83.1 ± 2.0%', '–')
 
     Args:
       cell: a share, (mean, standard deviation), words or None.

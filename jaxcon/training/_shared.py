@@ -16,9 +16,10 @@ def check_number(
 ) -> None:
     """Raises a ValueError unless a setting is a finite number within its range; traced ones pass.
 
-    >>> check_number("clip_norm", -1, low=0, open_low=True)
-    Traceback (most recent call last):
-    ValueError: clip_norm: expected a finite number above 0, got -1
+    Example:
+      >>> check_number("clip_norm", -1, low=0, open_low=True)
+      Traceback (most recent call last):
+      ValueError: clip_norm: expected a finite number above 0, got -1
 
     Args:
       name: name of the setting.
@@ -43,9 +44,10 @@ def check_number(
 def check_count(name: str, value: Any, *, low: int = 1) -> None:
     """Raises a ValueError unless a setting is a whole number of at least `low`.
 
-    >>> check_count("log_every", 0)
-    Traceback (most recent call last):
-    ValueError: log_every: expected a whole number of at least 1, got 0
+    Example:
+      >>> check_count("log_every", 0)
+      Traceback (most recent call last):
+      ValueError: log_every: expected a whole number of at least 1, got 0
     """
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not whole or int(value) < low:
@@ -62,8 +64,10 @@ def at_least_float32(tree: Any) -> Any:
 
     Sums need this: in bfloat16 an average updated by a thousandth at a time does not move at all.
 
-    >>> at_least_float32({"w": jnp.ones(2, jnp.bfloat16), "count": jnp.zeros((), jnp.int8)})["w"].dtype
-    dtype('float32')
+    Example:
+      >>> tree = at_least_float32({"w": jnp.ones(2, jnp.bfloat16), "count": jnp.zeros((), jnp.int8)})
+      >>> tree["w"].dtype, tree["count"].dtype
+      (dtype('float32'), dtype('int8'))
     """
 
     def widen(leaf: Any) -> Any:

@@ -54,7 +54,7 @@ def cached_value_and_grad(
         `(params, batch_stats, chunk, key) -> (embeddings, batch_stats)`.
       loss_fn: `(params, embeddings, **rows) -> scalar` over the whole batch; params for a learned
         temperature, rows for anything else that belongs to each row: labels, ids, where, weights.
-          Under a
+        Under a
         mapped axis it may gather: the rule for gradients is that of any loss.
       chunk_size: rows per chunk; must divide the (device's) batch.
       has_aux: whether `loss_fn` returns `(scalar, aux)`, as for `jax.value_and_grad`.

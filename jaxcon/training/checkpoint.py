@@ -39,13 +39,14 @@ class DiskFullError(OSError):
 class Checkpoints:
     """The checkpoints of one run, written by Orbax, which itself keeps no digests.
 
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> with Checkpoints(Path(folder.name) / "checkpoints") as checkpoints:
-    ...     checkpoints.save(3, {"w": np.ones(2)})
-    ...     checkpoints.wait()
-    ...     step, state = checkpoints.restore({"w": np.zeros(2)})
-    >>> step, state["w"].tolist()
-    (3, [1.0, 1.0])
+    Example:
+      >>> folder = tempfile.TemporaryDirectory()
+      >>> with Checkpoints(Path(folder.name) / "checkpoints") as checkpoints:
+      ...     checkpoints.save(3, {"w": np.ones(2)})
+      ...     checkpoints.wait()
+      ...     step, state = checkpoints.restore({"w": np.zeros(2)})
+      >>> step, state["w"].tolist()
+      (3, [1.0, 1.0])
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Checkpoints:
 
         Raises:
           ValueError: if fewer than one is to be kept, or a character in the path would keep checkpoints
-              from being found again.
+            from being found again.
         """
         check_count("keep", keep)
         self._directory = Path(directory).absolute()
@@ -152,12 +153,13 @@ class Checkpoints:
     def load(self) -> tuple[int, dict[str, np.ndarray]] | None:
         """Returns the step and the arrays, by dotted path, of the newest intact checkpoint.
 
-        >>> folder = tempfile.TemporaryDirectory()
-        >>> with Checkpoints(Path(folder.name)) as checkpoints:
-        ...     checkpoints.save(3, {"params": {"w": np.ones(2)}})
-        ...     checkpoints.wait()
-        ...     checkpoints.load()
-        (3, {'params.w': array([1., 1.])})
+        Example:
+          >>> folder = tempfile.TemporaryDirectory()
+          >>> with Checkpoints(Path(folder.name)) as checkpoints:
+          ...     checkpoints.save(3, {"params": {"w": np.ones(2)}})
+          ...     checkpoints.wait()
+          ...     checkpoints.load()
+          (3, {'params.w': array([1., 1.])})
 
         Raises:
           CorruptCheckpointError: if there are checkpoints, but none is intact.

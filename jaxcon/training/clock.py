@@ -33,14 +33,15 @@ class Session:
 class Clock:
     """Times the steps of this process, and records them after those of earlier processes.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     clock = Clock(Path(folder) / "times.json", start=3)
-    ...     clock.tick(4)
-    ...     clock.tick(6)
-    ...     clock.save()
-    ...     [(session.start, session.stop) for session in read_times(Path(folder) / "times.json")]
-    [(3, 6)]
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     clock = Clock(Path(folder) / "times.json", start=3)
+      ...     clock.tick(4)
+      ...     clock.tick(6)
+      ...     clock.save()
+      ...     [(session.start, session.stop) for session in read_times(Path(folder) / "times.json")]
+      [(3, 6)]
     """
 
     def __init__(self, path: Path, *, start: int):
@@ -66,8 +67,9 @@ class Clock:
 def read_times(path: Path) -> list[Session]:
     """Returns the sessions of a run; none if the file is missing or damaged.
 
-    >>> read_times(Path("no-such-file"))
-    []
+    Example:
+      >>> read_times(Path("no-such-file"))
+      []
     """
     with contextlib.suppress(OSError, ValueError, TypeError):
         return [Session(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
@@ -77,8 +79,9 @@ def read_times(path: Path) -> list[Session]:
 def steps_per_second(sessions: Sequence[Session]) -> float | None:
     """Returns the rate without the first steps, which compile; None if there are no others.
 
-    >>> steps_per_second([Session(0, 11, 7.0, 2.0), Session(10, 16, 6.0, 1.0)])  # 15 in 10 seconds
-    1.5
+    Example:
+      >>> steps_per_second([Session(0, 11, 7.0, 2.0), Session(10, 16, 6.0, 1.0)])  # 15 in 10 seconds
+      1.5
     """
     steps = sum(session.stop - session.start - 1 for session in sessions)
     seconds = sum(session.seconds - session.first for session in sessions)

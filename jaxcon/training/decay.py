@@ -42,9 +42,10 @@ def decay_mask(params: Any) -> Any:
     So a matrix with an unknown name decays. If you do not want that, build the optimizer in optax with
     a mask of your own: `optax.adamw(schedule, mask=...)`.
 
-    >>> import jax.numpy as jnp
-    >>> decay_mask({"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2), "temperature": jnp.ones(())})
-    {'bias': False, 'kernel': True, 'temperature': False}
+    Example:
+      >>> import jax.numpy as jnp
+      >>> decay_mask({"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2), "temperature": jnp.ones(())})
+      {'bias': False, 'kernel': True, 'temperature': False}
 
     Args:
       params: tree of arrays, or of their shapes.
@@ -58,10 +59,11 @@ def decay_mask(params: Any) -> Any:
 def names_of(path: Any) -> list[str]:
     """Returns the names along a path of JAX; list indices and the boxes of Flax are not names.
 
-    >>> import jax
-    >>> [(path, _)] = jax.tree_util.tree_leaves_with_path({"tower": [{"bias": 1.0}]})
-    >>> names_of(path)
-    ['tower', 'bias']
+    Example:
+      >>> import jax
+      >>> [(path, _)] = jax.tree_util.tree_leaves_with_path({"tower": [{"bias": 1.0}]})
+      >>> names_of(path)
+      ['tower', 'bias']
     """
     names = [getattr(key, "key", getattr(key, "name", None)) for key in path]
     names = [name for name in names if isinstance(name, str)]

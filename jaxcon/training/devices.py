@@ -33,10 +33,11 @@ def cluster_arguments(environ: Mapping[str, str] = os.environ) -> dict[str, Any]
     jax itself recognizes SLURM steps, Open MPI jobs and TPU pods, which need no arguments; anywhere
     else `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` are read.
 
-    >>> cluster_arguments({}) is None
-    True
-    >>> cluster_arguments({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0"})
-    {}
+    Example:
+      >>> cluster_arguments({}) is None
+      True
+      >>> cluster_arguments({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0"})
+      {}
 
     Args:
       environ: environment variables.
@@ -46,7 +47,7 @@ def cluster_arguments(environ: Mapping[str, str] = os.environ) -> dict[str, Any]
 
     Raises:
       ValueError: if a coordinator lacks its port or the two numbers, or a number of tasks is not a
-          number.
+        number.
     """
     if address := environ.get("JAX_COORDINATOR_ADDRESS"):
         numbers = {
@@ -72,8 +73,9 @@ def select_accelerator(
 
     On CPU, this makes `num_devices` virtual devices, which is possible only before jax is first used.
 
-    >>> len(select_accelerator("cpu", num_devices=1))
-    1
+    Example:
+      >>> len(select_accelerator("cpu", num_devices=1))
+      1
 
     Args:
       name: "auto" takes the best platform there is; any other means that platform or an error.
@@ -111,8 +113,9 @@ def make_mesh(devices: Sequence[Device]) -> Mesh:
 
     Does not use `jax.make_mesh`: its axes are explicit by default, and on those `z @ z.T` raises.
 
-    >>> make_mesh(jax.devices()[:1]).shape["batch"]
-    1
+    Example:
+      >>> make_mesh(jax.devices()[:1]).shape["batch"]
+      1
 
     Args:
       devices: at least one.
@@ -126,8 +129,9 @@ def make_mesh(devices: Sequence[Device]) -> Mesh:
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Returns the tree with a copy of every leaf on each device of the mesh.
 
-    >>> replicate(np.ones(3), make_mesh(jax.devices())).is_fully_replicated
-    True
+    Example:
+      >>> replicate(np.ones(3), make_mesh(jax.devices())).is_fully_replicated
+      True
 
     Args:
       tree: arrays; in several processes, the same in each.
@@ -148,8 +152,9 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding that distributes the rows of a batch over the devices of the mesh.
 
-    >>> batch_sharding(make_mesh(jax.devices())).spec == jax.sharding.PartitionSpec("batch")
-    True
+    Example:
+      >>> batch_sharding(make_mesh(jax.devices())).spec == jax.sharding.PartitionSpec("batch")
+      True
 
     Args:
       mesh: from `make_mesh`.

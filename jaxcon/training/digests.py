@@ -12,8 +12,9 @@ from jax.tree_util import keystr, tree_flatten_with_path
 def state_leaves(state: Any) -> dict[str, Any]:
     """Returns the arrays of a state by name.
 
-    >>> state_leaves({"params": {"kernel": 1, "bias": 2}})
-    {'params.bias': 2, 'params.kernel': 1}
+    Example:
+      >>> state_leaves({"params": {"kernel": 1, "bias": 2}})
+      {'params.bias': 2, 'params.kernel': 1}
 
     Args:
       state: a flax dataclass or a tree.
@@ -28,8 +29,9 @@ def state_leaves(state: Any) -> dict[str, Any]:
 def digest(array: Any) -> str:
     """Returns the SHA-256 of an array's dtype, shape and bytes.
 
-    >>> digest(np.zeros(2, np.float32))[:12]
-    '24e76ceeb262'
+    Example:
+      >>> digest(np.zeros(2, np.float32))[:12]
+      '24e76ceeb262'
 
     Args:
       array: an array held whole on this host.
@@ -45,8 +47,9 @@ def digest(array: Any) -> str:
 def state_hash(state: Any) -> str:
     """Returns one SHA-256 of all arrays of a state: equal hashes mean equal states.
 
-    >>> state_hash({"w": np.ones(2)}) == state_hash({"w": np.ones(2)})
-    True
+    Example:
+      >>> state_hash({"w": np.ones(2)}) == state_hash({"w": np.ones(2)})
+      True
 
     Args:
       state: a flax dataclass or a tree.
@@ -61,8 +64,9 @@ def state_hash(state: Any) -> str:
 def state_bytes(state: Any) -> int:
     """Returns the size of a state's arrays, or of their shapes (`jax.eval_shape`).
 
-    >>> state_bytes({"w": np.ones(2, np.float32), "b": np.ones((), np.float32)})
-    12
+    Example:
+      >>> state_bytes({"w": np.ones(2, np.float32), "b": np.ones((), np.float32)})
+      12
 
     Args:
       state: a flax dataclass or a tree.

@@ -14,13 +14,14 @@ _PATIENCE = 30.0  # seconds until what was written is visible
 class Events:
     """A file of scalars in a folder.
 
-    >>> import tempfile
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> events = Events(Path(folder.name), start=0)
-    >>> events.write(0, {"loss": 2.5})
-    >>> events.close()
-    >>> [file.name.startswith("events.out.tfevents.") for file in Path(folder.name).iterdir()]
-    [True]
+    Example:
+      >>> import tempfile
+      >>> folder = tempfile.TemporaryDirectory()
+      >>> events = Events(Path(folder.name), start=0)
+      >>> events.write(0, {"loss": 2.5})
+      >>> events.close()
+      >>> [file.name.startswith("events.out.tfevents.") for file in Path(folder.name).iterdir()]
+      [True]
     """
 
     def __init__(self, folder: Path, *, start: int):

@@ -17,11 +17,12 @@ _SHOWN = 80  # characters of a value in a message
 def write_text(path: Path, text: str) -> None:
     """Writes a file as UTF-8 so that a kill leaves the old one or the new one, never half of one.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_text(Path(folder) / "results.json", "{}")
-    ...     print(os.listdir(folder))
-    ['results.json']
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     write_text(Path(folder) / "results.json", "{}")
+      ...     print(os.listdir(folder))
+      ['results.json']
 
     Args:
       path: a path in an existing folder.
@@ -78,10 +79,11 @@ def check_plain(path: Path, *, written: bool = True) -> None:
     Orbax looks for their parts by `glob`, to which `[`, `*` and `?` in the path mean other folders;
     tensorstore takes a backslash for a slash, and only takes paths in UTF-8.
 
-    >>> check_plain(Path("/data/run [1]"), written=False)
-    >>> check_plain(Path("/data/run [1]"))
-    Traceback (most recent call last):
-    ValueError: /data/run [1]: checkpoints cannot be kept where a path has '['; ...
+    Example:
+      >>> check_plain(Path("/data/run [1]"), written=False)
+      >>> check_plain(Path("/data/run [1]"))
+      Traceback (most recent call last):
+      ValueError: /data/run [1]: checkpoints cannot be kept where a path has '['; ...
 
     Args:
       path: absolute path of a folder.
@@ -100,8 +102,9 @@ def check_plain(path: Path, *, written: bool = True) -> None:
 def short(value: Any) -> str:
     """Returns a value as shown in a message: at most 80 characters of it.
 
-    >>> short("a" * 100)[-12:]
-    'aaaaaaaaaaa…'
+    Example:
+      >>> short("a" * 100)[-12:]
+      'aaaaaaaaaaa…'
     """
     return _cut(repr(value))
 
@@ -149,11 +152,12 @@ _held: "weakref.WeakValueDictionary[Path, Lock]" = weakref.WeakValueDictionary()
 def lock_file(path: Path) -> Lock | None:
     """Locks a file until the lock is dropped; returns None on a file system without locks.
 
-    >>> import tempfile
-    >>> with tempfile.NamedTemporaryFile() as file:
-    ...     lock = lock_file(Path(file.name))
-    ...     lock is lock_file(Path(file.name))  # this process has it already
-    True
+    Example:
+      >>> import tempfile
+      >>> with tempfile.NamedTemporaryFile() as file:
+      ...     lock = lock_file(Path(file.name))
+      ...     lock is lock_file(Path(file.name))  # this process has it already
+      True
 
     Args:
       path: path of an existing file that is never replaced.

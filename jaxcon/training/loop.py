@@ -94,8 +94,8 @@ def fit(
       checkpoints: the open checkpoints of the run.
       checkpoint_every: steps between checkpoints, at least 1.
       log_every: steps between readings of the metrics, which wait for the device, at least 1. The
-          first `log_every` are read one by one: they show whether it works, and how long it will
-          take.
+        first `log_every` are read one by one: they show whether it works, and how long it will
+        take.
 
     Returns:
       The state, and whether the run is finished.

@@ -13,12 +13,13 @@ from jaxcon.training.files import write_text
 class MetricsLog:
     """`metrics.jsonl` and TensorBoard events of a run; a resumed run continues both.
 
-    >>> import tempfile
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> with MetricsLog(Path(folder.name), start=0) as log:
-    ...     log.write(0, {"loss": 2.5})
-    >>> read_metrics(Path(folder.name) / "metrics.jsonl")
-    [{'step': 0, 'loss': 2.5}]
+    Example:
+      >>> import tempfile
+      >>> folder = tempfile.TemporaryDirectory()
+      >>> with MetricsLog(Path(folder.name), start=0) as log:
+      ...     log.write(0, {"loss": 2.5})
+      >>> read_metrics(Path(folder.name) / "metrics.jsonl")
+      [{'step': 0, 'loss': 2.5}]
     """
 
     def __init__(self, folder: Path, *, start: int):
@@ -47,8 +48,9 @@ class MetricsLog:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Returns the lines of a `metrics.jsonl`; skips damaged ones, for example cut off by a kill.
 
-    >>> read_metrics(Path("no-such-file"))
-    []
+    Example:
+      >>> read_metrics(Path("no-such-file"))
+      []
 
     Args:
       path: path of the file, which may be missing.

@@ -24,9 +24,10 @@ def warmup_cosine(peak: float, *, warmup_steps: int, total_steps: int) -> optax.
 
     Step 0 already learns: the rise starts above 0, at peak / (warmup_steps + 1).
 
-    >>> schedule = warmup_cosine(1.0, warmup_steps=4, total_steps=10)
-    >>> [round(float(schedule(step)), 2) for step in (0, 2, 4, 7, 10)]
-    [0.2, 0.6, 1.0, 0.5, 0.0]
+    Example:
+      >>> schedule = warmup_cosine(1.0, warmup_steps=4, total_steps=10)
+      >>> [round(float(schedule(step)), 2) for step in (0, 2, 4, 7, 10)]
+      [0.2, 0.6, 1.0, 0.5, 0.0]
 
     Args:
       peak: highest learning rate, positive.
@@ -59,17 +60,18 @@ def keep_between(
 
     An update that would leave the bounds ends exactly on one; the optimizer's state keeps its form.
 
-    >>> import jax.numpy as jnp
-    >>> optimizer = keep_between(optax.sgd(1.0), {"scale": (0.0, 2.0)})
-    >>> params, gradient = {"scale": jnp.array(1.0)}, {"scale": jnp.array(-7.0)}
-    >>> updates, _ = optimizer.update(gradient, optimizer.init(params), params)
-    >>> float(optax.apply_updates(params, updates)["scale"])
-    2.0
+    Example:
+      >>> import jax.numpy as jnp
+      >>> optimizer = keep_between(optax.sgd(1.0), {"scale": (0.0, 2.0)})
+      >>> params, gradient = {"scale": jnp.array(1.0)}, {"scale": jnp.array(-7.0)}
+      >>> updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+      >>> float(optax.apply_updates(params, updates)["scale"])
+      2.0
 
     Args:
       optimizer: any optimizer.
       bounds: (lowest, highest) by the name of the parameter, or by the end of its path, such as
-          "Temperature_0/log_temperature".
+        "Temperature_0/log_temperature".
 
     Returns:
       The optimizer; its `update` needs the parameters.
@@ -112,9 +114,14 @@ def adamw(
 ) -> optax.GradientTransformation:
     """Returns AdamW (Loshchilov and Hutter, 2019), decaying what `decay_mask` selects.
 
-    >>> import jax.numpy as jnp
-    >>> adamw(optax.constant_schedule(1e-3)).init({"kernel": jnp.ones((2, 2))}) is not None
-    True
+    Example:
+      >>> import jax.numpy as jnp
+      >>> optimizer = adamw(optax.constant_schedule(0.1), weight_decay=0.5)
+      >>> params = {"kernel": jnp.ones((1, 1)), "bias": jnp.ones(1)}
+      >>> zeros = jax.tree.map(jnp.zeros_like, params)
+      >>> updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+      >>> f"{updates['kernel'].item():.2f}", updates["bias"].item() == 0  # biases do not decay
+      ('-0.05', True)
 
     Args:
       schedule: learning rate by step.
@@ -139,9 +146,16 @@ def lars(
 
     Parameters that do not decay (`decay_mask`) are not rescaled by the trust ratio either.
 
-    >>> import jax.numpy as jnp
-    >>> lars(optax.constant_schedule(1.0)).init({"kernel": jnp.ones((2, 2))}) is not None
-    True
+    Example:
+      >>> import jax.numpy as jnp
+      >>> optimizer = lars(optax.constant_schedule(1.0), weight_decay=0.0)
+      >>> params = {"kernel": jnp.full((1, 1), 2.0)}
+      >>> for gradient in (1e-3, 1e3):  # the step follows the norm of the weights, not the gradient's
+      ...     gradients = {"kernel": jnp.full((1, 1), gradient)}
+      ...     updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+      ...     print(f"{updates['kernel'].item():.4f}")
+      -0.0020
+      -0.0020
 
     Args:
       schedule: learning rate by step; published values are 0.3 * batch / 256 and the like.
@@ -170,9 +184,13 @@ def sgd(
 ) -> optax.GradientTransformation:
     """Returns SGD with Nesterov momentum 0.9, and L2 decay of kernels alone.
 
-    >>> import jax.numpy as jnp
-    >>> sgd(optax.constant_schedule(0.1)).init({"kernel": jnp.ones((2, 2))}) is not None
-    True
+    Example:
+      >>> import jax.numpy as jnp
+      >>> optimizer = sgd(optax.constant_schedule(0.1), weight_decay=0.0)
+      >>> params = gradients = {"kernel": jnp.ones((1, 1))}
+      >>> updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+      >>> print(f"{updates['kernel'].item():.2f}")  # -0.1 (1 + 0.9): momentum looks a step ahead
+      -0.19
 
     Args:
       schedule: learning rate by step.

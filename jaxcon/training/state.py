@@ -57,17 +57,18 @@ def create_state(
     Whatever is summed over steps, the average and the statistics, is kept in at least float32: in
     bfloat16 0.5 + 0.001 is 0.5. Parameters keep their dtype; in float32 they do not lose small updates.
 
-    >>> state = create_state({"params": {"w": jnp.ones(2)}}, optax.sgd(0.1), apply_fn=lambda v: v)
-    >>> int(state.step), state.ema
-    (0, None)
+    Example:
+      >>> state = create_state({"params": {"w": jnp.ones(2)}}, optax.sgd(0.1), apply_fn=lambda v: v)
+      >>> int(state.step), state.ema
+      (0, None)
 
     Args:
       variables: from flax's `init`: `params`, and any other collections, such as `batch_stats`; the
-          loss gets these, and returns them as they should be after the step.
+        loss gets these, and returns them as they should be after the step.
       optimizer: an optimizer of `optimizers` or optax.
       apply_fn: maps variables and inputs to outputs; kept for evaluation.
       average: whether to keep an exponential moving average of the variables; the step then needs
-          an `ema_decay`.
+        an `ema_decay`.
 
     Returns:
       The state.

@@ -54,8 +54,8 @@ def make_train_step(
 
     Args:
       loss_fn: `(params, carried, batch, key) -> (loss, (carried, metrics))`, where `carried` holds
-          whatever moves without a gradient, by the names of flax's collections: `batch_stats`, a
-          queue, or a teacher. It returns all of them, whether they moved or not.
+        whatever moves without a gradient, by the names of flax's collections: `batch_stats`, a
+        queue, or a teacher. It returns all of them, whether they moved or not.
       ema_decay: decay of the moving average, at least 0 and below 1; None for a state without one.
       axis_name: the mapped axis over which gradients are averaged; None for no axis.
 
@@ -64,8 +64,8 @@ def make_train_step(
 
     Raises:
       ValueError: if `ema_decay` is out of its range; in the first call, also if it is given for a
-          state without an average or missing for one with it, or if `loss_fn` returns other
-          collections than the state carries.
+        state without an average or missing for one with it, or if `loss_fn` returns other
+        collections than the state carries.
     """
     if ema_decay is not None:
         check_number("ema_decay", ema_decay, low=0, high=1)

@@ -104,18 +104,19 @@ def open_workdir(
     The folder of a finished run need not be writable. Where several processes
     share a run, the first of them writes and holds the lock.
 
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> open_workdir(folder.name, {"seed": 0}).resumed
-    False
-    >>> open_workdir(folder.name, {"seed": 1})
-    Traceback (most recent call last):
-    ValueError: ...: made with another configuration: seed was 0, is 1; ...
+    Example:
+      >>> folder = tempfile.TemporaryDirectory()
+      >>> open_workdir(folder.name, {"seed": 0}).resumed
+      False
+      >>> open_workdir(folder.name, {"seed": 1})
+      Traceback (most recent call last):
+      ValueError: ...: made with another configuration: seed was 0, is 1; ...
 
     Args:
       path: a directory that may be new.
       config: what decides the result, as JSON values; not where or how fast it runs.
       files: other files that belong to the configuration, by name: they are written if they are
-          missing or differ. Their digests should be part of `config`.
+        missing or differ. Their digests should be part of `config`.
       needed: bytes that the coming checkpoints need.
 
     Returns:
@@ -123,7 +124,7 @@ def open_workdir(
 
     Raises:
       ValueError: if it is a file, not writable, full, or holds something else, another configuration,
-          a run that began and has no checkpoint left, or one that another process is training.
+        a run that began and has no checkpoint left, or one that another process is training.
     """
     path = absolute(path)
     config = json.loads(json.dumps(config))
@@ -149,8 +150,9 @@ def open_workdir(
 def read_config(path: str | Path, *, option: str = "--workdir") -> dict[str, Any] | None:
     """Returns the configuration of the run in a folder; None if there is none.
 
-    >>> read_config("no/such/folder") is None
-    True
+    Example:
+      >>> read_config("no/such/folder") is None
+      True
 
     Args:
       path: path of the working directory.
@@ -175,8 +177,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
 
     None and a missing value count as equal, and `written_by` is ignored. Long values are cut.
 
-    >>> differences({"seed": 0, "model": {"dim": 8}}, {"seed": 0, "model": {"dim": 9}})
-    {'model.dim': 'model.dim was 8, is 9'}
+    Example:
+      >>> differences({"seed": 0, "model": {"dim": 8}}, {"seed": 0, "model": {"dim": 9}})
+      {'model.dim': 'model.dim was 8, is 9'}
 
     Args:
       before: JSON values.
@@ -195,10 +198,11 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
 def check_writable(path: str | Path, *, needed: int = 0, option: str = "--workdir") -> None:
     """Raises a ValueError if nothing can be written; makes nothing, only tries.
 
-    >>> with tempfile.NamedTemporaryFile() as file:
-    ...     check_writable(file.name)
-    Traceback (most recent call last):
-    ValueError: --workdir=...: expected a folder, found a file; ...
+    Example:
+      >>> with tempfile.NamedTemporaryFile() as file:
+      ...     check_writable(file.name)
+      Traceback (most recent call last):
+      ValueError: --workdir=...: expected a folder, found a file; ...
 
     Args:
       path: path of a folder that may be new.
