@@ -222,7 +222,7 @@ def test_the_second_of_two_runs_in_a_folder_is_refused(tmp_path):
     assert mine.resumed
     assert open_workdir(tmp_path / "run", {}).lock is mine.lock  # and one process has one
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-    assert "another process trains" in done.stderr
+    assert "another process is training" in done.stderr
     del mine
     monkey = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert monkey.stdout.readline() == "True\n"
