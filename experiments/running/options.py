@@ -30,7 +30,7 @@ def _path(typed: Sequence[str]) -> Path:
 
 
 # Optional flags, and what `--help` says about leaving them out.
-of_recipe = functools.partial(tyro.conf.arg, help_behavior_hint="(default: what suits the dataset)")
+of_recipe = functools.partial(tyro.conf.arg, help_behavior_hint="(default: depends on the dataset)")
 _unset = functools.partial(tyro.conf.arg, help_behavior_hint="(default: none)")
 # The constructor keeps "None" from being a value that can be typed.
 IntOfRecipe = Annotated[int | None, of_recipe(metavar="INT", constructor=int)]

@@ -96,6 +96,6 @@ def to_float(images: Array) -> Array:
         if not (low >= -_SLACK and high <= 1 + _SLACK):
             raise ValueError(
                 f"images: expected floats in [0, 1], got {low:g} to {high:g}; divide by the largest "
-                "possible value, or hand over uint8"
+                "possible value, or pass uint8"
             )
     return images.astype(jnp.float32)

@@ -57,7 +57,7 @@ def cluster_arguments(environ: Mapping[str, str] = os.environ) -> dict[str, Any]
         if not all(value.isdigit() for value in numbers.values()):
             raise ValueError(
                 f"JAX_COORDINATOR_ADDRESS={address} is set: expected whole numbers in "
-                f"JAX_NUM_PROCESSES and JAX_PROCESS_ID beside it, got {list(numbers.values())}"
+                f"JAX_NUM_PROCESSES and JAX_PROCESS_ID as well, got {list(numbers.values())}"
             )
         if not re.fullmatch(r".+:\d+", address):
             raise ValueError(f"JAX_COORDINATOR_ADDRESS={address}: expected HOST:PORT of process 0")
