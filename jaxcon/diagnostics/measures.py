@@ -74,7 +74,7 @@ def effective_rank(z: ArrayLike) -> float:
     Raises:
       ValueError: if there are no rows, or rows are not finite.
 
-    References:
+    Reference:
       Roy & Vetterli, The effective rank, 2007; Garrido et al., RankMe, 2022,
       https://arxiv.org/abs/2210.02885
 

@@ -3,8 +3,7 @@
 Above 64 pixels they are torchvision's networks without the last layer, number for number: padding,
 max-pool, the stride on a bottleneck's 3x3 ("v1.5"), epsilon. Weights can be loaded: a kernel `w` of
 torch is `w.transpose(2, 3, 1, 0)` here, and a norm's weight is `scale`. Flax's padding "SAME" would
-make
-a different network: at stride 2 it is shifted by a pixel on images with even sides.
+make a different network: at stride 2 it is shifted by a pixel on images with even sides.
 """
 
 from collections.abc import Callable, Sequence

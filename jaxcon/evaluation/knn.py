@@ -58,8 +58,9 @@ def knn_accuracy(
     Raises:
       ValueError: if settings are out of range, shapes do not match or features are not finite.
 
-    Reference: Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination,
-    CVPR 2018, section 3.4; k = 20 is the setting of Caron et al., DINO, ICCV 2021.
+    Reference:
+      Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, CVPR 2018,
+      section 3.4; k = 20 is the setting of Caron et al., DINO, ICCV 2021.
     """
     k = at_least_one("k", k)
     if not temperature > 0:

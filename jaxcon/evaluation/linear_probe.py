@@ -67,7 +67,8 @@ def linear_probe_accuracy(
     Raises:
       ValueError: if there is only one class, shapes do not match or features are not finite.
 
-    Reference: the protocol of Radford et al., CLIP, 2021, appendix A.3.
+    Reference:
+      The protocol of Radford et al., CLIP, 2021, appendix A.3.
     """
     train_x, train_y = as_rows("train", train_x, train_y)
     validation_x, validation_y = as_rows("validation", validation_x, validation_y)

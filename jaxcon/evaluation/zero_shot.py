@@ -41,9 +41,9 @@ def class_embeddings(prompts: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
       ValueError: if there is no class, a class has no prompts, or values differ in width or are not
         finite.
 
-    Reference: Radford et al., Learning Transferable Visual Models From Natural Language
-    Supervision, 2021, section 3.1.4, and the authors' notebook
-    Prompt_Engineering_for_ImageNet.ipynb.
+    Reference:
+      Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021,
+      section 3.1.4, and the authors' notebook Prompt_Engineering_for_ImageNet.ipynb.
     """
     if not len(prompts) or not all(
         np.ndim(of_class) >= 2 and len(of_class) for of_class in prompts
