@@ -11,19 +11,19 @@ from jaxcon.augment import Transform, digits_transform, simclr_transform
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """What is learned from, and what learns."""
+    """What to learn from, and what learns."""
 
     dataset: str = "digits"
     """digits, folder:PATH (nested folders are classes) or a TensorFlow Datasets name (cifar10)."""
     data_dir: OptionalPath = None
     """Where datasets are prepared. Default: the user's cache folder."""
     image_size: OptionalInt = None
-    """Side that images are resized to. Default: that of most of them, at most 64."""
+    """Side to which images are resized. Default: their own if fixed, else at most 64."""
     encoder: EncoderOfRecipe = None
-    """What is trained. convnet looks at every pixel; patch_convnet takes squares of pixels for one,
-    which on 64 pixels is 25 times as fast; layout_convnet besides tells where things lie."""
+    """What is trained. convnet looks at every pixel; patch_convnet takes squares of pixels as one,
+    which at 64 pixels is 25 times as fast; layout_convnet also tells where things are."""
     projection_dim: int = 128
-    """Width of the embeddings that the loss sees; the evaluation sees the features before."""
+    """Width of the embeddings that the loss sees; evaluation takes the features before them."""
 
 
 class Recipe(NamedTuple):

@@ -1,4 +1,4 @@
-"""What a user wrote, as config.json says it: the name of a library's, or that it is the user's own."""
+"""What config.json says about functions passed in: a library's name, or that it is the user's own."""
 
 import dataclasses
 import functools
@@ -37,13 +37,14 @@ def names(dataset: Any, **handed: Any) -> dict[str, str]:
 
 
 def named(thing: Any) -> str:
-    """Return the name of a function or of an object's class, and whose it is.
+    """Returns the name of a function or of an object's class, and whose it is.
 
-    >>> from jaxcon.losses import ntxent_loss
-    >>> named(functools.partial(ntxent_loss, temperature=0.2))
-    'jaxcon.losses.softmax.ntxent_loss(temperature=0.2)'
-    >>> named(lambda z1, z2: 0)
-    "the user's own <lambda>"
+    Example:
+      >>> from jaxcon.losses import ntxent_loss
+      >>> named(functools.partial(ntxent_loss, temperature=0.2))
+      'jaxcon.losses.softmax.ntxent_loss(temperature=0.2)'
+      >>> named(lambda z1, z2: 0)
+      "the user's own <lambda>"
     """
     if isinstance(thing, functools.partial):
         given = [_setting(value) for value in thing.args]
@@ -68,9 +69,9 @@ def _of_a_library(module: str) -> bool:
 
 
 def describe_module(module: nn.Module) -> dict[str, Any]:
-    """Return a network as JSON values: one of jaxcon so that it can be built again, others by name.
+    """Returns a network as JSON values: those of jaxcon so that they can be rebuilt, others by name.
 
-    Of others the settings are told too, so that a run is not resumed with different ones.
+    The settings of others are included, so that a run is not resumed with different ones.
     """
     if type(module) is Side:  # of jaxcon, whatever it holds
         whole = describe(module.clone(encoder=None))

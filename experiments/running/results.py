@@ -17,7 +17,7 @@ class Results:
     """What results.json holds.
 
     Attributes:
-      scores: by what was evaluated, then by evaluation, under the names of the table; JSON values.
+      scores: JSON values by what was evaluated, then by evaluation, named as in the table.
       notes: sentences; runs of earlier versions have none.
     """
 
@@ -29,7 +29,7 @@ Show = Callable[[Mapping[str, Mapping[str, Any]]], None]  # prints the scores
 
 
 def show_if_finished(workdir: Workdir, show: Show) -> bool:
-    """Print the results of a finished run by `show`; return whether there are any, and a page."""
+    """Prints a finished run's results by `show`; returns whether there are any, and a page."""
     if not workdir.finished or (content := workdir.read_results()) is None:
         return False
     say(f"this run is finished: {workdir.path}")
@@ -39,13 +39,13 @@ def show_if_finished(workdir: Workdir, show: Show) -> bool:
 
 
 def finish(workdir: Workdir, results: Results, show: Show) -> None:
-    """Write and print the results: from here on nothing that fails can lose them."""
+    """Writes and prints the results: from here on no failure can lose them."""
     write_text(workdir.results, json.dumps(dataclasses.asdict(results), indent=2) + "\n")
     tell(results, show)
 
 
 def tell(results: Results, show: Show) -> None:
-    """Print the table and the sentences of a run."""
+    """Prints the table and the sentences of a run."""
     say("")
     show(results.scores)
     for note in results.notes:
@@ -53,7 +53,7 @@ def tell(results: Results, show: Show) -> None:
 
 
 def write_page(workdir: Workdir, page: report.Page, drawings: Sequence[Drawing]) -> None:
-    """Draw what can be drawn, and write the page."""
+    """Draws what can be drawn, and writes the page."""
     say("\ndrawing figures")
     figures, failures = drawn(drawings)
     whole = report.Page(**{**vars(page), "figures": figures, "notes": [*page.notes, *failures]})

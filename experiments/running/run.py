@@ -1,8 +1,8 @@
-"""A run of an experiment: from a task and a plan to trained variables, resumed where it was stopped.
+"""A run of an experiment: from a task and a plan to trained variables, resumed where it stopped.
 
-Frozen values go in, a `Run` comes out; what is learned, and from what, is said by a `Task`. The loop is
-that of `jaxcon.training.loop`; what trains in short runs without a folder, as the study of uncertainty
-does, takes the same one, `advance`.
+Frozen values go in, a `Run` comes out; a `Task` says what is learned, and from what. The loop is that of
+`jaxcon.training.loop`; short runs without a folder, as in the study of uncertainty, use the same one,
+`advance`.
 """
 
 import dataclasses
@@ -34,17 +34,17 @@ class Task:
     """What is learned, from what, and what becomes of it.
 
     Attributes:
-      network: what is trained, as config.json says it.
-      encoder: what the images go through, in a word.
+      network: what is trained, as config.json describes it.
+      encoder: what the images go through, in one word.
       beside: what is trained with it.
-      with_what: what the images come with: "10 classes".
-      init: from a key to the variables.
-      apply_fn: of the model, kept in the state for the evaluation.
-      loss_fn: of `jaxcon.training.step`, over the mapped axis "batch".
-      batches: from a step and a sharding to the batches from that step on.
-      chance: loss of embeddings that tell nothing.
+      with_what: what the images come with, such as "10 classes".
+      init: maps a key to the variables.
+      apply_fn: the model's, kept in the state for evaluation.
+      loss_fn: a loss for `jaxcon.training.step`, over the mapped axis "batch".
+      batches: maps a step and a sharding to the batches from that step on.
+      chance: loss of embeddings that carry no information.
       conclude: `(workdir, run, *, facts, settings)`: evaluates and writes the page.
-      own: what the user wrote, by what it stands for, as config.json says it.
+      own: what the user wrote, by its role, as config.json describes it.
       notes: to say before training begins.
     """
 
@@ -72,7 +72,7 @@ class Run:
 
 
 def abstract_state(training: Training, plan: Plan, task: Task) -> Any:
-    """Return the shapes of the state that `pretrain` trains, without making it."""
+    """Returns the shapes of the state that `pretrain` trains, without making it."""
 
     def begin(key: jax.Array) -> Any:
         return _first_state(training, plan, task.init(key), task.apply_fn)
@@ -81,18 +81,18 @@ def abstract_state(training: Training, plan: Plan, task: Task) -> Any:
 
 
 def checkpoint_space(state: Any, path: Path) -> int:
-    """Return how many bytes the checkpoints of a run will take, beyond those that are there.
+    """Returns how many more bytes the checkpoints of a run will take than those that exist.
 
     Args:
-      state: or its shapes.
-      path: of the run's folder.
+      state: the state, or its shapes.
+      path: path of the run's folder.
     """
     missing = KEPT + 1 - len(saved_steps(absolute(path) / "checkpoints"))
     return max(1, missing) * state_bytes(state)
 
 
 def make_optimizer(training: Training, plan: Plan) -> Any:
-    """Return the optimizer that the options name."""
+    """Returns the optimizer that the options name."""
     assert training.learning_rate is not None
     assert training.optimizer is not None
     schedule = optimizers.warmup_cosine(
@@ -113,20 +113,19 @@ def pretrain(
     devices: list[Any],
     start: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Train to the end, from the newest intact checkpoint where there is one.
+    """Trains to the end, from the newest intact checkpoint if there is one.
 
     Args:
-      workdir: of `open_workdir`.
-      training: how.
-      machine: where.
-      plan: how long.
-      task: what.
-      devices: to share the batch.
-      start: variables to start from in place of those of `task.init`.
+      workdir: from `open_workdir`.
+      training: how to train.
+      machine: where to train.
+      plan: how long to train.
+      task: what to learn.
+      devices: the devices that share the batch.
+      start: variables to start from instead of those of `task.init`.
 
     Returns:
-      The variables of `task.init`, and those after training, averaged where the run keeps an
-      average.
+      The variables of `task.init`, and those after training, averaged if the run keeps an average.
     """
     mesh = make_mesh(devices)
     keys = jax.random.split(jax.random.key(training.seed))
@@ -152,12 +151,13 @@ def pretrain(
         )
     if 2 * (skipped := int(result.state.skipped)) > int(result.state.step):
         raise FloatingPointError(
-            f"{skipped} of {int(result.state.step)} updates were not taken, for losses, gradients, "
-            "weights or statistics were not finite; try a smaller --learning-rate, or --precision=f32"
+            f"{skipped} of {int(result.state.step)} updates were not taken, because losses, "
+            "gradients, weights or statistics were not finite; try a smaller --learning-rate, "
+            "or --precision=f32"
         )
     if not result.finished:
         say(
-            f"stopped after step {int(result.state.step)} of {plan.steps}; the same command goes on"
+            f"stopped after step {int(result.state.step)} of {plan.steps}; the same command resumes"
         )
     after = jax.device_get(result.state.variables(average=True))
     return Run(variables, after, result.finished)

@@ -1,9 +1,9 @@
-"""The datasets we ship, which are made here without a download: digits and scenes."""
+"""The datasets that ship with jaxcon, made locally without a download: digits and scenes."""
 
 import importlib
 from typing import Any
 
-# The builder of each, in the file of its name here.
+# The builder of each, in the file of its name in this folder.
 SHIPPED = {
     "digits": "JaxconDigits",
     "scenes": "JaxconScenes",
@@ -11,10 +11,11 @@ SHIPPED = {
 
 
 def shipped(name: str) -> Any:
-    """Return the builder of a dataset we ship, imported when it is asked for: it needs TFDS.
+    """Returns the builder of a shipped dataset; it is only imported here, as it needs TFDS.
 
-    >>> print(shipped("digits").VERSION)
-    1.0.0
+    Example:
+      >>> print(shipped("digits").VERSION)
+      1.0.0
 
     Args:
       name: one of `SHIPPED`.

@@ -114,7 +114,7 @@ def test_only_the_user_can_build_the_encoder_again(page):
         ValueError, match=r"its encoder is the user's own Small, .* networks=\{'encoder"
     ):
         jaxcon.load_run(folder)
-    with pytest.raises(ValueError, match=r"its checkpoint and its config\.json differ"):
+    with pytest.raises(ValueError, match=r"its checkpoint and its config\.json disagree"):
         jaxcon.load_run(folder, networks={"encoder": Small(7)})
     run = jaxcon.load_run(folder, networks={"encoder": Small()})
     assert run.embed_images(DATA.test.images).shape == (16, 4)

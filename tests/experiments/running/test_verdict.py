@@ -70,7 +70,7 @@ def test_an_encoder_of_less_use_than_what_it_had_to_beat_is_not_called_healthy(
 ):
     said = verdict(*PAIRS, **SETTINGS, ahead=few_labels(*shares))
     assert "ealthy" not in said[0]
-    assert f"Not collapsed, yet of less use than {better}: rows spread over" in said[0]
+    assert f"Not collapsed, yet less useful than {better}: rows spread over" in said[0]
     assert said[1] == sentence
 
 
