@@ -1,22 +1,22 @@
-"""Barlow Twins: features of two views agree, and no two features tell the same. No negatives.
+"""Barlow Twins: features of two views agree, and no two features are redundant. No negatives.
 
     python -m experiments.barlow_twins
     python -m experiments.barlow_twins --loss=vicreg
     python -m experiments.barlow_twins --num-devices=2
 
 Each takes a minute on digits (2 CPU cores). On the 359 test images, mean of seeds 0, 1, 2, with the
-recipe chosen on validation images; other rounding, of one core say, changes a seed's by an image or
-two:
+recipe chosen on validation images; other rounding, as on one core, changes the result of a seed by an
+image or two:
 
     --loss               linear    5 labels a class   1 label a class   kNN
     barlow_twins         99.5 %   97.2 %             89.2 %            99.4 %
     vicreg               99.7 %   97.5 %             90.0 %            99.6 %
     sample_correlation   99.5 %   96.4 %             86.0 %            99.4 %
 
-The recipes of photos are SimCLR's; with these losses they are untried.
+The recipes for photos are SimCLR's; they are untested with these losses.
 
-The statistics of the batch (means, variances, correlations) are those of all devices together; those
-of each device alone would make another loss of every number of devices.
+The statistics of the batch (means, variances, correlations) are computed over all devices; if each
+device used its own, the loss would depend on the number of devices.
 
 References: Zbontar et al., Barlow Twins: Self-Supervised Learning via Redundancy Reduction, 2021;
 Bardes et al., VICReg: Variance-Invariance-Covariance Regularization, 2021.
@@ -30,6 +30,7 @@ from typing import Any, Literal, NamedTuple
 from experiments.images import two_views
 from experiments.images.recipes import Images, Recipe, recipe_for
 from experiments.images.redundancy import describe
+from experiments.running.handed import loss_of_zeros
 from experiments.running.options import (
     FloatOfLoss,
     Machine,
@@ -41,18 +42,18 @@ from experiments.running.options import (
 from experiments.running.process import quiet_libraries
 from jaxcon.losses import barlow_twins_loss, sample_correlation_loss, vicreg_loss
 
-TEMPERATURE = 0.1  # the losses have none; it decides only what the collapse check says
+TEMPERATURE = 0.1  # the losses have none; it only affects what the collapse check says
 
 
 class Kind(NamedTuple):
-    """A loss: what a heading calls it, and the weights that it takes, with their defaults."""
+    """A loss: its name in a heading, and the weights that it takes, with their defaults."""
 
     title: str
     loss: Callable[..., Any]
     weights: Mapping[str, float]
 
 
-# The weights of the first two are those of their papers.
+# The weights of the first two are from their papers.
 KINDS = {
     "barlow_twins": Kind("Barlow Twins", barlow_twins_loss, {"off_diagonal_weight": 5e-3}),
     "vicreg": Kind(
@@ -72,13 +73,13 @@ class Loss:
     """Correlations of features; the three terms of VICReg; or correlations of samples, for which
     the projection should be as wide as the batch is large."""
     off_diagonal_weight: FloatOfLoss = None
-    """barlow_twins, sample_correlation: of the entries beside the diagonal. Default: 0.005."""
+    """barlow_twins, sample_correlation: weight of the off-diagonal entries. Default: 0.005."""
     invariance: FloatOfLoss = None
-    """vicreg: of the distance between views. Default: 25."""
+    """vicreg: weight of the distance between views. Default: 25."""
     variance: FloatOfLoss = None
-    """vicreg: of the hinge that keeps features from shrinking. Default: 25."""
+    """vicreg: weight of the hinge that keeps features from shrinking. Default: 25."""
     covariance: FloatOfLoss = None
-    """vicreg: of the covariances between features. Default: 1."""
+    """vicreg: weight of the covariances between features. Default: 1."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +89,7 @@ class BarlowTwins:
     Running the same command again resumes, or shows the table of a finished run.
 
     Options without a value here take it from the recipe of the dataset, and config.json in the
-    workdir tells what they were:
+    workdir says what they were:
 
     digits: mlp, 400 epochs of 256 images a step, adamw at 0.01
 
@@ -106,13 +107,13 @@ class BarlowTwins:
 
 
 def resolve(config: BarlowTwins, examples: int) -> tuple[BarlowTwins, Recipe]:
-    """Return the configuration with the recipe of its dataset and its loss filled in."""
+    """Returns the configuration with the recipe of its dataset and its loss filled in."""
     recipe = recipe_for(config.images.dataset, examples)
     return two_views.fill_in(config, recipe, examples, KINDS[config.loss.loss].weights), recipe
 
 
 def check(config: BarlowTwins) -> None:
-    """Raise a ValueError for the first option outside of its range, or without a meaning."""
+    """Raises a ValueError for the first option that is out of range, or that the loss does not take."""
     two_views.check_options(config)
     check_range(config.loss, "variance", low=0)
     check_range(
@@ -122,13 +123,13 @@ def check(config: BarlowTwins) -> None:
 
 
 def objective(config: BarlowTwins) -> two_views.Objective:
-    """Return the loss that is asked for; embeddings of zeros, collapsed for sure, are its chance."""
+    """Returns the chosen loss; its chance level is that of zeros, embeddings that surely collapsed."""
     kind = KINDS[config.loss.loss]
     weights = {name: getattr(config.loss, name) for name in kind.weights}
     loss = functools.partial(kind.loss, **weights)
     return two_views.Objective(
         loss=loss,
-        chance=two_views.loss_of_zeros(loss, config),
+        chance=loss_of_zeros(loss, (config.training.batch_size or 0, config.images.projection_dim)),
         candidates=None,
         temperature=TEMPERATURE,
         describe=functools.partial(describe, temperature=TEMPERATURE),
@@ -136,7 +137,7 @@ def objective(config: BarlowTwins) -> two_views.Objective:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the experiment of a command line."""
+    """Runs the experiment of a command line."""
     quiet_libraries()
     method = two_views.Method(
         command="barlow_twins",

@@ -26,7 +26,7 @@ from experiments.pairs.objectives import make_objective
 from experiments.running.options import Machine, Training, check_range, parse
 from experiments.running.process import quiet_libraries
 
-# What the losses are called in a heading.
+# The names of the losses in a heading.
 TITLES = {
     "clip": "CLIP",
     "siglip": "SigLIP",
@@ -51,7 +51,7 @@ class CLIP:
 
 
 def check(config: CLIP) -> None:
-    """Raise a ValueError for the first option outside of its range, or without a meaning."""
+    """Raises a ValueError for the first option that is out of range, or that the loss does not take."""
     check_options(config)
     check_range(config.loss, "temperature", low=0)
     if config.loss.temperature is not None:
@@ -62,12 +62,12 @@ def check(config: CLIP) -> None:
             )
         if config.loss.loss != "npairs" and not 0.01 <= config.loss.temperature <= 10:
             raise ValueError(
-                f"--temperature={config.loss.temperature}: a learned one starts from 0.01 to 10"
+                f"--temperature={config.loss.temperature}: a learned one must start between 0.01 and 10"
             )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the experiment of a command line."""
+    """Runs the experiment of a command line."""
     quiet_libraries()
     method = Method(
         command="clip",

@@ -2,11 +2,11 @@
 
     python -m experiments.collapse
 
-An encoder is started almost collapsed: all its embeddings within a fraction of a degree of one
+An encoder starts almost collapsed: all its embeddings lie within a fraction of a degree of one
 direction, where the N-pairs loss sits at ln N and its gradient is nearly zero. It then trains on pairs
-of noisy views of the digits, with the loss alone or with a regularizer beside it. Writes
-docs/collapse.json, docs/figures/collapse.svg and the table in docs/collapse.md. Half a minute on two
-CPU cores.
+of noisy views of the digits, with the loss alone or with a regularizer added. Writes
+docs/collapse.json, docs/figures/collapse.svg and the table in docs/collapse.md. Takes half a minute on
+two CPU cores.
 """
 
 import dataclasses
@@ -42,23 +42,23 @@ class Config:
     spread: float = 1e-3
     """Initial deviation of the embeddings from their common direction, relative to their length."""
     seed: int = 0
-    """Of the parameters, batches and noise."""
+    """Seed of the parameters, batches and noise."""
     output: Path = Path("docs")
     """Folder of collapse.json, collapse.md and figures/collapse.svg."""
 
 
 def both(regularizer: Callable[[Array], Array]) -> Loss:
-    """Return the regularizer averaged over the two views."""
+    """Returns the regularizer averaged over the two views."""
     return lambda z1, z2: (regularizer(z1) + regularizer(z2)) / 2
 
 
 def n_pairs(z1: Array, z2: Array, *, temperature: float = 1.0) -> Array:
-    """Return the loss of the first post."""
+    """Returns the N-pairs loss of cosines, the one that docs/collapse.md asks about."""
     return losses.npairs_loss(z1, z2, temperature=temperature)
 
 
 def with_n_pairs(regularizer: Loss) -> Loss:
-    """Return the loss with the regularizer beside it."""
+    """Returns the N-pairs loss plus the regularizer."""
     return lambda z1, z2: n_pairs(z1, z2) + regularizer(z1, z2)
 
 
@@ -74,7 +74,7 @@ OPTIMIZERS = {"sgd": optax.sgd(0.1, momentum=0.9), "adam": optax.adam(1e-3)}
 
 
 def init(key: Array, spread: float) -> dict[str, Array]:
-    """Parameters whose embeddings are a common direction plus deviations of relative size spread."""
+    """Returns parameters that give a common direction plus deviations of relative size `spread`."""
     k1, k2, k3 = jax.random.split(key, 3)
     w1 = jax.random.normal(k1, WIDTHS[:2]) * np.sqrt(2 / WIDTHS[0])
     w2 = jax.random.normal(k2, WIDTHS[1:]) * np.sqrt(1 / WIDTHS[1])
@@ -83,18 +83,18 @@ def init(key: Array, spread: float) -> dict[str, Array]:
 
 
 def encode(params: dict[str, Array], images: Array) -> Array:
-    """Return the embeddings of images: a common direction, and what tells them apart."""
+    """Returns the embeddings of images: a common direction, plus what distinguishes them."""
     return jax.nn.relu(images @ params["w1"]) @ params["w2"] + params["common"]
 
 
 def views(key: Array, images: Array) -> tuple[Array, Array]:
-    """Return the images with noise, twice."""
+    """Returns the images with noise, twice."""
     noise = 0.3 * jax.random.normal(key, (2, *images.shape))
     return images + noise[0], images + noise[1]
 
 
 def run(config: Config, images: Array, objective: Loss, optimizer: str) -> Curves:
-    """Train once."""
+    """Trains once, and returns the curves."""
     tx = OPTIMIZERS[optimizer]
     params = init(jax.random.key(config.seed), config.spread)
 
@@ -124,7 +124,7 @@ def run(config: Config, images: Array, objective: Loss, optimizer: str) -> Curve
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the comparison of a command line."""
+    """Runs the comparison of a command line."""
     config = parse(Config, program="collapse", arguments=arguments)
     with usage_errors():
         check_writable(config.output, option="--output")

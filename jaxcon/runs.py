@@ -276,7 +276,7 @@ class _Network:
 
 
 def _own_part(described: Any) -> Mapping[str, Any] | None:
-    """The description of the user's own network: the whole, the encoder of a side, or None."""
+    """Returns the description of the user's own network: the whole, a side's encoder, or None."""
     within = described.get("encoder") if isinstance(described, Mapping) else None
     return next((p for p in (described, within) if isinstance(p, Mapping) and "own" in p), None)
 

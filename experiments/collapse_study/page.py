@@ -1,4 +1,4 @@
-"""Curves of runs that begin nearly collapsed, and what becomes of them: a file, a figure, a table."""
+"""Curves of runs that begin nearly collapsed, as a file, a figure and a table."""
 
 import dataclasses
 import itertools
@@ -16,13 +16,13 @@ Curve = Sequence[float]
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
-    """What one run left.
+    """What one run measured.
 
     Attributes:
-      loss: N-pairs loss at temperature 1 over that of chance, step by step.
-      mean_cosine: of different images, step by step.
-      accuracy: share of the views that find their pair, step by step.
-      effective_rank: of the embeddings at the end.
+      loss: N-pairs loss at temperature 1 as a share of chance, step by step.
+      mean_cosine: mean cosine between different images, step by step.
+      accuracy: share of views that find their pair, step by step.
+      effective_rank: effective rank of the embeddings at the end.
     """
 
     loss: Curve
@@ -31,7 +31,7 @@ class Curves:
     effective_rank: float
 
     def as_json(self, every: int) -> dict[str, Curve]:
-        """Return one of `every` points of the curves, by the names that collapse.json has for them."""
+        """Returns one in `every` points of the curves, by their names in collapse.json."""
         return {
             "accuracy": self.accuracy[::every],
             "loss over chance": self.loss[::every],
@@ -44,15 +44,15 @@ Runs = Mapping[str, Mapping[str, Curves]]  # by objective, then by optimizer
 
 
 def write(output: Path, runs: Runs, settings: Mapping[str, Any]) -> str:
-    """Write collapse.json and the figure, put the table into the page if it is there; return it.
+    """Writes collapse.json and the figure, puts the table into the page if there is one; returns it.
 
     Args:
       output: folder of collapse.json, collapse.md and figures/collapse.svg.
-      runs: of the same optimizers for each objective.
-      settings: of all runs, with their `steps`.
+      runs: runs with the same optimizers for each objective.
+      settings: settings of all runs, with their `steps`.
     """
     output.mkdir(parents=True, exist_ok=True)
-    every = max(1, settings["steps"] // 100)  # a hundred points a curve
+    every = max(1, settings["steps"] // 100)  # a hundred points per curve
     curves = {
         objective: {optimizer: run.as_json(every) for optimizer, run in by_optimizer.items()}
         for objective, by_optimizer in runs.items()
@@ -67,7 +67,7 @@ def write(output: Path, runs: Runs, settings: Mapping[str, Any]) -> str:
 
 
 def table(runs: Runs) -> str:
-    """Return the table in Markdown, a row for each run."""
+    """Returns the table in Markdown, a row for each run."""
     heading = [
         "objective",
         "optimizer",
@@ -93,7 +93,7 @@ def table(runs: Runs) -> str:
 
 
 def draw(runs: Runs, path: Path) -> None:
-    """Draw mean cosine against step, a panel for each optimizer."""
+    """Draws mean cosine against step, a panel for each optimizer."""
     import matplotlib
     from matplotlib.figure import Figure
 

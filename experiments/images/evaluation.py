@@ -1,4 +1,4 @@
-"""How much frozen features are worth: probes and neighbours, and the table of them."""
+"""How much frozen features are worth: probes and nearest neighbours, and their table."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -25,29 +25,29 @@ class Features(NamedTuple):
 
 
 def map_dataset(apply: Callable[[np.ndarray], Any], dataset: Dataset) -> Features:
-    """Return `apply` of every image of the three splits."""
+    """Returns the outputs of `apply` for all images of the three splits."""
     return Features(*(map_rows(apply, split.images) for split in splits(dataset)))
 
 
 def splits(dataset: Dataset) -> tuple[Split, Split, Split]:
-    """Return the training, validation and test images."""
+    """Returns the training, validation and test images."""
     return dataset.train, dataset.validation, dataset.test
 
 
 def raw_pixels(images: np.ndarray) -> np.ndarray:
-    """Return the pixels themselves as features: what has to be beaten."""
+    """Returns the pixels themselves as features, which trained ones should beat."""
     return images.reshape(len(images), -1).astype(np.float32) / 255
 
 
 @dataclasses.dataclass(frozen=True)
 class Accuracies:
-    """How many test images are named rightly from some features: shares from 0 to 1.
+    """Shares of test images that are classified correctly from some features, from 0 to 1.
 
     Attributes:
-      linear: of a linear probe on all labels.
-      five_labels: mean and deviation of probes on five labels a class.
+      linear: by a linear probe on all labels.
+      five_labels: mean and deviation over probes on five labels a class.
       one_label: the same with one label a class.
-      knn: of the nearest neighbours.
+      knn: by the nearest neighbours.
     """
 
     linear: float
@@ -56,7 +56,7 @@ class Accuracies:
     knn: float
 
     def as_json(self) -> dict[str, Any]:
-        """Return the scores by the names that results.json has for them."""
+        """Returns the scores by their names in results.json."""
         return {
             "linear": self.linear,
             "5 labels": self.five_labels,
@@ -66,7 +66,7 @@ class Accuracies:
 
 
 def evaluate(features: Features, dataset: Dataset) -> Accuracies:
-    """Return the scores of frozen features of a dataset with labels."""
+    """Returns the scores of frozen features of a dataset with labels."""
     train, validation, test = (split.labels for split in splits(dataset))
     assert train is not None
     assert validation is not None
@@ -83,16 +83,17 @@ def evaluate(features: Features, dataset: Dataset) -> Accuracies:
 
 
 def ahead(scores: Mapping[str, Accuracies]) -> Ahead | None:
-    """Return which features do better than the trained encoder's with few labels; None: none do.
+    """Returns which features beat the trained encoder's with few labels, if any, and a sentence on it.
 
-    >>> few = {"linear": 0.9, "five_labels": (0.8, 0.02), "knn": 0.9}
-    >>> shares = {"raw pixels": 0.35, "untrained encoder": 0.1, "trained encoder": 0.3}
-    >>> scores = {name: Accuracies(one_label=(share, 0.02), **few) for name, share in shares.items()}
-    >>> print(ahead(scores).sentence)
-    With one label a class the trained encoder reaches 30.0%, less than raw pixels (35.0%).
+    Example:
+      >>> few = {"linear": 0.9, "five_labels": (0.8, 0.02), "knn": 0.9}
+      >>> shares = {"raw pixels": 0.35, "untrained encoder": 0.1, "trained encoder": 0.3}
+      >>> scores = {name: Accuracies(one_label=(share, 0.02), **few) for name, share in shares.items()}
+      >>> print(ahead(scores).sentence)
+      With one label a class the trained encoder reaches 30.0%, less than raw pixels (35.0%).
 
     Args:
-      scores: of "trained encoder" and of others; empty where there are no labels.
+      scores: scores of "trained encoder" and of others; empty if there are no labels.
     """
     names, parts = [], []
     for field, said in _FEW_LABELS.items() if scores else ():
@@ -113,10 +114,10 @@ def ahead(scores: Mapping[str, Accuracies]) -> Ahead | None:
 
 
 def evaluation_table(scores: Mapping[str, Mapping[str, Any]]) -> report.Table:
-    """Return the table: a row for each kind of features, a column for each evaluation.
+    """Returns the table: a row for each kind of features, a column for each evaluation.
 
     Args:
-      scores: `as_json` of each kind of features, as results.json has them.
+      scores: `as_json` of each kind of features, as in results.json.
     """
     columns = list(next(iter(scores.values())))
     names = {"5 labels": "5 labels a class", "1 label": "1 label a class"}

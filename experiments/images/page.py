@@ -29,9 +29,9 @@ from jaxcon.augment import Transform, to_float
 from jaxcon.data.splits import Dataset, Split
 from jaxcon.training.workdir import Workdir
 
-# From a folder for figures and pairs of embeddings, before and after, to figures and sentences.
+# Maps a folder for figures and pairs of embeddings, before and after, to figures and sentences.
 Describe = Callable[[Path, Mapping[str, Pairs]], tuple[Sequence[Drawing], Sequence[str]]]
-_LEAST_MAPPED = 4  # images of a map in the plane
+_LEAST_MAPPED = 4  # fewest images in a map
 
 
 def conclude(
@@ -49,22 +49,22 @@ def conclude(
     candidates: int | None,
     describe: Describe,
 ) -> None:
-    """Evaluate frozen features before and after, mark the run finished, draw, write the page.
+    """Evaluates frozen features before and after, marks the run finished, draws, writes the page.
 
     Args:
-      workdir: of the run.
+      workdir: the run's folder.
       run: what training made.
-      dataset: labels may be missing: then the page has no table.
-      title: of the page.
-      encode: from variables and images in [0, 1] to the features that are evaluated, and to the
-          embeddings that the loss sees.
-      transform: that the views are made by.
-      seed: of the views that are compared.
-      temperature: of the loss, for the collapse report.
-      facts: of `experiments.running.facts`.
-      settings: to list on the page.
-      candidates: K of the chance level ln K; None where chance is another.
-      describe: what else the page shows.
+      dataset: images; if labels are missing, the page has no table.
+      title: title of the page.
+      encode: maps variables and images in [0, 1] to the features that are evaluated, and the
+        embeddings that the loss sees.
+      transform: makes the views.
+      seed: seed of the views that are compared.
+      temperature: temperature of the loss, for the collapse report.
+      facts: made by `experiments.running.facts`.
+      settings: settings to list on the page.
+      candidates: K of the chance level ln K; None if chance is another number.
+      describe: adds what else the page shows.
     """
     jitted = jax.jit(encode)  # one program for all that follows: the same batch, float images
 
@@ -145,7 +145,7 @@ def _embed(
     split: Split,
     rows: np.ndarray,
 ) -> dict[str, Pairs]:
-    """Embeddings of two views of some images by each encoder; no more views at a time than needed."""
+    """Embeds two views of some images with each encoder, holding no more views than needed."""
     parts: dict[str, list[Pairs]] = {when: [] for when in applied}
     for start in range(0, len(rows), BATCH):
         pair = views(take(split, rows[start : start + BATCH]))
@@ -163,7 +163,7 @@ def _summary(scores: Mapping[str, Accuracies], dataset: Dataset) -> str:
     if not scores:
         return (
             f"An encoder learned from {len(dataset.train):,} images. They have no classes, so there "
-            "is no score: the pictures of nearest neighbours show what it takes for alike."
+            "is no score: the pictures of nearest neighbours show what it considers alike."
         )
     raw, trained = scores["raw pixels"], scores["trained encoder"]
     return (
@@ -175,7 +175,7 @@ def _summary(scores: Mapping[str, Accuracies], dataset: Dataset) -> str:
 
 
 def show(scores: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print the scores of results.json."""
+    """Prints the scores of results.json."""
     if scores:
         say(report.format_table(evaluation_table(scores)))
     else:

@@ -40,26 +40,27 @@ class Recipe(NamedTuple):
 
 # What is usual for CIFAR-10; SimCLR's own search (appendix B.9) spans these rates around 1.0.
 PHOTOS = Recipe(simclr_transform, "resnet18", 512, 200, 10, "lars")
-# For 2,000 images of 64 pixels 10 minutes of CPU time, with evaluation.
+# 10 minutes of CPU time for 2,000 images of 64 pixels, with evaluation.
 FEW_PHOTOS = Recipe(simclr_transform, "patch_convnet", 128, 60, 4, "adamw")
 # Chosen on the validation images.
 DIGITS = Recipe(digits_transform, "mlp", 256, 400, 40, "adamw", learning_rate=1e-2)
-# Of datasets by their name; of others by their size.
+# The recipes of known datasets; for others their size decides.
 RECIPES = {
     "digits": DIGITS,
 }
 
 
 def recipe_for(dataset: str, examples: int) -> Recipe:
-    """Return the recipe for a dataset by its name and its number of training images."""
+    """Returns the recipe for a dataset by its name and its number of training images."""
     return RECIPES.get(dataset, PHOTOS if examples >= 5000 else FEW_PHOTOS)
 
 
 def default_rates(recipe: Recipe, optimizer: str, batch_size: int) -> dict[str, float]:
-    """Return the default learning rate and weight decay of an optimizer.
+    """Returns the default learning rate and weight decay of an optimizer.
 
-    >>> default_rates(PHOTOS, "lars", 512)
-    {'learning_rate': 1.0, 'weight_decay': 1e-06}
+    Example:
+      >>> default_rates(PHOTOS, "lars", 512)
+      {'learning_rate': 1.0, 'weight_decay': 1e-06}
     """
     rule = OPTIMIZERS[optimizer]
     rate = rule.rate * batch_size / 256 if rule.grows else rule.rate

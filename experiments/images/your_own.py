@@ -1,4 +1,4 @@
-"""Pre-training with one's own loss, encoder, views or images: what `docs/your_own.md` shows."""
+"""Pre-training with your own loss, encoder, views or images, as `docs/your_own.md` shows."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ from jaxcon.data.splits import Dataset
 
 @dataclasses.dataclass(frozen=True)
 class YourOwn:
-    """Pre-train with what your own page hands over, evaluate frozen features, write a report."""
+    """Pre-train with what your own page passes in, evaluate frozen features, write a report."""
 
     images: Images = dataclasses.field(default_factory=Images)
     loss: Loss = dataclasses.field(default_factory=Loss)
@@ -44,22 +44,22 @@ def pretrain(
     temperature: float = 0.1,
     arguments: Sequence[str] | None = None,
 ) -> None:
-    """Run an experiment on two views of an image: train or resume, evaluate, write the report.
+    """Runs an experiment on two views of an image: trains or resumes, evaluates, writes the report.
 
     Args:
-      name: of the method, for config.json, the page and the folder in `runs`.
-      loss: `(z1, z2, *, axis_name) -> scalar` of embeddings `[batch, dim]`, a row and the same row
-          of the other a pair; over the rows of all devices.
-      encoder: `encoder(images, train=...)` from float `[batch, height, width, channels]` in [0, 1]
-          to features `[batch, width]`. None: the one of `--encoder`.
-      transform: from a key and an image to a view. None: the one that suits the dataset.
-      dataset: images in three splits. None: the one of `--dataset`.
-      chance: loss of embeddings that tell nothing, above 0. None: its value for zeros.
-      temperature: decides only what the collapse check says of a loss.
-      arguments: of the command line. None: those of the process.
+      name: name of the method, for config.json, the page and the folder in `runs`.
+      loss: `(z1, z2, *, axis_name) -> scalar` of embeddings `[batch, dim]`; rows i of both are a
+        pair; over the rows of all devices.
+      encoder: `encoder(images, train=...)` maps float `[batch, height, width, channels]` in [0, 1]
+        to features `[batch, width]`. None: the one that `--encoder` names.
+      transform: maps a key and an image to a view. None: the one that suits the dataset.
+      dataset: images in three splits. None: the one that `--dataset` names.
+      chance: loss of embeddings that carry no information, above 0. None: its value for zeros.
+      temperature: only affects what the collapse check says about the loss.
+      arguments: command-line arguments. None: those of the process.
 
     Raises:
-      TypeError: a loss or an encoder that cannot be called so.
+      TypeError: if the loss or an encoder cannot be called like this.
     """
     check_loss(loss)
     check_module("encoder", encoder)

@@ -1,6 +1,6 @@
 """What experiments on images and captions share: their options, and the task of a dual encoder.
 
-An experiment hands over a `Method`; everything between its command line and its report follows.
+An experiment passes in a `Method`; everything between its command line and its report follows.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ from jaxcon.encoders.tokenizer import Tokenizer
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """What is learned from, and what learns."""
+    """The data, and the networks that learn from them."""
 
     dataset: str = "scenes"
     """scenes (made up: objects of known shape, colour, size and place), folder:PATH (a table of
@@ -51,14 +51,14 @@ class Pairs:
     data_dir: OptionalPath = None
     """Where datasets are prepared. Default: the user's cache folder."""
     image_size: OptionalInt = None
-    """Side that images are resized to. Default: that of most of them, at most 64."""
+    """Side that images are resized to. Default: the side most of them have, at most 64."""
     encoder: Encoder = "layout_convnet"
-    """Of the images; texts get a small transformer. layout_convnet tells where things lie, as
-    captions do; see --help of experiments.simclr for the others."""
+    """Encoder of the images; texts get a small transformer. layout_convnet keeps track of where
+    things are, as captions do; for the others, see --help of experiments.simclr."""
     vocabulary: int = 4096
-    """At most so many tokens, learned from the training captions."""
+    """Number of tokens at most, learned from the training captions."""
     context_length: int = 64
-    """Tokens of a caption that are read; longer captions lose their end."""
+    """How many tokens of a caption are read; longer captions lose their end."""
     projection_dim: int = 128
     """Width of the embeddings that are compared."""
 
@@ -68,9 +68,9 @@ class Loss:
     """What is minimized, over the global batch."""
 
     loss: LossName = "clip"
-    """clip and siglip learn their temperature; gaussian and csd learn how sure an embedding is."""
+    """clip and siglip learn their temperature; gaussian and csd learn how certain an embedding is."""
     temperature: OptionalFloat = None
-    """Similarities are divided by it; the first value where it is learned. Default: clip 0.5,
+    """Similarities are divided by it; its initial value if it is learned. Default: clip 0.5,
     siglip 0.1, npairs 1; gaussian and csd have none."""
 
 
@@ -91,14 +91,14 @@ Options = TypeVar("Options", bound=Config)
 
 
 def check_options(config: Config) -> None:
-    """Raise a ValueError for the first shared option outside of its range."""
+    """Raises a ValueError for the first shared option that is out of range."""
     check_training(config.training, config.machine)
     check_range(config.pairs, "image_size", "projection_dim", "context_length", low=0)
     check_range(config.pairs, "vocabulary", low=257, open_low=False)
 
 
 def fill_in(config: Options, examples: int) -> Options:
-    """Return the configuration with the recipe filled in: a tenth of the run is warm-up."""
+    """Returns the configuration with the recipe filled in; a tenth of the run is warm-up."""
     training = fill(
         config.training,
         epochs=24,
@@ -113,7 +113,7 @@ def fill_in(config: Options, examples: int) -> Options:
 
 
 def load_captioned(config: Config) -> PairDataset:
-    """Return the dataset that the options name."""
+    """Returns the dataset that the options name."""
     pairs = config.pairs
     if pairs.dataset == "scenes":
         say("loading scenes; the first time they are drawn, which takes half a minute")
@@ -122,19 +122,19 @@ def load_captioned(config: Config) -> PairDataset:
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """What a page on images and captions hands over.
+    """What an experiment on images and captions passes in.
 
     Attributes:
-      command: as config.json names it.
-      title: of the page, from the options.
+      command: its name in config.json.
+      title: maps the options to the title of the page.
       check: raises a ValueError for an option that cannot work.
-      objective: of all options.
-      folder: of its runs in `runs`, before the dataset's name; from the options.
-      load: from the options to the dataset.
-      transform: of the images of a batch, from a key and an image.
-      image_encoder: the user's own, in place of the flag's.
-      text_encoder: the user's own, in place of the transformer.
-      own: what the user handed over, as config.json says it.
+      objective: maps all options to the objective.
+      folder: maps the options to the start of the run folder's name, which the dataset's follows.
+      load: maps the options to the dataset.
+      transform: maps a key and an image of a batch to what the encoder sees.
+      image_encoder: the user's own, instead of the flag's.
+      text_encoder: the user's own, instead of the transformer.
+      own: what the user passed in, as config.json describes it.
     """
 
     command: str
@@ -150,7 +150,7 @@ class Method:
 
 
 def run(config: Config, method: Method) -> None:
-    """Train, evaluate and report; or resume; or show the table of a finished run."""
+    """Trains, evaluates and reports; or resumes; or shows the table of a finished run."""
     runner.run(
         config,
         runner.Experiment(
@@ -166,7 +166,7 @@ def run(config: Config, method: Method) -> None:
 
 
 def _check_text_encoder(module: nn.Module | None, tokenizer: Tokenizer) -> None:
-    """Raise a ValueError for a user's own that returns no features, or does not know all tokens."""
+    """Raises a ValueError if a user's own returns no features, or does not know all tokens."""
     if module is None:
         return
     last = tokenizer.vocabulary - 1
@@ -175,22 +175,22 @@ def _check_text_encoder(module: nn.Module | None, tokenizer: Tokenizer) -> None:
     apply = jit_once(lambda key: module.init_with_output(key, tokens, train=False)[0])
     if not jnp.isfinite(apply(jax.random.key(0))).all():
         raise ValueError(
-            f"text_encoder: not finite for the token {last}; expected one of at least "
-            f"{tokenizer.vocabulary} tokens (--vocabulary says how many there are at most)"
+            f"text_encoder: its output for token {last} is not finite; expected an encoder of at least "
+            f"{tokenizer.vocabulary} tokens (--vocabulary sets how many there are at most)"
         )
 
 
 def make_task(
     method: Method, config: Config, dataset: PairDataset, start: Start | None, path: Path
 ) -> Task:
-    """Return what is learned from images and captions.
+    """Returns what is learned from images and captions.
 
     Args:
-      method: what the page hands over.
+      method: what the experiment passes in.
       config: all options.
       dataset: images with captions.
-      start: the run that this one starts from, whose tokenizer is kept.
-      path: of the run's folder, where one may lie already.
+      start: the run that this one starts from; its tokenizer is kept.
+      path: the run's folder, which may already contain a tokenizer.
     """
     pairs, training = config.pairs, config.training
     batch_size = training.batch_size

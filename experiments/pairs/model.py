@@ -1,4 +1,4 @@
-"""What is trained on images and captions: the dual encoder, and the loss of a batch."""
+"""The model for images and captions: the dual encoder, and the loss of a batch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ from jaxcon.training.step import LossFn
 
 
 class DualEncoder(nn.Module):
-    """Two sides and the scalars that a loss learns."""
+    """Two encoders with their projections, and the scalars that a loss learns."""
 
     image: Side
     text: Side
@@ -50,17 +50,17 @@ def make_model(
     image_encoder: nn.Module | None = None,
     text_encoder: nn.Module | None = None,
 ) -> DualEncoder:
-    """Return the dual encoder; batch statistics are those of the global batch.
+    """Returns the dual encoder; batch statistics are those of the global batch.
 
     Args:
-      encoder: of the images.
-      objective: what is learned beside the embeddings.
-      side: of the images, in pixels.
-      vocabulary: of the tokenizer.
+      encoder: name of the image encoder.
+      objective: says what is learned besides the embeddings.
+      side: side of the images, in pixels.
+      vocabulary: number of tokens.
       dim: width of the embeddings.
       precision: "f32" or "bf16".
-      image_encoder: in place of the one that `encoder` names.
-      text_encoder: in place of the transformer.
+      image_encoder: used instead of the one that `encoder` names.
+      text_encoder: used instead of the transformer.
     """
     settings: dict[str, Any] = {
         "axis_name": "batch",
@@ -76,12 +76,12 @@ def make_model(
 
 
 def shifted(key: jax.Array, image: jax.Array) -> jax.Array:
-    """Return the image moved by up to a twentieth: nothing that its caption would notice."""
+    """Returns the image shifted by up to a twentieth: not enough to make its caption wrong."""
     return random_affine(key, image, translation=0.05, outside="edge")
 
 
 def make_loss(model: DualEncoder, objective: Objective, transform: Transform = shifted) -> LossFn:
-    """Return the loss of a batch of images and tokens; its metrics are the learned scalars."""
+    """Returns the loss of a batch of images and tokens; its metrics are the learned scalars."""
 
     def loss_fn(params: Any, carried: Any, batch: Any, key: jax.Array) -> Any:
         images, _ = two_views(key, batch["image"], transform=transform, index=batch["index"])

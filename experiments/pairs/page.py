@@ -33,7 +33,7 @@ from jaxcon.training.workdir import Workdir
 
 
 def show(scores: Mapping[str, Mapping[str, float]]) -> None:
-    """Print the table of what results.json has as scores."""
+    """Prints the table of the scores in results.json."""
     say(report.format_table(table(scores)))
 
 
@@ -52,21 +52,21 @@ def conclude(
     facts: Mapping[str, str],
     settings: Mapping[str, Any],
 ) -> None:
-    """Evaluate before and after, mark the run finished, draw, write the page.
+    """Evaluates before and after, marks the run finished, draws, writes the page.
 
     Args:
-      workdir: of the run.
+      workdir: the run's folder.
       run: what training made.
       dataset: images with captions.
       model: the dual encoder.
-      objective: how its embeddings are compared.
-      tokenizer: of the captions.
-      title: of the page.
-      transform: of the images in training.
-      seed: of the views that are shown.
+      objective: says how its embeddings are compared.
+      tokenizer: tokenizer of the captions.
+      title: title of the page.
+      transform: what is done to images in training.
+      seed: seed of the views that are shown.
       batch_size: pairs in a batch.
-      facts: of `experiments.running.facts`.
-      settings: to list on the page.
+      facts: made by `experiments.running.facts`.
+      settings: settings to list on the page.
     """
     candidates = batch_size if objective.softmax else None
     note = loss_notes(workdir, objective, batch_size)
@@ -117,10 +117,10 @@ def conclude(
 
 
 def loss_notes(workdir: Workdir, objective: Objective, batch: int) -> str:
-    """Say where the loss ended between 0 and chance, and how low cosines could have brought it.
+    """Says where the loss ended between 0 and chance, and how low cosines could have brought it.
 
     Args:
-      workdir: of the run.
+      workdir: the run's folder.
       objective: what was minimized.
       batch: pairs in a batch.
     """
@@ -130,18 +130,18 @@ def loss_notes(workdir: Workdir, objective: Objective, batch: int) -> str:
     level = f"ln {batch}" if objective.softmax else objective.told
     note = f"Loss at the end: {mean:.3f}, {mean / chance:.2f} of chance, {chance:.3f} ({level})."
     if temperature is not None:
-        # All pairs at cosine 1, all others at that of a regular simplex, -1 / (N - 1).
+        # All pairs at cosine 1, all other rows at that of a regular simplex, -1 / (N - 1).
         lowest = math.log1p((batch - 1) * math.exp(-(1 + 1 / (batch - 1)) / temperature))
         note += (
             f" Cosines at temperature {temperature:g} cannot bring it below {lowest:.3f}, "
             f"{lowest / chance:.2f} of chance: a loss that looks stuck near ln {batch} says little "
-            "here, retrieval and the collapse check say whether anything is learned."
+            "here; retrieval and the collapse check say whether anything is learned."
         )
     return note
 
 
 def _temperature(run: Run) -> float:
-    """The learned temperature, or 0.07: only the loss that the verdict mentions depends on it."""
+    """Returns the learned temperature, or 0.07; only the loss in the verdict depends on it."""
     learned = run.after["params"].get("Temperature_0")
     return float(np.exp(learned["log_temperature"])) if learned else 0.07
 
@@ -158,11 +158,12 @@ def _summary(scores: Mapping[str, Scores], dataset: PairDataset) -> str:
 
 
 def progress(scores: Mapping[str, Scores]) -> str:
-    """What the loss alone does not tell.
+    """Says how retrieval has improved, which the loss alone does not show.
 
-    >>> shares = {"untrained": 0.011, "trained": 0.43, "chance": 0.01}
-    >>> progress({kind: Scores({}, {10: share}) for kind, share in shares.items()})
-    'In training, text to image, recall@10 went from 1.1% to 43.0% (in a random order: 1.0%).'
+    Example:
+      >>> shares = {"untrained": 0.011, "trained": 0.43, "chance": 0.01}
+      >>> progress({kind: Scores({}, {10: share}) for kind, share in shares.items()})
+      'In training, text to image, recall@10 went from 1.1% to 43.0% (in a random order: 1.0%).'
     """
     k = max(scores["trained"].text_to_image)
     before, after, chance = (

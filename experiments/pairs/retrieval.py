@@ -24,14 +24,14 @@ _RANKS = (1, 5, 10)
 
 
 class Encode(NamedTuple):
-    """Functions of variables: images, uint8, and texts to what the objective compares."""
+    """Map variables, and uint8 images or texts, to what the objective compares."""
 
     images: Callable[[Any, Any], Embedded]
     texts: Callable[[Any, Sequence[str]], Embedded]
 
 
 class HeldOut(NamedTuple):
-    """Test images, each with one caption, the most specific; equal captions have equal ids."""
+    """Test images, each with its most specific caption; equal captions have equal ids."""
 
     images: Any
     captions: list[str]
@@ -39,7 +39,7 @@ class HeldOut(NamedTuple):
 
 
 def make_encode(model: DualEncoder, tokenizer: Tokenizer) -> Encode:
-    """Return the two functions, each compiled once for batches of one size."""
+    """Returns the two functions, each compiled once, for batches of one size."""
 
     def packed(method: str, inputs: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
         @jax.jit
@@ -64,7 +64,7 @@ def make_encode(model: DualEncoder, tokenizer: Tokenizer) -> Encode:
 
 
 def held_out(split: PairSplit) -> HeldOut:
-    """Return the images with their last captions: of the highest grade, where there are grades."""
+    """Returns the images with their last captions, which have the highest grade if there are grades."""
     captions = [texts[-1] for texts in split.captions]
     ids = np.unique(captions, return_inverse=True)[1]
     return HeldOut(split.images.images, captions, ids)
@@ -78,14 +78,14 @@ def evaluate(
     *,
     zero_shot: bool = True,
 ) -> Scores:
-    """Return recall both ways and the zero-shot accuracy of each attribute, on test images.
+    """Returns recall both ways and the zero-shot accuracy of each attribute, on test images.
 
     Args:
-      encode: of the model.
-      variables: of the model.
-      objective: that compares embeddings.
-      dataset: whose test images are scored.
-      zero_shot: False: recall alone.
+      encode: the model's functions.
+      variables: the model's variables.
+      objective: says how embeddings are compared.
+      dataset: the dataset whose test images are scored.
+      zero_shot: whether to compute more than recall.
     """
     test = held_out(dataset.test)
     images, texts = encode.images(variables, test.images), encode.texts(variables, test.captions)
@@ -97,16 +97,17 @@ def evaluate(
 
 
 def _recalls(matrix: Any, ids: np.ndarray) -> dict[int, float]:
-    """Recall by rank, from the scores of queries and candidates, those of a row a pair."""
+    """Returns recall by rank, from scores `[queries, candidates]`; query i's pair is candidate i."""
     matrix = np.asarray(matrix)
     return {k: recall_at_k(matrix, ids, ids, k=k) for k in ranks(len(ids))}
 
 
 def ranks(candidates: int) -> tuple[int, ...]:
-    """Return the ranks that tell something: among the first 10 of 8 is everything.
+    """Returns the ranks worth reporting: of 8 candidates, all are among the first 10.
 
-    >>> ranks(48), ranks(8)
-    ((1, 5, 10), (1, 5))
+    Example:
+      >>> ranks(48), ranks(8)
+      ((1, 5, 10), (1, 5))
     """
     return tuple(k for k in _RANKS if k == 1 or k < candidates)
 
@@ -114,7 +115,7 @@ def ranks(candidates: int) -> tuple[int, ...]:
 def _zero_shot(
     encode: Encode, variables: Any, objective: Objective, dataset: PairDataset, images: Embedded
 ) -> dict[str, float]:
-    """The zero-shot accuracies of the embedded images, by attribute."""
+    """Returns the zero-shot accuracies of the embedded images, by attribute."""
     scores = {}
     for name, labels in dataset.test.attributes.items():
         known = np.flatnonzero(labels >= 0)
@@ -128,7 +129,7 @@ def _zero_shot(
 
 
 def chance(dataset: PairDataset) -> Scores:
-    """Return what a random ranking and a random choice score."""
+    """Returns what a random ranking and a random choice score."""
     ids = held_out(dataset.test).ids
     recalls = {k: chance_recall(ids, ids, k=k) for k in ranks(len(ids))}
     choice = {name: 1 / len(dataset.classes[name]) for name in dataset.test.attributes}
@@ -136,10 +137,11 @@ def chance(dataset: PairDataset) -> Scores:
 
 
 def rank_correlation(values: np.ndarray, groups: np.ndarray) -> float:
-    """Return Spearman's coefficient, equal values sharing their mean rank; 0 if all are equal.
+    """Returns Spearman's coefficient; equal values share their mean rank; 0 if all are equal.
 
-    >>> round(rank_correlation(np.array([3.0, 2.0, 2.0]), np.array([1, 2, 3])), 4)
-    -0.866
+    Example:
+      >>> round(rank_correlation(np.array([3.0, 2.0, 2.0]), np.array([1, 2, 3])), 4)
+      -0.866
     """
     if not np.ptp(values) or not np.ptp(groups):
         return 0.0

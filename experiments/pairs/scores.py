@@ -1,4 +1,4 @@
-"""What a dual encoder scores on test images: the record, and the names that files and tables have."""
+"""The scores of a dual encoder on test images, and their names in files and tables."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ _RECALL, _ZERO_SHOT = ", recall@", "zero-shot "
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """Shares of test images and captions that find what belongs to them, each from 0 to 1.
+    """Shares of test images and captions that find their counterparts, each from 0 to 1.
 
     Attributes:
       image_to_text: recall@k of the captions that images find, by k.
       text_to_image: recall@k of the images that captions find, by k.
-      zero_shot: accuracy of classes asked for by prompts, by attribute.
+      zero_shot: accuracy of classification by prompts, by attribute.
     """
 
     image_to_text: Mapping[int, float]
@@ -25,23 +25,25 @@ class Scores:
     zero_shot: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def mean_recall(self, k: int = 1) -> float:
-        """Return recall@k, averaged over both ways.
+        """Returns recall@k, averaged over both ways.
 
-        >>> Scores({1: 0.5}, {1: 0.25}).mean_recall()
-        0.375
+        Example:
+          >>> Scores({1: 0.5}, {1: 0.25}).mean_recall()
+          0.375
         """
         return (self.image_to_text[k] + self.text_to_image[k]) / 2
 
     def at(self, k: int) -> Self:
-        """Return the scores with the recall of one rank alone."""
+        """Returns the scores with recall at one rank only."""
         one = {way: {k: getattr(self, way)[k]} for way in _WAYS}
         return dataclasses.replace(self, **one)
 
     def as_json(self) -> dict[str, float]:
-        """Return the scores by the names that they have in files and tables.
+        """Returns the scores by their names in files and tables.
 
-        >>> Scores({1: 0.5}, {1: 0.25}, {"shape": 0.75}).as_json()
-        {'image to text, recall@1': 0.5, 'text to image, recall@1': 0.25, 'zero-shot shape': 0.75}
+        Example:
+          >>> Scores({1: 0.5}, {1: 0.25}, {"shape": 0.75}).as_json()
+          {'image to text, recall@1': 0.5, 'text to image, recall@1': 0.25, 'zero-shot shape': 0.75}
         """
         recalls = {
             recall_name(way, k): recall for way in _WAYS for k, recall in getattr(self, way).items()
@@ -50,11 +52,12 @@ class Scores:
 
     @classmethod
     def from_json(cls, named: Mapping[str, float]) -> Self:
-        """Return the scores of such names.
+        """Returns the scores from values of `as_json`.
 
-        >>> scores = Scores({1: 0.5, 5: 1.0}, {1: 0.25, 5: 0.5}, {"shape": 0.75})
-        >>> Scores.from_json(scores.as_json()) == scores
-        True
+        Example:
+          >>> scores = Scores({1: 0.5, 5: 1.0}, {1: 0.25, 5: 0.5}, {"shape": 0.75})
+          >>> Scores.from_json(scores.as_json()) == scores
+          True
         """
 
         def after(start: str) -> dict[str, float]:
@@ -69,19 +72,20 @@ class Scores:
 
 
 def recall_name(way: str, k: int) -> str:
-    """Return what recall@k of a field of `Scores` is called.
+    """Returns the name of recall@k of a field of `Scores`.
 
-    >>> recall_name("text_to_image", 5)
-    'text to image, recall@5'
+    Example:
+      >>> recall_name("text_to_image", 5)
+      'text to image, recall@5'
     """
     return f"{_WAYS[way]}{_RECALL}{k}"
 
 
 def table(scores: Mapping[str, Mapping[str, float]]) -> report.Table:
-    """Return the table: a row for each evaluation, chance in the last column.
+    """Returns the table: a row for each evaluation, chance in the last column.
 
     Args:
-      scores: `as_json` of the trained encoder, the untrained one and chance, as results.json has them.
+      scores: `as_json` of the trained encoder, the untrained one and chance, as in results.json.
     """
     rows = [(name, *(kind[name] for kind in scores.values())) for name in scores["trained"]]
     return report.Table(("on test images", *scores), rows, emphasis="trained")

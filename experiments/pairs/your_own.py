@@ -1,4 +1,4 @@
-"""Image-text training with one's own loss, encoders or pairs: what `docs/your_own.md` shows."""
+"""Image-text training with your own loss, encoders or pairs, as `docs/your_own.md` shows."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ from jaxcon.data.splits import PairDataset
 
 @dataclasses.dataclass(frozen=True)
 class YourOwn:
-    """Train a dual encoder on what your own page hands over, evaluate retrieval, write a report."""
+    """Train a dual encoder on what your own page passes in, evaluate retrieval, write a report."""
 
     pairs: Pairs = dataclasses.field(default_factory=Pairs)
     loss: Loss = dataclasses.field(default_factory=Loss)
@@ -40,28 +40,27 @@ def pretrain(
     chance: float | None = None,
     arguments: Sequence[str] | None = None,
 ) -> None:
-    """Run an experiment on images and captions: train or resume, evaluate, write the report.
+    """Runs an experiment on images and captions: trains or resumes, evaluates, writes the report.
 
-    Retrieval and the page compare by cosine.
+    Retrieval and the page compare embeddings by cosine.
 
     Args:
-      name: of the method, for config.json, the page and the folder in `runs`.
-      loss: `(images, texts, *, axis_name, **learned) -> scalar` of embeddings `[batch, dim]`, which
-        begin with norms of about 1; a row and the same row of the other are a pair; over the rows
-        of all devices.
-      learned: first values of scalars that are learned beside, which the loss is given by their
-        names; a `temperature` stays from 0.01 to 10.
-      image_encoder: `image_encoder(images, train=...)` from float `[batch, height, width, channels]`
-        in [0, 1] to features `[batch, width]`. None: the one of `--encoder`.
-      text_encoder: `text_encoder(tokens, train=...)` from int32 `[batch, length]`, 0 to
+      name: name of the method, for config.json, the page and the folder in `runs`.
+      loss: `(images, texts, *, axis_name, **learned) -> scalar` of embeddings `[batch, dim]`, whose
+        norms are about 1 at first; rows i of both are a pair; over the rows of all devices.
+      learned: initial values of scalars that are learned as well; the loss is given them as
+        keywords; a `temperature` is kept between 0.01 and 10.
+      image_encoder: `image_encoder(images, train=...)` maps float `[batch, height, width, channels]`
+        in [0, 1] to features `[batch, width]`. None: the one that `--encoder` names.
+      text_encoder: `text_encoder(tokens, train=...)` maps int32 `[batch, length]`, from 0 to
         `--vocabulary` - 1, 0 for padding, to features `[batch, width]`. None: a transformer.
-      transform: of an image in training, from a key and an image. None: a small shift.
-      dataset: images with captions in three splits. None: the one of `--dataset`.
-      chance: loss of embeddings that tell nothing, above 0. None: its value for zeros.
-      arguments: of the command line. None: those of the process.
+      transform: maps a key and a training image to what the encoder sees. None: a small shift.
+      dataset: images with captions in three splits. None: the one that `--dataset` names.
+      chance: loss of embeddings that carry no information, above 0. None: its value for zeros.
+      arguments: command-line arguments. None: those of the process.
 
     Raises:
-      TypeError: a loss or an encoder that cannot be called so.
+      TypeError: if the loss or an encoder cannot be called like this.
     """
     check_loss(loss, **learned)
     check_module("image_encoder", image_encoder)
@@ -81,14 +80,14 @@ def pretrain(
 
     def objective(options: YourOwn) -> Objective:
         dim = options.pairs.projection_dim
-        tells_nothing = level(loss, chance, (options.training.batch_size or 0, dim), **learned)
+        uninformed = level(loss, chance, (options.training.batch_size or 0, dim), **learned)
         return Objective(
             of_outputs,
             learned,
             None,
             cosine,
-            lambda batch: tells_nothing,
-            told="for embeddings that tell nothing",
+            lambda batch: uninformed,
+            told="for embeddings that carry no information",
         )
 
     own = names(

@@ -1,4 +1,4 @@
-"""What a user's own page hands over: whether it can be used as an experiment uses it."""
+"""Checks of what a user's own page passes in: whether an experiment can use it."""
 
 import dataclasses
 import functools
@@ -19,21 +19,22 @@ from jaxcon.typing import AxisName
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """Without options: the loss is handed over with all of its settings."""
+    """No options: the loss is passed in with all its settings."""
 
 
 def gathered(loss: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a loss that knows nothing of devices as one over the rows of all of them.
+    """Returns a loss over the rows of all devices, from one that knows nothing about devices.
 
-    Every device computes the whole: it is the same loss, with the same gradient, on one device and on
-    many, but it is not shared out.
+    Every device computes all of it: the loss and its gradient are the same on one device and on many,
+    but the work is not shared.
 
-    >>> far = gathered(lambda z1, z2: ((z1 - z2) ** 2).mean())
-    >>> print(far(jnp.ones((2, 3)), jnp.zeros((2, 3)), axis_name=None))
-    1.0
+    Example:
+      >>> far = gathered(lambda z1, z2: ((z1 - z2) ** 2).mean())
+      >>> print(far(jnp.ones((2, 3)), jnp.zeros((2, 3)), axis_name=None))
+      1.0
 
     Args:
-      loss: from embeddings `[batch, dim]`, two of them, and perhaps keywords, to a scalar.
+      loss: `(z1, z2) -> scalar` of embeddings `[batch, dim]`; it may take keywords.
     """
     return functools.partial(over_all_rows, loss)
 
@@ -41,17 +42,17 @@ def gathered(loss: Callable[..., Any]) -> Callable[..., Any]:
 def over_all_rows(
     loss: Callable[..., Any], z1: jax.Array, z2: jax.Array, *, axis_name: AxisName, **settings: Any
 ) -> Any:
-    """Return the mean over devices of a loss of the rows of all of them; of `gathered`."""
+    """Returns the mean over devices of a loss of all their rows; what `gathered` returns calls it."""
     z1, z2 = collectives.gather((z1, z2), axis_name)
     return collectives.mean(loss(z1, z2, **settings), axis_name)
 
 
 def check_loss(loss: Callable[..., Any], **learned: float) -> None:
-    """Raise a TypeError where a loss cannot be called as an experiment calls it.
+    """Raises a TypeError if a loss cannot be called as an experiment calls it.
 
     Args:
       loss: `(z1, z2, *, axis_name) -> scalar`.
-      **learned: scalars that it is given by their names besides.
+      **learned: scalars that it is also given, as keywords.
     """
     names = ", ".join(["z1, z2, *, axis_name", *learned])
     try:
@@ -64,12 +65,12 @@ def check_loss(loss: Callable[..., Any], **learned: float) -> None:
 
 
 def check_value(loss: Callable[..., Any], shape: tuple[int, int], **learned: float) -> None:
-    """Raise a ValueError for a loss that is no scalar, or not the same on every device.
+    """Raises a ValueError for a loss that is not a scalar, or not the same on every device.
 
     Args:
-      loss: of `check_loss`.
+      loss: a loss that passes `check_loss`.
       shape: (batch, dim) of the embeddings.
-      **learned: first values of the scalars that the loss learns.
+      **learned: initial values of the scalars that it learns.
     """
     shapes: list[tuple[int, ...]] = []
 
@@ -88,12 +89,23 @@ def check_value(loss: Callable[..., Any], shape: tuple[int, int], **learned: flo
             raise
         if not shapes[0]:
             raise ValueError(
-                "loss: its value may differ from device to device; expected one that is reduced "
-                "over axis_name, as by collectives.mean, or hand over gathered(loss): "
-                "docs/your_own.md shows both"
+                "loss: its value may differ from device to device; reduce it over axis_name, for "
+                "example by collectives.mean, or pass gathered(loss): docs/your_own.md shows both"
             ) from None
     if shapes[0]:
         raise ValueError(f"loss: expected a scalar, got an array of shape {shapes[0]}")
+
+
+def loss_of_zeros(loss: Callable[..., Any], shape: tuple[int, int], **learned: float) -> float:
+    """Returns the loss of embeddings that are all zeros, which surely carry no information.
+
+    Args:
+      loss: a loss that passes `check_loss`.
+      shape: (batch, dim) of the embeddings.
+      **learned: initial values of the scalars that it learns.
+    """
+    zeros = jnp.zeros(shape)
+    return float(jit_once(functools.partial(loss, axis_name=None, **learned))(zeros, zeros))
 
 
 def level(
@@ -102,42 +114,42 @@ def level(
     shape: tuple[int, int],
     **learned: float,
 ) -> float:
-    """Return the loss of embeddings that tell nothing: what was handed over, or that of zeros.
+    """Returns the loss of embeddings that carry no information: as passed in, or that of zeros.
 
-    >>> level(gathered(lambda z1, z2: 2 + (z1 * z2).sum()), None, (4, 3))
-    2.0
+    Example:
+      >>> level(gathered(lambda z1, z2: 2 + (z1 * z2).sum()), None, (4, 3))
+      2.0
 
     Args:
-      loss: of `check_loss`.
-      chance: handed over, or None.
+      loss: a loss that passes `check_loss`.
+      chance: what the page passes in, or None.
       shape: (batch, dim) of the embeddings.
-      **learned: first values of the scalars that the loss learns.
+      **learned: initial values of the scalars that the loss learns.
 
     Raises:
-      ValueError: it is not a number above 0, or the loss one of `check_value`.
+      ValueError: if it is not a number above 0, or the loss fails `check_value`.
     """
     check_value(loss, shape, **learned)
     if chance is None:
-        alone = functools.partial(loss, axis_name=None, **learned)
-        zeros = jnp.zeros(shape)
-        chance = float(jit_once(alone)(zeros, zeros))
+        chance = loss_of_zeros(loss, shape, **learned)
     if not 0 < chance < float("inf"):
         raise ValueError(
-            f"chance={chance}: expected a loss above 0; hand over chance=, the loss of embeddings "
-            "that tell nothing, such as that of random ones"
+            f"chance={chance}: expected a loss above 0; pass chance=, the loss of embeddings that "
+            "carry no information, such as that of random ones"
         )
     return chance
 
 
 def check_module(name: str, module: Any) -> None:
-    """Raise a TypeError for an encoder that is no network, or that is called otherwise.
+    """Raises a TypeError for an encoder that is not a network, or cannot be called like one.
 
-    >>> check_module("encoder", nn.Dense)
-    Traceback (most recent call last):
-    TypeError: encoder: expected a Flax module, such as Dense(...), got the class Dense
+    Example:
+      >>> check_module("encoder", nn.Dense)
+      Traceback (most recent call last):
+      TypeError: encoder: expected a Flax module, such as Dense(...), got the class Dense
 
     Args:
-      name: what it was handed over as.
+      name: the keyword it was passed as.
       module: the encoder, or None.
     """
     if module is None:
@@ -152,18 +164,18 @@ def check_module(name: str, module: Any) -> None:
         inspect.signature(type(module).__call__).bind(None, None, train=False)
     except (AttributeError, TypeError) as error:
         raise TypeError(
-            f"{name}: expected a network that is called as {type(module).__name__}(...)(inputs, "
-            f"train=...), got another ({error})"
+            f"{name}: expected a network that can be called as {type(module).__name__}(...)(inputs, "
+            f"train=...), got one that cannot ({error})"
         ) from None
 
 
 def check_features(name: str, module: nn.Module | None, inputs: jax.Array) -> None:
-    """Raise a ValueError for an encoder whose outputs are no features, a row for each input.
+    """Raises a ValueError for an encoder whose outputs are not features, one row for each input.
 
     Args:
-      name: what it was handed over as.
+      name: the keyword it was passed as.
       module: the encoder, or None.
-      inputs: some, as of a batch.
+      inputs: a few inputs, as in a batch.
     """
     if module is None:
         return
@@ -173,19 +185,19 @@ def check_features(name: str, module: nn.Module | None, inputs: jax.Array) -> No
     if shape is None or len(shape) != 2 or shape[0] != len(inputs):
         got = type(made).__name__ if shape is None else f"{list(shape)} of {len(inputs)} inputs"
         raise ValueError(
-            f"{name}: expected features [batch, width], got {got}; for maps of features return their "
-            "mean, as x.mean(axis=(1, 2))"
+            f"{name}: expected features [batch, width], got {got}; for feature maps, return their "
+            "mean, x.mean(axis=(1, 2))"
         )
 
 
 def check_left_out(group: Any, **own: Any) -> None:
-    """Raise a ValueError for a flag that was typed although the page hands over its own.
+    """Raises a ValueError for a flag that was typed although the page passes in its own.
 
     Args:
-      group: of options, as typed.
-      **own: what was handed over, or None, by the option that it stands for.
+      group: a group of options, as typed.
+      **own: what was passed in, or None, by the option that it replaces.
     """
     for name, thing in own.items():
         typed = getattr(group, name)
         if thing is not None and typed != getattr(type(group)(), name):
-            raise ValueError(f"{flag(name)}={typed}: the page hands over its own; leave it out")
+            raise ValueError(f"{flag(name)}={typed}: the page passes in its own; leave it out")

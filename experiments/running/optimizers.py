@@ -1,4 +1,4 @@
-"""The optimizers that a flag can name: one list, from which flags, help and default rates follow."""
+"""The optimizers that a flag can name: flags, help and default rates all follow from one table."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -7,13 +7,13 @@ from jaxcon.training import optimizers
 
 
 class Rule(NamedTuple):
-    """An update rule of a flag.
+    """An update rule that a flag can name.
 
     Attributes:
       make: `make(schedule, *, weight_decay, clip_norm)`.
-      rate: peak of the learning rate on images, at 256 a step.
-      decay: of the weights, there.
-      grows: whether the rate grows with the batch.
+      rate: default peak learning rate on images, at a batch of 256.
+      decay: default weight decay on images.
+      grows: whether the default rate grows in proportion to the batch.
     """
 
     make: Callable[..., Any]

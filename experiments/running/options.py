@@ -194,7 +194,7 @@ def check_range(
 
 
 def check_taken(group: Any, takes: Iterable[str]) -> None:
-    """Raise a ValueError for a value that the loss of the group, its field `loss`, does not take.
+    """Raises a ValueError for a value that the loss of the group, its field `loss`, does not take.
 
     Args:
       group: the options of a loss; those without a value are None.

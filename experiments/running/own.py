@@ -16,7 +16,7 @@ Group = TypeVar("Group")
 
 
 def as_named(group: Group, *, encoder: nn.Module | None, dataset: Any) -> Group:
-    """Return the options with the names of what was handed over in place of the flags'."""
+    """Returns the options, with the names of what was passed in instead of the flags' values."""
     names = {}
     if encoder is not None:
         names["encoder"] = type(encoder).__name__
@@ -26,11 +26,11 @@ def as_named(group: Group, *, encoder: nn.Module | None, dataset: Any) -> Group:
 
 
 def names(dataset: Any, **handed: Any) -> dict[str, str]:
-    """Return what config.json says: keys of their own, for `encoder` and `dataset` are flags' names.
+    """Returns what config.json says about it, under keys that no flag has, such as `own_encoder`.
 
     Args:
       dataset: the user's own, or None.
-      **handed: what else was handed over, or None.
+      **handed: what else was passed in, or None.
     """
     said = {f"own_{kind}": named(thing) for kind, thing in handed.items() if thing is not None}
     return said | ({} if dataset is None else {"own_dataset": f"the user's own {dataset.name}"})
@@ -59,7 +59,7 @@ def named(thing: Any) -> str:
 
 
 def _setting(value: Any) -> str:
-    """A setting in words that are the same in the next process: of a function its name."""
+    """Returns a setting in words that are the same in the next process: a function by its name."""
     return named(value) if callable(value) else repr(value)
 
 
@@ -73,7 +73,7 @@ def describe_module(module: nn.Module) -> dict[str, Any]:
 
     The settings of others are included, so that a run is not resumed with different ones.
     """
-    if type(module) is Side:  # of jaxcon, whatever it holds
+    if type(module) is Side:  # a network of jaxcon, whatever encoder it contains
         whole = describe(module.clone(encoder=None))
         return whole | {"encoder": describe_module(module.encoder)}
     try:

@@ -1,8 +1,8 @@
 """A run of an experiment: from a task and a plan to trained variables, resumed where it stopped.
 
-Frozen values go in, a `Run` comes out; a `Task` says what is learned, and from what. The loop is that of
-`jaxcon.training.loop`; short runs without a folder, as in the study of uncertainty, use the same one,
-`advance`.
+Frozen values go in, a `Run` comes out; a `Task` says what is learned, and from what. The loop is in
+`jaxcon.training.loop`; short runs without a folder, as in the study of uncertainty, use its `advance`
+directly.
 """
 
 import dataclasses

@@ -18,7 +18,7 @@ from experiments.uncertainty_study.tables import cell
 def answer_text(
     protocol: Protocol, records: Records, comparisons: Mapping[str, Sequence[str]]
 ) -> str:
-    """By the rules of the protocol, of its first comparison; only when every run is there."""
+    """Returns the answer by the protocol's rules and its first comparison, once all runs are there."""
     left = len(pieces(protocol)) - len(records)
     if left:
         return f"Not yet: {left} runs are missing, and the answer is drawn from all of them."

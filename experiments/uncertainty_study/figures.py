@@ -16,13 +16,13 @@ from experiments.uncertainty_study.statistics import (
     zero_shot_mean,
 )
 
-# Of diverged runs, which lie far above the others: they are drawn there.
+# Diverged runs lie far above the others: values above these are drawn here.
 _HIGHEST = {"final_loss": 2.0, "norm_variation": 1.2}
 _MARKS = ("o", "s", "^", "v", "D", "P", "X")
 
 
 def draw_all(protocol: Protocol, records: Records, folder: Path) -> dict[str, str]:
-    """Draw what there are runs for; return the caption of each figure by its file name."""
+    """Draws what there are runs for; returns the caption of each figure by its file name."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = {piece.part for piece in records}
     captions = {}
@@ -50,7 +50,7 @@ def draw_all(protocol: Protocol, records: Records, folder: Path) -> dict[str, st
 
 
 def scores(protocol: Protocol, records: Records, path: Path) -> None:
-    """Recall@1, averaged over both ways, and the mean of the zero-shot accuracies, by loss."""
+    """Draws recall@1, averaged over both ways, and the mean zero-shot accuracy, by loss."""
     shares: dict[str, Callable[[Record], float]] = {
         "recall@1, mean of both ways": lambda record: record.scored.mean_recall(),
         "zero-shot accuracy, mean": zero_shot_mean,
@@ -80,7 +80,7 @@ def scores(protocol: Protocol, records: Records, path: Path) -> None:
 
 
 def stability(protocol: Protocol, records: Records, path: Path) -> None:
-    """A row for the loss at the end, one for the gradient norm; a column for each batch size."""
+    """Draws a row for the final loss, one for the gradient norm; a column for each batch size."""
     rows = {"final_loss": "loss at the end / chance", "norm_variation": "gradient-norm variation"}
 
     def panel(ax: Any, name: str, batch: int) -> None:
@@ -107,7 +107,7 @@ def stability(protocol: Protocol, records: Records, path: Path) -> None:
 
 
 def deviations(protocol: Protocol, records: Records, path: Path) -> None:
-    """Mean log deviation of captions by grade, and of images by their number of objects."""
+    """Draws mean log deviations of captions by grade, and of images by their number of objects."""
     axes = {"by_grade": "grade of the caption", "by_objects": "objects in the image"}
 
     def panel(ax: Any, kind: str) -> None:
@@ -155,7 +155,7 @@ def _mark(protocol: Protocol, loss: str) -> str:
 
 
 def _draw(path: Path, grid: Sequence[Sequence[Callable[[Any], None]]], *, legend: bool) -> None:
-    """An SVG file whose bytes depend on what is drawn alone."""
+    """Writes an SVG file whose bytes only depend on what is drawn."""
     import matplotlib
     from matplotlib.figure import Figure
 

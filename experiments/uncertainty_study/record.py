@@ -1,4 +1,4 @@
-"""What one run of the study leaves: the record, and the names that its file has."""
+"""What one run of the study records, and the names in its file."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,15 +11,15 @@ Curve = Sequence[float | None]  # step by step; None where it was not finite
 
 @dataclasses.dataclass(frozen=True)
 class Deviations:
-    """How the predicted log deviations follow what is known of captions and images.
+    """How the predicted log deviations relate to what is known about captions and images.
 
     Attributes:
-      grade: rank correlation of a caption's with its grade.
+      grade: rank correlation of a caption's deviation with its grade.
       grade_from_2: the same without captions of grade 1.
-      objects: rank correlation of an image's with the number of its objects.
-      size: of an image of a single object, with the size of that.
-      by_grade: mean of the captions of a grade.
-      by_objects: mean of the images of so many objects.
+      objects: rank correlation of an image's deviation with its number of objects.
+      size: rank correlation with the size of the object, for images of a single one.
+      by_grade: mean over the captions of each grade.
+      by_objects: mean over the images of each number of objects.
     """
 
     grade: float
@@ -30,16 +30,16 @@ class Deviations:
     by_objects: Mapping[str, float]
 
     def correlations(self) -> dict[str, float]:
-        """Return the rank correlations by the names that files have for them."""
+        """Returns the rank correlations by their names in files."""
         return {name: getattr(self, field) for field, name in _CORRELATIONS.items()}
 
     def as_json(self) -> dict[str, Any]:
-        """Return the values by the names that the record of a run has for them."""
+        """Returns the values by their names in the file of a run."""
         return {name: getattr(self, field) for field, name in _DEVIATIONS.items()}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Return the deviations of such values."""
+        """Returns the deviations from values of `as_json`."""
         return cls(**{field: content[name] for field, name in _DEVIATIONS.items()})
 
 
@@ -54,23 +54,23 @@ _DEVIATIONS = _CORRELATIONS | {"by_grade": "text mean", "by_objects": "image mea
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What a run leaves.
+    """The record of a run.
 
     Attributes:
-      device: kind of what it ran on.
+      device: kind of device it ran on.
       chance_loss: loss of equal embeddings.
-      warmup: steps in which the learning rate rises.
-      loss: step by step.
-      gradient_norm: step by step.
-      skipped: updates that were refused.
-      scalars: what was learned beside the encoders, at the end, by name; None where not finite.
-      scores: on images not learned from; None where the embeddings cannot be compared.
-      deviations: of the part "seeds", where the loss has deviations that are finite.
-      verdict: of the collapse report, or "not finite".
-      effective_rank: of the normalized embeddings.
-      uniformity: of the normalized embeddings.
+      warmup: number of steps in which the learning rate rises.
+      loss: loss, step by step.
+      gradient_norm: norm of the gradient, step by step.
+      skipped: number of updates that were refused.
+      scalars: what was learned besides the encoders, at the end, by name; None if not finite.
+      scores: scores on images not used for training; None if the embeddings cannot be compared.
+      deviations: in the part "seeds", if the loss has deviations and they are finite.
+      verdict: verdict of the collapse report, or "not finite".
+      effective_rank: effective rank of the normalized embeddings.
+      uniformity: uniformity of the normalized embeddings.
       chance: scores of a random ranking and a random choice.
-      seconds: that the run took.
+      seconds: how long the run took.
     """
 
     device: str
@@ -94,7 +94,7 @@ class Record:
         return self.chance if self.scores is None else self.scores
 
     def as_json(self) -> dict[str, Any]:
-        """Return the values by the names of the fields, those of scores and deviations by theirs."""
+        """Returns the values by the names of the fields, nested ones by their own `as_json`."""
         return vars(self) | {
             "scores": self.scores and self.scores.as_json(),
             "deviations": self.deviations and self.deviations.as_json(),
@@ -103,10 +103,10 @@ class Record:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Return the record of such values; others are left out.
+        """Returns the record from values of `as_json`; others are ignored.
 
         Raises:
-          KeyError: a field is missing.
+          KeyError: if a field is missing.
         """
         fields = {field.name: content[field.name] for field in dataclasses.fields(cls)}
         scores, deviations = fields["scores"], fields["deviations"]

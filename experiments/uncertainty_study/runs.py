@@ -1,7 +1,7 @@
 """How a piece of the study becomes a record: train, then measure.
 
-What is compiled for a loss and a batch size serves all its pieces: seed and learning rate are
-arrays of the step, not constants in it.
+What is compiled for a loss and a batch size serves all its pieces: the seed and the learning rate are
+inputs of the step, not constants in it.
 """
 
 import dataclasses
@@ -45,14 +45,14 @@ from jaxcon.training.step import Step, make_train_step, shard_step
 
 DIM = 128
 VOCABULARY = 4096
-LENGTH = 35  # of a row of tokens when it was run: the longest caption of scenes to learn from
+LENGTH = 35  # tokens in a row when the study was run, as in the longest training caption of scenes
 WEIGHT_DECAY = 1e-2
-WARMUP = 0.1  # of the steps
+WARMUP = 0.1  # share of the steps
 _PATIENCE = 50  # refused updates in a row that end a run
 
 
 class Network(NamedTuple):
-    """What belongs to a loss: its objective, the model, and both compiled for first use and last."""
+    """What belongs to a loss: its objective, its model, and functions compiled for start and end."""
 
     objective: Objective
     model: DualEncoder
@@ -71,10 +71,10 @@ class Laboratory:
     """Runs pieces on a dataset of captioned images with grades.
 
     Args:
-      dataset: of `load_pairs("scenes")`.
-      devices: that share a batch.
-      encoder: of the images.
-      vocabulary: of the captions.
+      dataset: the dataset `load_pairs("scenes")`.
+      devices: the devices that share a batch.
+      encoder: name of the image encoder.
+      vocabulary: number of tokens at most.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Laboratory:
         self._trainer = functools.cache(self._make_trainer)
 
     def __call__(self, piece: Piece, rate: float) -> Record:
-        """Return the record of a run at a learning rate, but for the seconds that it took."""
+        """Returns the record of a run at a learning rate, without the seconds that it took."""
         network = self._network(piece.loss)
         variables, rows = self._train(piece, rate)
         return Record(
@@ -127,7 +127,7 @@ class Laboratory:
         return Network(objective, model, init, make_encode(model, self._tokenizer))
 
     def _make_trainer(self, loss: str, batch_size: int, steps: int) -> Trainer:
-        """The batch size is in the key alone: each has its own compiled step."""
+        """Makes a trainer; the batch size only serves as a key: each has its own compiled step."""
         network = self._network(loss)
         schedule = warmup_cosine(1.0, warmup_steps=_warmup(steps), total_steps=steps)
         optimizer = optax.chain(adamw(schedule, weight_decay=WEIGHT_DECAY), times_state())
@@ -136,7 +136,7 @@ class Laboratory:
         return Trainer(optimizer, shard_step(step, self._mesh))
 
     def _train(self, piece: Piece, rate: float) -> tuple[Any, list[dict[str, Any]]]:
-        """Variables after the run, and the metrics of its steps."""
+        """Returns the variables after the run, and the metrics of its steps."""
         network = self._network(piece.loss)
         trainer = self._trainer(piece.loss, piece.batch_size, piece.steps)
         keys = jax.random.split(jax.random.key(piece.seed))
@@ -156,9 +156,9 @@ class Laboratory:
         walk = advance(
             state, lambda now, batch: trainer.step(now, batch, keys[1]), batches, steps=piece.steps
         )
-        for done, state, metrics in walk:  # noqa: B007  (the last state is what was trained)
+        for done, state, metrics in walk:  # noqa: B007  (the last state is the trained one)
             pending.append(metrics)
-            if done % _PATIENCE == 0 or done == piece.steps:  # to read them waits for the device
+            if done % _PATIENCE == 0 or done == piece.steps:  # reading them waits for the device
                 rows += jax.device_get(pending)
                 pending = []
                 if gave_up([int(row["skipped"]) for row in rows]):
@@ -166,9 +166,9 @@ class Laboratory:
         return jax.device_get(state.variables()), rows
 
     def _measure(self, piece: Piece, network: Network, variables: Any) -> dict[str, Any]:
-        """The fields of a record that are measured after the run.
+        """Returns the fields of a record that are measured after the run.
 
-        The test images are touched by the part "seeds" alone; others measure on validation.
+        Only the part "seeds" uses the test images; the others measure on validation images.
         """
         split = self._dataset.test if piece.part == "seeds" else self._dataset.validation
         measured = dataclasses.replace(self._dataset, test=split)
@@ -199,12 +199,13 @@ class Laboratory:
 
 
 def times_state() -> optax.GradientTransformation:
-    """Return an update times a number that is its state: a learning rate that is not compiled in.
+    """Returns a transformation that multiplies updates by its state: a rate that is not compiled in.
 
-    >>> update = times_state().update
-    >>> updates, _ = update({"w": jnp.ones(2)}, jnp.float32(0.5))
-    >>> updates["w"].tolist()
-    [0.5, 0.5]
+    Example:
+      >>> update = times_state().update
+      >>> updates, _ = update({"w": jnp.ones(2)}, jnp.float32(0.5))
+      >>> updates["w"].tolist()
+      [0.5, 0.5]
     """
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
@@ -214,12 +215,12 @@ def times_state() -> optax.GradientTransformation:
 
 
 def deviations(encode: Encode, variables: Any, split: PairSplit) -> Deviations:
-    """Return how the log deviations follow what is known of captions and images.
+    """Returns how the log deviations relate to what is known about captions and images.
 
     Args:
-      encode: of the model.
-      variables: of the model.
-      split: with grades, counts and the attribute size, 0 for small.
+      encode: the model's functions.
+      variables: the model's variables.
+      split: pairs with grades, counts and the attribute size, 0 for small.
     """
     assert split.grades is not None
     assert split.counts is not None
@@ -243,12 +244,12 @@ def _means(values: np.ndarray, groups: np.ndarray) -> dict[str, float]:
 
 
 def rankable(side: Embedded) -> bool:
-    """Whether scores can be computed: NaN, and what overflows in them, cannot be ranked."""
+    """Returns whether scores can be computed: NaN, and values that overflow, cannot be ranked."""
     return bool((np.abs(side.z) < 1e15).all() and (np.abs(side.log_std) < 40).all())
 
 
 def gave_up(skipped: Sequence[int]) -> bool:
-    """Whether none of the last updates was taken, from the count of refused ones at each step."""
+    """Returns whether the last updates were all refused, from the count of refusals at each step."""
     before = skipped[-_PATIENCE - 1] if len(skipped) > _PATIENCE else 0
     return skipped[-1] - before >= _PATIENCE
 
@@ -258,9 +259,10 @@ def _warmup(steps: int) -> int:
 
 
 def _rounded(value: Any) -> Any:
-    """Five digits are enough for a figure; JSON has no NaN.
+    """Rounds to five digits, enough for a figure; None for what is not finite, as JSON has no NaN.
 
-    >>> _rounded(0.123456), _rounded(float("nan"))
-    (0.12346, None)
+    Example:
+      >>> _rounded(0.123456), _rounded(float("nan"))
+      (0.12346, None)
     """
     return float(f"{float(value):.5g}") if math.isfinite(value) else None

@@ -32,10 +32,13 @@ _CORRELATIONS = {
 
 
 def cell(value: Interval | None, *, factor: float = 1.0, digits: int = 1, sign: str = "") -> str:
-    """Return a mean with half its interval.
+    """Returns a mean with half its interval, as text.
 
-    >>> cell(Interval(0.834, 0.021, 5), factor=100), cell(Interval(-0.5, None, 1), digits=2), cell(None)
-    ('83.4 ± 2.1', '-0.50', '–')
+    Example:
+      >>> cell(Interval(0.834, 0.021, 5), factor=100), cell(Interval(-0.5, None, 1), digits=2)
+      ('83.4 ± 2.1', '-0.50')
+      >>> cell(None)
+      '–'
     """
     if value is None:
         return _NONE
@@ -46,7 +49,7 @@ def cell(value: Interval | None, *, factor: float = 1.0, digits: int = 1, sign: 
 def result_tables(
     protocol: Protocol, records: Records, comparisons: Mapping[str, Sequence[str]]
 ) -> list[str]:
-    """Return the tables of what was found, each under its heading."""
+    """Returns the tables of what was found, each under its heading."""
     by_loss = {name: intervals(records, name) for name in protocol.losses}
     texts = []
     if any(piece.part == "rates" for piece in records):
@@ -101,7 +104,7 @@ def _rates(protocol: Protocol, records: Records) -> str:
 
 
 def _chance(records: Records) -> str:
-    """Recall@1 of a random ranking, percent."""
+    """Returns recall@1 of a random ranking, in percent."""
     chance = max(record.chance.mean_recall() for record in records.values())
     return f"{100 * chance:.1f}"
 
@@ -143,7 +146,7 @@ def _differences(records: Records, comparisons: Mapping[str, Sequence[str]]) -> 
 
 
 def _deviations(protocol: Protocol, by_loss: Mapping[str, Mapping[str, Interval | None]]) -> str:
-    """A run whose embeddings are not finite has no deviations: where runs are missing, n is told."""
+    """Returns the table of deviations; if runs whose embeddings are not finite lack them, with n."""
     rows = []
     for loss, values in by_loss.items():
         correlations = []

@@ -76,10 +76,10 @@ def advance(
     start: int = 0,
     steps: int,
 ) -> Iterator[tuple[int, Any, dict[str, jax.Array]]]:
-    """Take one step after the other; after each, yield how many are done, the state, the metrics.
+    """Takes one step after another; after each, yields how many are done, the state, the metrics.
 
-    The loop of all training, and nothing else: `fit` adds a log, checkpoints and stops to it, and a
-    short run of many, which needs no folder, keeps the metrics itself. They are still on the device.
+    This is the loop of all training, and nothing else: `fit` adds a log, checkpoints and stops; a
+    short run without a folder keeps the metrics itself. They are still on the device.
 
     Example:
       >>> double = lambda state, batch: (2 * state + batch, {})
@@ -87,11 +87,11 @@ def advance(
       [(1, 2), (2, 5)]
 
     Args:
-      state: before the step number `start`.
+      state: the state before step `start`.
       step: `(state, batch) -> (state, metrics)`.
-      batches: from that step on, at least as many as are to be taken.
-      start: steps that are done.
-      steps: of the whole run.
+      batches: batches from that step on, at least one per step that is left.
+      start: number of steps already done.
+      steps: number of steps of the whole run.
     """
     for number in range(start, steps):
         state, metrics = step(state, next(batches))
@@ -165,7 +165,7 @@ def fit(
         reader = _Reader(log, bar, batch_size=batch_size, chance=chance)
 
         def or_save() -> Iterator[Any]:
-            """The batches; where one cannot be had, the state reached is saved."""
+            """Yields the batches; if one cannot be had, saves the state reached."""
             source = batches(start)
             while True:
                 try:

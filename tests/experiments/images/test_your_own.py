@@ -97,9 +97,9 @@ def test_what_is_not_handed_over_is_that_of_the_flags(page):
         ((), {"encoder": Small(5)}, "model.encoder.width"),
         ((), {"loss": ntxent_loss}, "own_loss"),
         ((), {"dataset": dataclasses.replace(DATA, train=images(32, 5))}, "other data"),
-        (("--encoder=mlp",), {}, "--encoder=mlp: the page hands over its own; leave it out"),
-        (("--dataset=cifar10",), {}, "--dataset=cifar10: the page hands over its own"),
-        ((), {"chance": 0.0}, "expected a loss above 0; hand over chance="),
+        (("--encoder=mlp",), {}, "--encoder=mlp: the page passes in its own; leave it out"),
+        (("--dataset=cifar10",), {}, "--dataset=cifar10: the page passes in its own"),
+        ((), {"chance": 0.0}, "expected a loss above 0; pass chance="),
     ],
 )
 def test_one_line_for_what_cannot_go_on(page, capsys, flags, handed, said):

@@ -117,7 +117,7 @@ def test_a_run_leaves_what_one_of_a_flag_leaves(tmp_path, capsys):
     assert figures == {"loss.png", "similarity.png"}
     html = (tmp_path / "report.html").read_text()
     assert "<h1>mine on dots</h1>" in html
-    assert "(for embeddings that tell nothing)" in html
+    assert "(for embeddings that carry no information)" in html
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert len({row["temperature"] for row in rows}) == len(rows) == 12
     page(f"--workdir={tmp_path}", **settings)
@@ -185,9 +185,9 @@ def test_what_is_not_handed_over_is_that_of_the_flags(tmp_path):
             {"dataset": dataclasses.replace(DATA, train=pairs(32, 0, ("odd", "even")))},
             "other data",
         ),
-        (("--encoder=mlp",), {}, "--encoder=mlp: the page hands over its own; leave it out"),
-        (("--dataset=coco",), {}, "--dataset=coco: the page hands over its own"),
-        ((), {"chance": 0.0}, "expected a loss above 0; hand over chance="),
+        (("--encoder=mlp",), {}, "--encoder=mlp: the page passes in its own; leave it out"),
+        (("--dataset=coco",), {}, "--dataset=coco: the page passes in its own"),
+        ((), {"chance": 0.0}, "expected a loss above 0; pass chance="),
         (("--vocabulary=100",), {}, "--vocabulary=100: expected a number of at least 257"),
     ],
 )
@@ -208,7 +208,7 @@ class Maps(nn.Module):
     ("handed", "said"),
     [
         ({"image_encoder": Maps()}, "image_encoder: expected features [batch, width], got [2, 4,"),
-        ({"text_encoder": Words(260)}, "text_encoder: not finite for the token "),
+        ({"text_encoder": Words(260)}, "text_encoder: its output for token "),
         ({"learned": {"temperature": 20.0}, "loss": clip_loss}, "initial"),
     ],
 )
