@@ -160,7 +160,7 @@ class Method:
       check: raises a ValueError for an option that cannot work.
       resolve: maps the options and the number of images to complete options, and their recipe.
       objective: maps all options to the objective.
-      folder: maps the options to the start of the run folder's name, which the dataset's follows.
+      folder: maps the options to the first part of the run folder's name; the dataset's follows.
       load: maps the options to the dataset.
       encoder: the user's own, instead of the flag's.
       own: what the user passed in, as config.json describes it.

@@ -129,7 +129,7 @@ class Method:
       title: maps the options to the title of the page.
       check: raises a ValueError for an option that cannot work.
       objective: maps all options to the objective.
-      folder: maps the options to the start of the run folder's name, which the dataset's follows.
+      folder: maps the options to the first part of the run folder's name; the dataset's follows.
       load: maps the options to the dataset.
       transform: maps a key and an image of a batch to what the encoder sees.
       image_encoder: the user's own, instead of the flag's.

@@ -85,7 +85,7 @@ def evaluate(
       variables: the model's variables.
       objective: says how embeddings are compared.
       dataset: the dataset whose test images are scored.
-      zero_shot: whether to compute more than recall.
+      zero_shot: whether to compute zero-shot accuracy as well as recall.
     """
     test = held_out(dataset.test)
     images, texts = encode.images(variables, test.images), encode.texts(variables, test.captions)

@@ -227,7 +227,7 @@ def test_only_the_user_can_build_the_encoders_again(tmp_path):
         jaxcon.load_run(folder)
     with pytest.raises(ValueError, match=r"its text is the user's own Words"):
         jaxcon.load_run(folder, networks={"image": Small()})
-    with pytest.raises(ValueError, match=r"its checkpoint and its config\.json differ"):
+    with pytest.raises(ValueError, match=r"its checkpoint and its config\.json disagree"):
         jaxcon.load_run(folder, networks={"image": Small(7), "text": Words()})
     run = jaxcon.load_run(folder, networks={"image": Small(), "text": Words()})
     pixels, params = DATA.test.images.images, variables["params"]["image"]

@@ -52,7 +52,10 @@ def test_one_command_does_all(command, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--only", "rates-clop-*"], "--only rates-clop-*: matches no piece; names look like rates-"),
+        (
+            ["--only", "rates-clop-*"],
+            "--only rates-clop-*: matches no piece; names look like rates-",
+        ),
         (["--budget-minutes=-1"], "--budget-minutes=-1.0: expected a number of at least 0"),
         (["--size=huge"], "huge"),
         (["--bugdet-minutes=3"], "did you mean --budget-minutes"),
