@@ -93,7 +93,10 @@ class Untrained(nn.Module):
     [
         (Small, r"expected a Flax module, such as Small\(\.\.\.\), got the class Small"),
         (3, "expected a Flax module, got 3"),
-        (Untrained(), r"expected a network that can be called as Untrained\(\.\.\.\)\(inputs, train="),
+        (
+            Untrained(),
+            r"expected a network that can be called as Untrained\(\.\.\.\)\(inputs, train=",
+        ),
     ],
 )
 def test_an_encoder_that_is_none_is_told_before_anything_else(module, said):
