@@ -1,11 +1,12 @@
-"""Each part of a convolution on a CPU, beside XLA's own form of it and torch.
+"""Each part of a convolution on one core of a CPU, beside XLA's own form of it and torch; encoders too.
 
-    python -m benchmarks.convolutions                    # about three minutes on 2 cores
+    taskset -c 0 python -m benchmarks.convolutions       # some six minutes
 
 Value, gradient by the input and gradient by the kernel, each compiled and timed alone, for layers of
-ResNet-18 at 32 pixels, ResNet-50 at 224 and `ConvNet` at 64 and 8 pixels. The forms take turns and the
-least of their times counts, for another process on the machine slows one call, not all of them.
-Written to `--out`: `convolutions.json` and `convolutions.md`.
+ResNet-18 at 32 pixels, ResNet-50 at 224 and `ConvNet` at 64 and 8 pixels; then value and gradient of
+encoders and head. The forms take turns, and the least time of the processor counts: on one core, as
+`taskset` sees to, other processes change it little. Written to `--out`: `convolutions.json` and
+`convolutions.md`.
 """
 
 import argparse
@@ -21,6 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from benchmarks.step import MODELS
+from experiments.images.two_views import Model
+from jaxcon.encoders import ProjectionHead
 from jaxcon.encoders.convolution import conv
 
 # Images, side, channels, features, edge of the kernel, stride.
@@ -47,7 +51,7 @@ XLA = partial(lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC
 
 
 def least_ms(calls: dict[Any, Callable[[], Any]], seconds: float) -> dict[Any, float]:
-    """Milliseconds of each call, the least of what it took in turns for so many seconds in all."""
+    """Milliseconds of the processor for each call: the least of turns over so many seconds, or of 3."""
     for call in calls.values():
         call()
     least = dict.fromkeys(calls, float("inf"))
@@ -55,9 +59,9 @@ def least_ms(calls: dict[Any, Callable[[], Any]], seconds: float) -> dict[Any, f
     rounds = 0
     while rounds < 3 or time.perf_counter() < end:
         for name, call in calls.items():
-            start = time.perf_counter()
+            start = time.process_time()
             call()
-            least[name] = min(least[name], 1e3 * (time.perf_counter() - start))
+            least[name] = min(least[name], 1e3 * (time.process_time() - start))
         rounds += 1
     return least
 
@@ -145,38 +149,84 @@ def measure(shape: tuple[int, ...], seconds: float) -> dict[str, dict[str, float
     return {part: {form: found[part, form] for form in FORMS} for part in PARTS}
 
 
-def table(rows: dict[str, dict[str, dict[str, float]]]) -> str:
+def encoder(name: str) -> dict[str, float]:
+    """Milliseconds of value and gradient of an encoder of `benchmarks.step` and its head, 32 images."""
+    import torch
+
+    from benchmarks import torch_networks as networks
+
+    make, (height, width, channels), _, _ = MODELS[name]
+    model = Model(encoder=make(), head=ProjectionHead())
+    x = np.random.default_rng(0).uniform(size=(64, height, width, channels)).astype(np.float32)
+    variables = jax.jit(partial(model.init, train=False))(jax.random.key(0), x[:1])
+
+    def energy(params: Any) -> Any:
+        z, _ = model.apply(variables | {"params": params}, x, train=True, mutable=True)
+        return jnp.sum(z**2)
+
+    gradient = jax.jit(jax.grad(energy)).lower(variables["params"]).compile()
+    calls: dict[str, Any] = {"here": lambda: jax.block_until_ready(gradient(variables["params"]))}
+    for form, layout in zip(FORMS[2:], (torch.contiguous_format, torch.channels_last), strict=True):
+        body, features = (
+            (networks.resnet18(), 512)
+            if name == "cifar"
+            else (networks.convnet(inputs=channels), 128)
+        )
+        net = torch.nn.Sequential(body, networks.head(features)).to(memory_format=layout)
+        images = torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(memory_format=layout)
+
+        def step(net: Any = net, images: Any = images) -> None:
+            net.zero_grad()
+            (net(images) ** 2).sum().backward()
+
+        calls[form] = step
+    return least_ms(calls, 1)
+
+
+def table(layers: dict[str, dict[str, dict[str, float]]], encoders: dict[str, Any]) -> str:
     """The figures as markdown."""
     lines = [
         "# Convolutions on a CPU",
         "",
-        "float32: `python -m benchmarks.convolutions`. Milliseconds, the least of several turns; the",
-        "forms of a row took turns. Other processes used the machine too: compare within rows.",
+        "float32, one core: `taskset -c 0 python -m benchmarks.convolutions`. Milliseconds of the",
+        "processor, the least of several turns; the forms of a row took turns. Other processes used",
+        "the machine too: compare within rows.",
         "",
         f"| convolution | part | {' | '.join(FORMS)} |",
         "|---|---|" + "---:|" * len(FORMS),
     ]
-    for name, parts in rows.items():
+    for name, parts in layers.items():
         for part, forms in parts.items():
             lines.append(f"| {name} | {part} | {' | '.join(f'{forms[f]:.1f}' for f in FORMS)} |")
+    others = [form for form in FORMS if form != "XLA"]
+    lines += ["", "Encoder and head, value and gradient, 64 views:", ""]
+    lines += [f"| network | {' | '.join(others)} |", "|---|" + "---:|" * len(others)]
+    for name, forms in encoders.items():
+        side = MODELS[name][1][0]
+        cells = " | ".join(f"{forms[form]:.0f}" for form in others)
+        lines.append(f"| {name}, {side} px | {cells} |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    """Measures, prints and writes the table."""
+    """Measures, prints and writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=6, help="of turns, for each convolution")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     args = parser.parse_args()
-    rows = {}
+    encoders, layers = {name: encoder(name) for name in MODELS}, {}
+    print(encoders, flush=True)
     for shape in SHAPES:
         batch, side, channels, features, size, stride = shape
         name = f"{batch}x{side}x{side}x{channels} to {features}, {size}x{size}, stride {stride}"
-        rows[name] = measure(shape, args.seconds)
-        print(name, rows[name], flush=True)
+        layers[name] = measure(shape, args.seconds)
+        print(name, layers[name], flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "convolutions.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    (args.out / "convolutions.md").write_text(table(rows), encoding="utf-8")
+    found = {"encoders": encoders, "layers": layers}
+    (args.out / "convolutions.json").write_text(
+        json.dumps(found, indent=1) + "\n", encoding="utf-8"
+    )
+    (args.out / "convolutions.md").write_text(table(layers, encoders), encoding="utf-8")
 
 
 if __name__ == "__main__":
