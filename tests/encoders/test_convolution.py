@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export, lax
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxcon.encoders.convolution import conv, forms_of
@@ -140,6 +141,19 @@ def test_devices_sum_their_kernels_gradients_once(case):
 
 def step(convolution, window, x, w):
     return jax.grad(lambda x, w: jnp.sum(convolution(x, w, *window) ** 2), (0, 1))(x, w)
+
+
+@pytest.mark.parametrize("kind", [jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit])
+@pytest.mark.parametrize("case", ["3x3", "map below the kernel"])
+def test_arrays_may_be_sharded_without_shard_map(case, kind):
+    (x, w), _, window = arrays(case, np.float32)
+    x = np.concatenate([x, x + 1, x - 1, 2 * x])
+    mesh = jax.make_mesh((4,), ("batch",), axis_types=(kind,))
+    expected = jax.jit(partial(step, conv, window))(x, w)
+    placed = (jax.device_put(a, NamedSharding(mesh, p)) for a, p in ((x, P("batch")), (w, P())))
+    with jax.set_mesh(mesh):
+        found = jax.jit(partial(step, conv, window))(*placed)
+    assert_close(found, expected, 1e-5)
 
 
 @each
