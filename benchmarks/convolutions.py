@@ -1,6 +1,6 @@
 """Each part of a convolution on one core of a CPU, beside XLA's own form of it and torch; encoders too.
 
-    taskset -c 0 python -m benchmarks.convolutions       # some six minutes
+    taskset -c 0 python -m benchmarks.convolutions       # five minutes of processor time
 
 Value, gradient by the input and gradient by the kernel, each compiled and timed alone, for layers of
 ResNet-18 at 32 pixels, ResNet-50 at 224 and `ConvNet` at 64 and 8 pixels; then value and gradient of
