@@ -39,6 +39,7 @@ TEMPERATURE = 0.5
 # Encoder, image shape, batch, views.
 MODELS: dict[str, tuple[Any, tuple[int, int, int], int, Any]] = {
     "digits": (ConvNet, (8, 8, 1), 256, digits_transform),
+    "icons": (ConvNet, (64, 64, 3), 128, simclr_transform),
     "cifar": (resnet18, (32, 32, 3), 128, simclr_transform),
 }
 
@@ -103,6 +104,7 @@ def in_torch(name: str, repeats: int) -> dict[str, float]:
     _, (height, width, channels), rows, _ = MODELS[name]
     encoder, features = {
         "digits": (networks.convnet, 128),
+        "icons": (partial(networks.convnet, inputs=3), 128),
         "cifar": (networks.resnet18, 512),
     }[name]
     found: dict[str, float] = {}

@@ -36,9 +36,9 @@ class Mean(nn.Module):
         return x.mean((2, 3))
 
 
-def convnet(widths: Sequence[int] = (32, 64, 128)) -> nn.Module:
-    """Returns `jaxcon.encoders.ConvNet` with its defaults, for images of one channel."""
-    layers: list[nn.Module] = [conv(1, widths[0], 3), nn.ReLU(), Block(widths[0], widths[0])]
+def convnet(widths: Sequence[int] = (32, 64, 128), inputs: int = 1) -> nn.Module:
+    """Returns `jaxcon.encoders.ConvNet` with its defaults, for images of `inputs` channels."""
+    layers: list[nn.Module] = [conv(inputs, widths[0], 3), nn.ReLU(), Block(widths[0], widths[0])]
     for narrow, wide in itertools.pairwise(widths):
         layers += [nn.AvgPool2d(2), Block(narrow, wide)]
     return nn.Sequential(*layers, Mean())

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 from jax import Array
 
+from jaxcon.encoders.convolution import conv
+
 # Flax's default variance, E[x^2] - E[x]^2, loses all digits if the mean is large against the deviation.
 LayerNorm = partial(nn.LayerNorm, use_fast_variance=False)
 
@@ -59,10 +61,9 @@ class BatchNorm(nn.Module):
 
 
 class PatchConv(nn.Module):
-    """A convolution without bias, computed as patches times matrix, for small images.
+    """A convolution without bias, padding "SAME", in the form that is fast for its map.
 
-    On a CPU at 8x8 pixels this runs 1.5 times as fast, forward and backward, as `nn.Conv`;
-    the kernel has the same name, shape and meaning (padding "SAME").
+    `nn.Conv` has a kernel of the same name, shape and meaning.
 
     Example:
       >>> import jax
@@ -81,16 +82,11 @@ class PatchConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        height, width, channels = x.shape[-3:]
-        shape = (self.size, self.size, channels, self.features)
+        shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", he_normal, shape, jnp.float32)
         x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
         edge = self.size // 2
-        x = jnp.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
-        shifts = [
-            x[:, i : i + height, j : j + width] for i in range(self.size) for j in range(self.size)
-        ]
-        return jnp.concatenate(shifts, axis=-1) @ kernel.reshape(-1, self.features)
+        return conv(x, kernel, (1, 1), ((edge, edge), (edge, edge)))
 
 
 def to_features(x: Array) -> Array:

@@ -12,6 +12,7 @@ from typing import Any
 import flax.linen as nn
 from jax import Array
 
+from jaxcon.encoders.convolution import conv as fast_conv
 from jaxcon.encoders.layers import BatchNorm, he_normal, to_features
 
 
@@ -184,6 +185,7 @@ def _layers(module: Any) -> tuple[Callable[..., nn.Conv], Callable[..., BatchNor
             use_bias=False,
             dtype=module.dtype,
             kernel_init=he_normal,
+            conv_general_dilated=fast_conv,
         )
 
     def norm(zero_scale: bool = False) -> BatchNorm:
