@@ -127,9 +127,21 @@ def _number_of_positives(rows: Rows) -> Array:
     return jnp.maximum(count, 1)
 
 
+@jax.custom_jvp
+def _softplus(x: Array) -> Array:
+    """`jax.nn.softplus`, whose derivative reads x alone: else its values would be kept as a matrix."""
+    return jax.nn.softplus(x)
+
+
+@_softplus.defjvp
+def _softplus_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    return jax.nn.softplus(x), jax.nn.sigmoid(x) * dx
+
+
 def _repelled(tile: Array, bias: Any, col_aux: Any) -> Array:
-    return jax.nn.softplus(tile + bias)
+    return _softplus(tile + bias)
 
 
 def _attracted(tile: Array, bias: Any, col_aux: Any) -> Array:
-    return jax.nn.softplus(-(tile + bias))
+    return _softplus(-(tile + bias))

@@ -10,6 +10,7 @@
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -94,12 +95,16 @@ _AT_A_TIME = 8192
 
 
 def by_rows(f: Callable[..., Any], *arrays: Array) -> Any:
-    """`f(*arrays)`, values per row of `[n, dim]`, evaluated for some thousands of rows at a time.
+    """`f(*arrays)`, values per row of `[n, dim]`, on CPUs for some thousands of rows at a time.
 
-    XLA computes the operand of a row sum as a matrix of its own: so it is never a large one.
+    There XLA computes the operand of a row sum as a matrix of its own: so it is never a large one.
     """
     if len(arrays[0]) <= _AT_A_TIME:
         return f(*arrays)
+    return lax.platform_dependent(*arrays, cpu=partial(_some_at_a_time, f), default=f)
+
+
+def _some_at_a_time(f: Callable[..., Any], *arrays: Array) -> Any:
     n = len(arrays[0]) // _AT_A_TIME * _AT_A_TIME
     whole = tuple(a[:n].reshape(-1, _AT_A_TIME, a.shape[1]) for a in arrays)
     values = jax.tree.map(jnp.ravel, lax.map(lambda blocks: f(*blocks), whole))

@@ -16,9 +16,9 @@ of an example as its id, this one rule leaves out the diagonal of CLIP, and self
 
 Of one set of rows with itself, `reduce_pairs(Side(x, ids), None, ...)`, every pair is visited once.
 
-To read on: `jaxcon.streaming.reductions` chooses a form by `jaxcon.streaming.rules`, which
-is the matrix as a `jaxcon.streaming.whole` or `jaxcon.streaming.sweeps` over its tiles, on
-one device or round a `jaxcon.streaming.ring` of them.
+To read on: `jaxcon.streaming.reductions` takes the matrix as a `jaxcon.streaming.whole`, or has
+`jaxcon.streaming.engine` differentiate `jaxcon.streaming.sweeps` over its tiles, on one device or
+round a `jaxcon.streaming.ring` of them. `jaxcon.streaming.rules` says which, for each platform.
 """
 
 from jaxcon.streaming.channels import (

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcon.typing import Array, ArrayLike
+from jaxcon.streaming.rules import Cut
+from jaxcon.typing import Array, ArrayLike, AxisName
 
 PRECISION = lax.Precision.HIGHEST  # the default is TF32 on NVIDIA GPUs and bfloat16 on TPUs
 
@@ -70,7 +71,8 @@ class Plan(NamedTuple):
       precision: of the products.
       distances: whether the matrix is that of the squared distances of the rows, not of their products.
       bounded: whether all logits are so small that their exponentials need no shift.
-      keep: whether a forward sweep keeps its tiles for the backward sweep.
+      ring: a mapped axis over whose devices the columns travel.
+      cuts: of each platform, how a sweep cuts the sides; see `jaxcon.streaming.rules`.
     """
 
     channels: tuple[Channel, ...]
@@ -78,7 +80,8 @@ class Plan(NamedTuple):
     precision: Any
     distances: bool = False
     bounded: bool = False
-    keep: bool = False
+    ring: AxisName = None
+    cuts: tuple[tuple[str, Cut], ...] = ()
 
 
 def nothing(dtype: Any) -> float:

@@ -15,11 +15,9 @@ from jax import lax
 from jaxcon.similarity import scaled_unit_rows
 from jaxcon.streaming import rules
 from jaxcon.streaming.channels import PRECISION, Channel, Plan
-from jaxcon.streaming.ring import ring_sweep
-from jaxcon.streaming.sides import Blocks, Side, cut_rows, in_blocks
+from jaxcon.streaming.engine import sum_sweep, sweep, weighted_total
+from jaxcon.streaming.sides import Side, operand
 from jaxcon.streaming.stores import vary_together
-from jaxcon.streaming.sums import sum_sweep, weighted_total
-from jaxcon.streaming.sweeps import sweep
 from jaxcon.streaming.whole import reduce_whole
 from jaxcon.typing import Array, ArrayLike, AxisName
 
@@ -74,13 +72,12 @@ def reduce_pairs(
     """
     block_size = _checked(block_size)
     dtype, precision = at_precision(precision, rows.z.dtype)
-    plan = Plan(tuple(channels), cols is None, precision, distances, _needs_no_shift(bound))
-    form = _form(rows, cols, block_size, ring)
+    plan = Plan(tuple(channels), cols is None, precision, distances, _needs_no_shift(bound), ring)
     rows = rows._replace(z=rows.z.astype(dtype))
     cols = None if cols is None else cols._replace(z=cols.z.astype(dtype))
-    if form == "whole":
+    if _is_whole(rows, cols, block_size, ring):
         return reduce_whole(plan, rows, cols)
-    return _sweep(plan._replace(keep=form == "kept"), ring, rows, cols, block_size)[0]
+    return _swept(plan, rows, cols, block_size, None)[0]
 
 
 def reduce_cosines(
@@ -123,21 +120,18 @@ def reduce_cosines(
     """
     block_size = _checked(block_size)
     dtype, products = at_precision(precision, rows.z.dtype)
-    plan = Plan(tuple(channels), cols is None, products, bounded=_needs_no_shift(bound))
+    plan = Plan(tuple(channels), cols is None, products, False, _needs_no_shift(bound), ring)
     scale = jnp.asarray(scale, rows.z.dtype)
     one = jnp.ones_like(scale)
     lengths = (jnp.sqrt(scale), one) if cols is None else (scale, one)
-    form = _form(rows, cols, block_size, ring)
-    if form == "tiles" and _normalizes_in_tiles(rows, cols, precision, ring):
-        return _sweep(plan, ring, rows, cols, block_size, lengths)
+    whole = _is_whole(rows, cols, block_size, ring)
+    if not whole and _normalizes_in_sweep(rows, cols, precision, block_size, ring):
+        return _swept(plan, rows, cols, block_size, lengths)
     u = rows._replace(z=scaled_unit_rows(rows.z, lengths[0]).astype(dtype))
     v = None
     if cols is not None:
         v = cols._replace(z=scaled_unit_rows(cols.z, lengths[1]).astype(dtype))
-    if form == "whole":
-        values = reduce_whole(plan, u, v)
-    else:
-        values, *_ = _sweep(plan._replace(keep=form == "kept"), ring, u, v, block_size)
+    values = reduce_whole(plan, u, v) if whole else _swept(plan, u, v, block_size, None)[0]
     return values, rows.z, (rows if cols is None else cols).z
 
 
@@ -174,20 +168,20 @@ def sum_cosines(
     """
     block_size = _checked(block_size)
     dtype, products = at_precision(precision, rows.z.dtype)
-    plan = Plan(tuple(channels), one_set=False, precision=products)
+    plan = Plan(tuple(channels), one_set=False, precision=products, ring=ring)
     scale = jnp.asarray(scale, rows.z.dtype)
     lengths = (scale, jnp.ones_like(scale))
-    form = _form(rows, cols, block_size, ring)
-    if form != "tiles" or not _normalizes_in_tiles(rows, cols, precision, ring):
+    whole = _is_whole(rows, cols, block_size, ring)
+    if whole or not _normalizes_in_sweep(rows, cols, precision, block_size, ring):
         rows = rows._replace(z=scaled_unit_rows(rows.z, lengths[0]).astype(dtype))
         cols = cols._replace(z=scaled_unit_rows(cols.z, lengths[1]).astype(dtype))
         lengths = (None, None)
-    if form == "whole":
+    if whole:
         return weighted_total(weights, reduce_whole(plan, rows, cols))
-    of_rows, of_cols = _in_blocks(rows, cols, block_size, lengths)
-    weights = tuple(cut_rows(w, *of_rows.z.shape[:2]) for w in weights)
+    plan = _planned(plan, rows, cols, block_size, keep=False)
     sweep_of = _jit_sum if ring is None else sum_sweep
-    return sweep_of(plan, ring, *vary_together((weights, of_rows, of_cols)))
+    sides = operand(rows, lengths[0]), operand(cols, lengths[1])
+    return sweep_of(plan, *vary_together((tuple(weights), *sides)))
 
 
 def at_precision(precision: Any, dtype: Any) -> tuple[Any, lax.Precision]:
@@ -201,7 +195,7 @@ def at_precision(precision: Any, dtype: Any) -> tuple[Any, lax.Precision]:
 
 
 _jit_sweep = jax.jit(sweep, static_argnums=0)  # eager calls compile once
-_jit_sum = jax.jit(sum_sweep, static_argnums=(0, 1))
+_jit_sum = jax.jit(sum_sweep, static_argnums=0)
 
 
 def _checked(block_size: Any) -> int | None:
@@ -217,58 +211,55 @@ def _checked(block_size: Any) -> int | None:
     return size
 
 
-def _form(rows: Side, cols: Side | None, block_size: int | None, ring: AxisName) -> rules.Form:
-    """The form that the rule in force, or the caller, chose."""
-    m = None if cols is None else len(cols.z)
-    return rules.current().form(len(rows.z), m, block_size=block_size, ring=ring)
+def _is_whole(rows: Side, cols: Side | None, block_size: int | None, ring: AxisName) -> bool:
+    """Whether the reduction is one matrix. A given block size asks for tiles; a ring has no whole."""
+    if block_size is not None or ring is not None:
+        return False
+    return rules.current().whole(len(rows.z), None if cols is None else len(cols.z))
 
 
-def _normalizes_in_tiles(rows: Side, cols: Side | None, precision: Any, ring: AxisName) -> bool:
-    """Whether a sweep normalizes the rows of each tile; a copy of half the size is no burden."""
+def _normalizes_in_sweep(
+    rows: Side, cols: Side | None, precision: Any, block_size: int | None, ring: AxisName
+) -> bool:
+    """Whether a sweep normalizes the rows that it reads; a copy of half the size is no burden."""
     if not isinstance(precision, lax.Precision):
         return False
+    rule = rules.current()
+    if ring is not None:
+        return True
     entries = rows.z.size + (0 if cols is None else cols.z.size)
-    return ring is not None or not rules.current().copies(entries)
+    cuts = rule.cuts(len(rows.z), None if cols is None else len(cols.z), rows.z.dtype)
+    kept = block_size is None and any(cut.keep for _, cut in cuts)
+    return not kept and not rule.copies(entries)
 
 
 def _needs_no_shift(bound: float | None) -> bool:
     return bound is not None and bound <= _NO_SHIFT
 
 
-def _sweep(
+def _planned(
+    plan: Plan, rows: Side, cols: Side | None, block_size: int | None, *, keep: bool
+) -> Plan:
+    """The plan with every platform's cut."""
+    m = None if cols is None else len(cols.z)
+    keep = keep and plan.ring is None
+    cuts = rules.current().cuts(len(rows.z), m, rows.z.dtype, block_size=block_size, keep=keep)
+    return plan._replace(cuts=cuts)
+
+
+def _swept(
     plan: Plan,
-    ring: AxisName,
     rows: Side,
     cols: Side | None,
     block_size: int | None,
-    lengths: tuple[Array | None, Array | None] = (None, None),
+    lengths: tuple[Array, Array] | None,
 ) -> tuple[tuple[Array, ...], Array, Array]:
     """A sweep's values, and the rows of both sides as it passed them on."""
-    sides = vary_together(_in_blocks(rows, cols, block_size, lengths))
-    swept: Any = _jit_sweep(plan, *sides) if ring is None else ring_sweep(plan, ring, *sides)
-    values, through = swept
-    n, m = len(rows.z), len((rows if cols is None else cols).z)
-    pairs = zip(plan.channels, values, strict=True)
-    values = tuple(v.reshape(-1)[: n if channel.axis == 1 else m] for channel, v in pairs)
-    x = _whole_rows(rows, through[0])
-    return values, x, x if cols is None else _whole_rows(cols, through[1])
-
-
-def _in_blocks(
-    rows: Side,
-    cols: Side | None,
-    block_size: int | None,
-    lengths: tuple[Array | None, Array | None],
-) -> tuple[Blocks, Any]:
-    """Both sides in blocks, of even size where none is given."""
-
-    def cut(side: Side, length: Array | None) -> Blocks:
-        block = block_size or rules.current().even_block(max(len(side.z), 1))
-        return in_blocks(side, block, length)
-
-    return cut(rows, lengths[0]), None if cols is None else cut(cols, lengths[1])
-
-
-def _whole_rows(side: Side, blocks: Array | None) -> Array:
-    """The rows that came back from a sweep in blocks; None: none did, and they are what they were."""
-    return side.z if blocks is None else blocks.reshape(-1, side.z.shape[1])[: len(side.z)]
+    plan = _planned(plan, rows, cols, block_size, keep=lengths is None)
+    of_rows, of_cols = lengths or (None, None)
+    sides = operand(rows, of_rows), None if cols is None else operand(cols, of_cols)
+    sweep_of = _jit_sweep if plan.ring is None else sweep
+    swept: Any = sweep_of(plan, *vary_together(sides))
+    values, (x, y) = swept
+    x = rows.z if x is None else x
+    return values, x, x if cols is None else cols.z if y is None else y

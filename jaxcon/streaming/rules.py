@@ -1,36 +1,128 @@
-"""The rule of `block_size=None`: the form that a reduction takes, by how much there is to reduce.
+"""The rule of `block_size=None`: how each platform evaluates, by how much there is to reduce.
 
-All forms give the same values. `whole`: one matrix, by plain operations, in any mode of
-differentiation. `kept`: tiles, which the backward pass finds again. `tiles`: computed again there.
+All forms give the same values. Up to `whole_pairs` it is one matrix on every platform, by plain
+operations and in any mode of differentiation. Beyond, a sweep over tiles, for which each platform has
+a line of its own, a `Line`, that says into what to cut it, a `Cut`:
 
-The numbers come from `docs/benchmarks/forms.md`, of 2 CPU cores, and serve all backends:
+| platform | two sets of rows | one set of rows, each pair once |
+|---|---|---|
+| `cpu` | square tiles of 512; up to 2^26 pairs kept for the backward pass | the same |
+| `tpu` | one tile up to 2^26 pairs; then panels, 2,048 rows with all columns | then squares of 4,096 |
+| `cuda`, others | the same; exponentials in bfloat16 where the rows are | then squares of 8,192 |
+
+The line of CPUs is measured (`docs/benchmarks/forms.md`), that of TPUs rests on estimates of their
+compiler and that of GPUs on a roofline of their compiler's kernels (`docs/benchmarks/compiled.md`).
+A tile of 2^26 pairs holds 256 MiB in float32.
 
 | number | is | rests on |
 |---|---|---|
 | `whole_pairs` | 2^21 | up to 1,440 pairs of CLIP or SigLIP tiles gain a tenth in 4 lines of 32 |
 | `whole_pairs_of_one_set` | 2^18 | an eighth, for tiles save half of the products |
-| `kept_pairs` | 2^26 | 256 MiB in float32, for a product that need not be computed again |
 | `copied_entries` | 2^23 | 32 MiB in float32: a normalized copy of fewer is no burden, and faster |
-| `block` | 512 | at 2,048 pairs the best of 256, 512 and 1,024 in four cases of six |
-| `lanes` | 16 | blocks are multiples of the numbers in a vector |
 
+>>> import jax.numpy as jnp
 >>> from jaxcon.streaming import rules
->>> rules.current().form(1024, 1024), rules.current().form(1024, None)
-('whole', 'kept')
->>> with rules.in_force(rules.Rule(whole_pairs=0)):
-...     print(rules.current().form(1024, 1024))
-kept
+>>> rule = rules.current()
+>>> rule.whole(1024, 1024), rule.whole(1024, None)
+(True, False)
+>>> for platform, cut in rule.cuts(32768, 32768, jnp.bfloat16):
+...     print(platform, cut.rows, cut.cols)
+cpu 512 512
+tpu 2048 32768
+cuda 2048 32768
+>>> with rules.in_force(rules.everywhere(rules.LINES["cpu"])):  # a TPU evaluates like a CPU
+...     print(rules.current().cuts(32768, 32768, jnp.float32)[0][1].rows)
+512
 """
 
 import contextlib
 import contextvars
 import dataclasses
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, NamedTuple
 
-from jaxcon.typing import AxisName
+import jax.numpy as jnp
 
-Form = Literal["whole", "kept", "tiles"]
+
+class Cut(NamedTuple):
+    """How a sweep cuts a matrix.
+
+    Attributes:
+      rows, cols: the largest numbers of rows and of columns of a tile.
+      half: whether each unordered pair of one set of rows is visited once; the tiles are then square.
+      keep: whether the tiles of the forward sweep are kept for the backward sweep.
+      ready: whether rows that must be normalized are all normalized ahead, not in every tile.
+      rounded: whether exponentials are written in bfloat16.
+      in_turns: whether one store gets its two gradients in two turns of a loop. Of two updates side by
+        side XLA makes copies of the whole store on CPUs.
+    """
+
+    rows: int
+    cols: int
+    half: bool = True
+    keep: bool = False
+    ready: bool = False
+    rounded: bool = False
+    in_turns: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """What one platform's cuts are made of.
+
+    Attributes:
+      block: the largest edge of a square tile.
+      lanes: what an edge is a multiple of, where there are several.
+      kept_pairs: up to so many pairs tiles are kept.
+      panel_rows: rows of a tile that holds as many columns as it can; 0: all tiles are square.
+      tile_pairs: the most pairs that such a tile holds; up to so many in all are one tile.
+      rounded: whether exponentials of bfloat16 rows are written in bfloat16.
+      in_turns: that of the cuts.
+    """
+
+    block: int
+    lanes: int
+    kept_pairs: int = 0
+    panel_rows: int = 0
+    tile_pairs: int = 0
+    rounded: bool = False
+    in_turns: bool = False
+
+    def edge(self, n: int, largest: int) -> int:
+        """An edge that leaves n rows little to fill up: 513 are two blocks of 272, not of 512."""
+        blocks = -(-n // largest)
+        return n if blocks <= 1 else -(-n // blocks // self.lanes) * self.lanes
+
+    def cut(self, n: int, m: int | None, *, rounded: bool, keep: bool) -> Cut:
+        """The cut of n rows and m columns; m None: the columns are the rows."""
+        pairs = n * (n if m is None else m)
+        if not self.panel_rows:
+            edges = self.edge(n, self.block), self.edge(n if m is None else m, self.block)
+            return self._cut(*edges, rounded=rounded, keep=keep and pairs <= self.kept_pairs)
+        if pairs <= self.tile_pairs:
+            edges = n, n if m is None else m
+            return self._cut(*edges, rounded=rounded, half=False, ready=True)
+        if m is None:
+            edge = self.edge(n, self.block)
+            return self._cut(edge, edge, rounded=rounded, ready=True)
+        rows = self.edge(n, self.panel_rows)
+        cols = self.edge(m, max(self.tile_pairs // rows, 1))
+        return self._cut(rows, cols, rounded=rounded, ready=True)
+
+    def squares(self, edge: int, *, rounded: bool) -> Cut:
+        """The cut into square tiles of a size that a caller asks for."""
+        return self._cut(edge, edge, rounded=rounded)
+
+    def _cut(self, rows: int, cols: int, *, rounded: bool, **flags: bool) -> Cut:
+        rounded = rounded and self.rounded
+        return Cut(rows, cols, rounded=rounded, in_turns=self.in_turns, **flags)
+
+
+LINES = {
+    "cpu": Line(block=512, lanes=16, kept_pairs=2**26, in_turns=True),
+    "tpu": Line(block=4096, lanes=256, panel_rows=2048, tile_pairs=2**26),
+    "cuda": Line(block=8192, lanes=128, panel_rows=2048, tile_pairs=2**26, rounded=True),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,50 +132,57 @@ class Rule:
     Attributes:
       whole_pairs: up to so many pairs of two sets of rows are one matrix.
       whole_pairs_of_one_set: likewise the pairs of a set of rows with itself.
-      kept_pairs: up to so many pairs the tiles are kept.
       copied_entries: up to so many numbers in all rows, these are normalized before a sweep.
-      block: the largest edge of a tile of no given size.
-      lanes: what such an edge is a multiple of.
+      lines: of each platform. The last serves those that are not named, too.
     """
 
     whole_pairs: int = 2**21
     whole_pairs_of_one_set: int = 2**18
-    kept_pairs: int = 2**26
     copied_entries: int = 2**23
-    block: int = 512
-    lanes: int = 16
+    lines: tuple[tuple[str, Line], ...] = tuple(LINES.items())
 
-    def form(
-        self, n: int, m: int | None, *, block_size: int | None = None, ring: AxisName = None
-    ) -> Form:
-        """The form of a reduction over n rows and m columns; m None: the columns are the rows.
-
-        A given block size asks for tiles, and a ring has no other form.
-        """
-        if block_size is not None or ring is not None:
-            return "tiles"
-        whole, m = (self.whole_pairs_of_one_set, n) if m is None else (self.whole_pairs, m)
-        if n * m <= whole:
-            return "whole"
-        return "kept" if n * m <= self.kept_pairs else "tiles"
+    def whole(self, n: int, m: int | None) -> bool:
+        """Whether n rows and m columns are one matrix; m None: the columns are the rows."""
+        limit, m = (self.whole_pairs_of_one_set, n) if m is None else (self.whole_pairs, m)
+        return n * m <= limit
 
     def copies(self, entries: int) -> bool:
-        """Whether rows of so many numbers in all are normalized before a sweep, not in each tile."""
+        """Whether rows of so many numbers in all are normalized before a sweep, on any platform."""
         return entries <= self.copied_entries
 
-    def even_block(self, n: int) -> int:
-        """A block size that leaves n rows little to fill up: 513 are two blocks of 272, not of 512."""
-        blocks = -(-n // self.block)
-        return -(-n // blocks // self.lanes) * self.lanes
+    def cuts(
+        self, n: int, m: int | None, dtype: Any, *, block_size: int | None = None, keep: bool = True
+    ) -> tuple[tuple[str, Cut], ...]:
+        """Of each platform, the cut of n rows and m columns; m None: the columns are the rows.
+
+        Args:
+          n: rows of one device, and m: columns.
+          dtype: of the rows as they are multiplied.
+          block_size: the edge of square tiles that a caller asks for, the same for all.
+          keep: whether tiles may be kept.
+        """
+        rounded = jnp.dtype(dtype) == jnp.bfloat16
+        cuts = {}
+        for platform, line in self.lines:
+            if block_size is None:
+                cuts[platform] = line.cut(n, m, rounded=rounded, keep=keep)
+            else:
+                cuts[platform] = line.squares(block_size, rounded=rounded)
+        return tuple(cuts.items())
+
+
+def everywhere(line: Line, **thresholds: int) -> Rule:
+    """The rule that has every platform follow one line, with thresholds of `Rule` if given."""
+    return Rule(**thresholds, lines=(("every", line),))
 
 
 _IN_FORCE: contextvars.ContextVar[Rule | None] = contextvars.ContextVar("rule", default=None)
-_MEASURED = Rule()
+_STANDARD = Rule()
 
 
 def current() -> Rule:
-    """The rule in force: the measured one, but inside `in_force`."""
-    return _IN_FORCE.get() or _MEASURED
+    """The rule in force: the standard one, but inside `in_force`."""
+    return _IN_FORCE.get() or _STANDARD
 
 
 @contextlib.contextmanager

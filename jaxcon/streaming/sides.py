@@ -1,7 +1,8 @@
-"""One side of a similarity matrix: rows and what is known of them, as they are given and in blocks.
+"""One side of a similarity matrix: rows and what is known of them.
 
-`Blocks` with a `scale` stand for `u_i = scale_i z_i / |z_i|`. These rows never exist whole:
-a sweep normalizes the block that it visits.
+An `Operand` with a `scale` stands for `u_i = scale_i z_i / |z_i|`. Unless a platform's line says
+that it pays to make these rows ready, they never exist whole: a sweep normalizes the block that it
+visits.
 """
 
 from typing import Any, NamedTuple
@@ -29,13 +30,14 @@ class Side(NamedTuple):
     aux: Any = ()
 
 
-class Blocks(NamedTuple):
-    """A side cut into blocks: all arrays are `[blocks, block, ...]`.
+class Operand(NamedTuple):
+    """A side as a sweep takes it: all arrays are `[n, ...]`, or `[blocks, block, ...]` once cut.
 
     Attributes:
       z, ids, valid, aux: those of the side.
       scale: the length to give each row; None: they are multiplied as they are.
       norms: magnitude and inverse norm of each row, from `measured`; before that, ().
+      ready: the rows as they are multiplied, where they were all computed ahead; or None.
     """
 
     z: Array
@@ -44,41 +46,73 @@ class Blocks(NamedTuple):
     aux: Any
     scale: Array | None = None
     norms: Any = ()
+    ready: Array | None = None
 
 
-def in_blocks(side: Side, block: int, scale: Array | None = None) -> Blocks:
+def operand(side: Side, length: Array | None = None) -> Operand:
+    """The side, its rows to be given a length, a scalar; None: multiplied as they are."""
+    return Operand(*side, scale=None if length is None else jnp.full(len(side.z), length))
+
+
+def measured(side: Operand, *, ready: bool = False) -> Operand:
+    """The side with its norms, and with all its rows ready if asked to.
+
+    Called inside a custom derivative, which knows that they depend on z.
+    """
+    if side.scale is None:
+        return side
+    side = side._replace(norms=jax.tree.map(lambda a: jnp.squeeze(a, -1), norms(side.z)))
+    return side._replace(ready=unit_rows(side, side.scale)) if ready else side
+
+
+def in_blocks(side: Operand, block: int) -> Operand:
     """The side in blocks of at most that size; the last is filled up with rows that are not valid."""
     n = side.z.shape[0]
-    room = max(n, 1)  # without any row one of filling
-    block = min(block, room)
-    blocks = -(-room // block)
+    blocks, block = block_shape(n, block)
     if blocks * block > n and side.valid is None:
         side = side._replace(valid=jnp.ones(n, bool))
     cut = jax.tree.map(lambda a: cut_rows(a, blocks, block), side)
-    return Blocks(*cut, scale=None if scale is None else jnp.full((blocks, block), scale))
+    if side.scale is None or blocks * block == n:
+        return cut
+    scale, magnitude = (cut_rows(a, blocks, block, 1) for a in (side.scale, side.norms[0]))
+    return cut._replace(scale=scale, norms=(magnitude, cut.norms[1]))  # no 0 to divide by
 
 
-def cut_rows(a: Array, blocks: int, block: int) -> Array:
-    """[n, ...] -> [blocks, block, ...], filled up with zeros."""
+def block_shape(n: int, block: int) -> tuple[int, int]:
+    """How many blocks of at most that size n rows take, and the size of each."""
+    room = max(n, 1)  # without any row one of filling
+    block = min(block, room)
+    return -(-room // block), block
+
+
+def cut_rows(a: Array, blocks: int, block: int, filling: float = 0) -> Array:
+    """[n, ...] -> [blocks, block, ...], filled up."""
     padding = blocks * block - len(a)
-    a = jnp.pad(a, ((0, padding),) + ((0, 0),) * (a.ndim - 1)) if padding else a
+    if padding:
+        widths = ((0, padding),) + ((0, 0),) * (a.ndim - 1)
+        a = jnp.pad(a, widths, constant_values=filling)
     return a.reshape(blocks, block, *a.shape[1:])
 
 
-def measured(side: Blocks) -> Blocks:
-    """The side with its norms. Called inside a custom derivative, which knows that they depend on z."""
-    if side.scale is None:
-        return side
-    return side._replace(norms=jax.tree.map(lambda a: jnp.squeeze(a, -1), norms(side.z)))
+def cut_like(tree: Any, blocks: Operand) -> Any:
+    """Every array of a tree, `[n, ...]`, in the blocks of the side that it belongs to."""
+    return jax.tree.map(lambda a: cut_rows(a, *blocks.z.shape[:2]), tree)
 
 
-def unit_rows(block: Blocks, scale: Array | None) -> Array:
+def rows_of(blocks: Any, n: int) -> Any:
+    """[blocks, block, ...] -> [n, ...], without what filled them up, for every array of a tree."""
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:n], blocks)
+
+
+def unit_rows(block: Operand, scale: Array | None) -> Array:
     """`scale z / |z|` of rows with norms."""
     magnitude, inverse = block.norms
     factor = inverse if scale is None else inverse * scale
     return (block.z / magnitude[..., None]) * factor[..., None]
 
 
-def operand(block: Blocks) -> Array:
+def multiplied(block: Operand) -> Array:
     """The rows of a block as they are multiplied."""
-    return block.z if block.scale is None else unit_rows(block, block.scale)
+    if block.scale is None:
+        return block.z
+    return unit_rows(block, block.scale) if block.ready is None else block.ready

@@ -1,4 +1,4 @@
-"""Stores, what a sweep reads and writes: pytrees with one entry a block of a side.
+"""Stores, what a sweep reads and writes: pytrees with an entry a row of a side, or a block of rows.
 
 The gradient `g` of normalized rows never exists beside that of the rows themselves: a sweep sums g in
 a store, which at the end is replaced, in place, by `(scale_i / |z_i|) (g_i - n_i (n_i . g_i))`,
@@ -13,8 +13,11 @@ from jax import lax
 
 from jaxcon.collectives import explicit_mesh, replicate_on, to_varying, varying_axes
 from jaxcon.streaming.channels import accumulator
-from jaxcon.streaming.sides import Blocks, unit_rows
+from jaxcon.streaming.sides import Operand, cut_like, in_blocks, rows_of, unit_rows
 from jaxcon.typing import Array
+
+# Rows whose gradients pass through their norms together; of all at once XLA would make a matrix.
+_AT_A_TIME = 4096
 
 
 def take(store: Any, i: Any) -> Any:
@@ -25,6 +28,11 @@ def take(store: Any, i: Any) -> Any:
 def put(store: Any, i: Any, entry: Any) -> Any:
     """The store with entry i replaced."""
     return jax.tree.map(lambda a, e: lax.dynamic_update_index_in_dim(a, e, i, 0), store, entry)
+
+
+def add(store: Any, i: Any, more: Any) -> Any:
+    """The store with more added to entry i."""
+    return put(store, i, jax.tree.map(jnp.add, take(store, i), more))
 
 
 def scan_blocks(visit: Any, carry: Any, xs: Any) -> tuple[Any, Any]:
@@ -69,14 +77,14 @@ def vary_together(tree: Any) -> Any:
     return jax.tree.map(cast, tree)
 
 
-def empty_gradients(side: Blocks) -> Any:
+def empty_gradients(side: Operand) -> Any:
     """The store of a backward sweep before the first tile: of the rows and of the auxiliaries."""
     return jax.tree.map(
         lambda a: varying_like(jnp.zeros(a.shape, accumulator(a.dtype)), a), (side.z, side.aux)
     )
 
 
-def first_gradients(side: Blocks, cotangent: Array | None) -> tuple[Any, Array | None]:
+def first_gradients(side: Operand, cotangent: Array | None) -> tuple[Any, Array | None]:
     """The same, begun with a cotangent of the rows of a side with a scale.
 
     Its components along the rows, which a sweep has none of, are set aside: the second result.
@@ -84,23 +92,20 @@ def first_gradients(side: Blocks, cotangent: Array | None) -> tuple[Any, Array |
     z, aux = empty_gradients(side)
     if cotangent is None or side.scale is None:
         return (z, aux), None
-    magnitude, inverse = side.norms
-    zero = inverse == 0
-    reach = jnp.where(zero, 0, magnitude / jnp.where(zero, 1, inverse)) / side.scale  # |z| / scale
 
-    def visit(store: Array, x: Any) -> tuple[Array, Array]:
-        i, block, reach = x
-        g, direction = take(store, i), unit_rows(block, None)
+    def across(block: Operand, g: Array, _: None) -> tuple[Array, Array]:
+        magnitude, inverse = block.norms
+        zero = inverse == 0
+        reach = jnp.where(zero, 0, magnitude / jnp.where(zero, 1, inverse)) / block.scale
+        direction = unit_rows(block, None)
         along = jnp.sum(direction * g, axis=-1)
-        across = g - direction * along[:, None]
-        return put(store, i, across * reach[:, None]), along
+        return (g - direction * along[:, None]) * reach[:, None], along  # reach: |z| / scale
 
-    xs = (jnp.arange(len(side.z)), _rows_alone(side), reach)
-    store, along = scan_blocks(visit, cotangent, xs)
+    store, along = _in_place(across, side, cotangent, None)
     return (store, aux), along
 
 
-def gradient_of(side: Blocks, store: Any, along: Array | None) -> Blocks:
+def gradient_of(side: Operand, store: Any, along: Array | None) -> Operand:
     """A side's cotangent from its store of gradients; what is not differentiable gets None.
 
     `along`: what `first_gradients` set aside; None: nothing.
@@ -109,25 +114,29 @@ def gradient_of(side: Blocks, store: Any, along: Array | None) -> Blocks:
     scale = None
     if side.scale is not None:
         along = filled_like(side.scale) if along is None else along
-        z, scale = _through_norms(side, z, along)
+        z, scale = _in_place(_through_norms, side, z, along)
     z, aux = jax.tree.map(lambda a, g: g.astype(a.dtype), (side.z, side.aux), (z, aux))
-    return Blocks(z, None, None, aux, scale)
+    return Operand(z, None, None, aux, scale)
 
 
-def _through_norms(side: Blocks, store: Array, along: Array) -> tuple[Array, Array]:
-    """Gradients of the rows z, in the memory of those of their scaled directions, and of the scales."""
+def _through_norms(block: Operand, g: Array, along: Array) -> tuple[Array, Array]:
+    """Gradients of rows z from those of their scaled directions, and those of the scales."""
+    direction, (magnitude, inverse) = unit_rows(block, None), block.norms
+    of_scale = jnp.sum(direction * g, axis=-1)
+    across = (g - direction * of_scale[:, None]) * block.scale[:, None]
+    return across * (inverse / magnitude)[:, None] + direction * along[:, None], of_scale
+
+
+def _in_place(f: Any, side: Operand, store: Array, more: Any) -> tuple[Array, Array]:
+    """`f(block of the side, of the store, of more)`, written over the store, and its values a row."""
+    n = len(store)
+    blocks = in_blocks(side._replace(ids=(), valid=None, aux=(), ready=None), _AT_A_TIME)
+    store, more = cut_like((store, more), blocks)
 
     def visit(store: Array, x: Any) -> tuple[Array, Array]:
-        i, block, along = x
-        g, direction, (magnitude, inverse) = take(store, i), unit_rows(block, None), block.norms
-        of_scale = jnp.sum(direction * g, axis=-1)
-        across = (g - direction * of_scale[:, None]) * block.scale[:, None]
-        z = across * (inverse / magnitude)[:, None] + direction * along[:, None]
-        return put(store, i, z), of_scale
+        i, block, more = x
+        g, values = f(block, take(store, i), more)
+        return put(store, i, g), values
 
-    return scan_blocks(visit, store, (jnp.arange(len(side.z)), _rows_alone(side), along))
-
-
-def _rows_alone(side: Blocks) -> Blocks:
-    """The side without what a gradient of norms has no use for."""
-    return side._replace(ids=(), valid=None, aux=())
+    xs = (jnp.arange(len(store)), blocks._replace(valid=None), more)
+    return rows_of(scan_blocks(visit, store, xs), n)

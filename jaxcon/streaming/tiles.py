@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxcon.similarity.distances import squares_and_near
 from jaxcon.streaming.channels import Channel, Plan, any_pair, product
-from jaxcon.streaming.sides import Blocks, operand
+from jaxcon.streaming.sides import Operand, multiplied
 from jaxcon.streaming.stores import take
 from jaxcon.typing import Array
 
@@ -27,8 +27,8 @@ class Tile(NamedTuple):
 
     i: Array
     j: Array
-    row: Blocks
-    col: Blocks
+    row: Operand
+    col: Operand
     x: Array
     y: Array
     s: Array
@@ -41,39 +41,45 @@ class Tile(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One channel on one tile: `axis` is the axis of the tile to reduce (1 gives values of rows)."""
+    """One channel on one tile.
+
+    Attributes:
+      channel: its index in the plan.
+      axis: the axis of the tile to reduce; 1 gives values of rows.
+      source: the index of its logits among `all_logits`.
+      keep: the pairs that count.
+    """
 
     channel: int
     axis: int
+    source: int
     keep: Array
 
 
-def tile_count(rows: Blocks, cols: Blocks | None) -> int:
-    """How many tiles a sweep visits; cols None: those on and above the diagonal."""
-    n = rows.z.shape[0]
-    return n * (n + 1) // 2 if cols is None else n * cols.z.shape[0]
+def tile_count(n: int, m: int | None) -> int:
+    """How many tiles a sweep visits of n and m blocks; m None: those on and above the diagonal."""
+    return n * (n + 1) // 2 if m is None else n * m
 
 
-def tile_index(k: Any, rows: Blocks, cols: Blocks | None) -> tuple[Any, Any]:
+def tile_index(k: Any, n: int, m: int | None) -> tuple[Any, Any]:
     """Block row and block column of the k-th tile, row by row.
 
     Above the diagonal of n blocks, row r is followed by the row that fills it up to a fixed width:
     for odd n width n, row n - r; for even n width n + 1, row n - 1 - r.
     """
-    n = rows.z.shape[0]
-    if cols is not None:
-        return k // cols.z.shape[0], k % cols.z.shape[0]
+    if m is not None:
+        return k // m, k % m
     width = n + 1 - n % 2
     r, c = k // width, k % width
     first = c < n - r
     return jnp.where(first, r, n - 1 - r + n % 2), jnp.where(first, r + c, c - 1 + n % 2)
 
 
-def tile_at(plan: Plan, rows: Blocks, cols: Blocks | None, k: Array, kept: Any = None) -> Tile:
+def tile_at(plan: Plan, rows: Operand, cols: Operand | None, k: Array, kept: Any = None) -> Tile:
     """The k-th tile; `kept`: its matrix, if a sweep before kept it."""
-    i, j = tile_index(k, rows, cols)
+    i, j = tile_index(k, len(rows.z), None if cols is None else len(cols.z))
     row, col = take(rows, i), take(rows if cols is None else cols, j)
-    x, y = operand(row), operand(col)
+    x, y = multiplied(row), multiplied(col)
     matrix: tuple[Array, Any]
     if kept is not None:
         matrix = kept
@@ -85,26 +91,32 @@ def tile_at(plan: Plan, rows: Blocks, cols: Blocks | None, k: Array, kept: Any =
     return Tile(i, j, row, col, x, y, *matrix)
 
 
-def all_parts(plan: Plan, row: Blocks, col: Blocks) -> list[Part]:
+def all_parts(plan: Plan, row: Operand, col: Operand) -> list[Part]:
     """Every channel on the tile of a block of rows and one of columns, in one or both roles."""
-    parts = []
+    parts, sources = [], _sources(plan, bool(jax.tree.leaves((row.aux, col.aux))))
     for c, channel in enumerate(plan.channels):
         keep = _kept(channel, row, col)
-        parts.append(Part(c, channel.axis, keep))
+        parts.append(Part(c, channel.axis, sources.index((channel.logits, False)), keep))
         if plan.one_set:  # the same keep, so that XLA finds both roles' exponentials to be one
-            parts.append(Part(c, 1 - channel.axis, keep))
+            transposed = sources.index((channel.logits, (channel.logits, True) in sources))
+            parts.append(Part(c, 1 - channel.axis, transposed, keep))
     return parts
 
 
 def all_logits(plan: Plan, tile: Array, row_aux: Any, col_aux: Any) -> list[Array]:
-    """The logits of `all_parts`."""
-    row_aux, col_aux = spread(row_aux, 1), spread(col_aux, 0)
-    logits = []
-    for channel in plan.channels:
-        logits.append(channel.logits(tile, row_aux, col_aux))
-        if plan.one_set:
-            logits.append(channel.logits(tile, col_aux, row_aux))
-    return logits
+    """The logits of `all_parts`, each once."""
+    aux = spread(row_aux, 1), spread(col_aux, 0)
+    sources = _sources(plan, bool(jax.tree.leaves(aux)))
+    return [logits(tile, *(aux[::-1] if transposed else aux)) for logits, transposed in sources]
+
+
+def _sources(plan: Plan, aux: bool) -> list[tuple[Any, bool]]:
+    """The functions of logits, and whether with rows and columns in each other's roles.
+
+    Without auxiliaries there is nothing to tell the roles apart.
+    """
+    roles = (False, True) if plan.one_set and aux else (False,)
+    return list(dict.fromkeys((c.logits, role) for c in plan.channels for role in roles))
 
 
 def spread(tree: Any, axis: int) -> Any:
@@ -112,7 +124,7 @@ def spread(tree: Any, axis: int) -> Any:
     return jax.tree.map(lambda a: jnp.expand_dims(a, axis), tree)
 
 
-def _kept(channel: Channel, row: Blocks, col: Blocks) -> Array:
+def _kept(channel: Channel, row: Operand, col: Operand) -> Array:
     """Which pairs of a tile count."""
     row_ids, row_valid = spread((row.ids, row.valid), 1)
     col_ids, col_valid = spread((col.ids, col.valid), 0)

@@ -92,9 +92,8 @@ def test_ring_of_eight_devices(name):
 def test_tiles_that_are_kept(name, mode, devices):
     """The form of medium batches, which small ones are made to take here."""
     case = case_of(name)
-    rule = dataclasses.replace(
-        rules.current(), whole_pairs=0, whole_pairs_of_one_set=0, block=5, lanes=1
-    )
+    line = rules.Line(block=5, lanes=1, kept_pairs=2**26)
+    rule = rules.everywhere(line, whole_pairs=0, whole_pairs_of_one_set=0)
     agree(case, np.float64, mode=mode, devices=devices, rule=rule, block_size=None)
 
 

@@ -8,24 +8,24 @@ import numpy as np
 import pytest
 
 from jaxcon.planning.memory import memory_of
-from jaxcon.streaming import Channel, Rule, Side, reduce_pairs
-from jaxcon.streaming.rules import in_force
-from jaxcon.streaming.sides import in_blocks
+from jaxcon.streaming import Channel, Side, reduce_pairs
+from jaxcon.streaming.rules import LINES, Line, everywhere, in_force
 from jaxcon.streaming.tiles import tile_count, tile_index
 from tests.streaming.problems import differentiable, lse_sum, one_set, products, total
 
 # `block_size=None` takes tiles that are kept, whatever the size.
-KEPT = Rule(whole_pairs=0, whole_pairs_of_one_set=0, block=8, lanes=1)
+NONE_WHOLE = {"whole_pairs": 0, "whole_pairs_of_one_set": 0}
+KEPT = everywhere(Line(block=8, lanes=1, kept_pairs=2**26), **NONE_WHOLE)
 
 
 @pytest.mark.parametrize("n", [1, 512, 513, 1025, 3000])
 def test_blocks_of_no_given_size_leave_little_to_fill_up(n):
-    rule = Rule()
-    block = min(rule.even_block(n), n)
+    line = LINES["cpu"]
+    block = line.edge(n, line.block)
     blocks = -(-n // block)
-    assert block <= rule.block
-    assert blocks == -(-n // rule.block)
-    assert blocks * block - n < blocks * rule.lanes
+    assert block <= line.block
+    assert blocks == -(-n // line.block)
+    assert blocks * block - n < blocks * line.lanes
 
 
 @pytest.mark.parametrize("distances", [False, True])
@@ -51,7 +51,8 @@ def test_kept_tiles_give_the_same(data, distances):
 def test_the_form_follows_from_the_number_of_comparisons(one_set, limits, expected, loops):
     whole, kept = limits
     two, one = (0, whole) if one_set else (whole, 0)
-    rule = Rule(two, whole_pairs_of_one_set=one, kept_pairs=kept, block=64, lanes=1)
+    line = Line(block=64, lanes=1, kept_pairs=kept)
+    rule = everywhere(line, whole_pairs=two, whole_pairs_of_one_set=one)
     x, ids = jnp.ones((128, 64)), jnp.arange(128)
 
     def total(x, y):
@@ -94,12 +95,11 @@ def test_forward_mode_is_a_type_error_when_tiled_and_works_when_dense():
 
 @pytest.mark.parametrize("blocks", [1, 2, 3, 4, 7, 8])
 def test_the_schedule_visits_each_tile_once(blocks):
-    side, other = (in_blocks(Side(jnp.zeros((n, 1)), ids=()), 1) for n in (blocks, 3))
     for cols, expected in (
         (None, {(i, j) for i in range(blocks) for j in range(i, blocks)}),
-        (other, {(i, j) for i in range(blocks) for j in range(3)}),
+        (3, {(i, j) for i in range(blocks) for j in range(3)}),
     ):
-        visited = tile_index(np.arange(tile_count(side, cols)), side, cols)
+        visited = tile_index(np.arange(tile_count(blocks, cols)), blocks, cols)
         visited = [(int(i), int(j)) for i, j in zip(*visited, strict=True)]
         assert set(visited) == expected
         assert len(visited) == len(expected)
