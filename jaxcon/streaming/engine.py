@@ -130,22 +130,34 @@ def _gradients(
     """The cotangents of both sides."""
     rows = measured(rows, ready=cut.ready)
     saved = residuals(plan, values, of_values)
-    own, along = first_gradients(rows, of_rows[0])
+    own, along = first_gradients(rows, of_rows[0], _passed(cut, rows, 1))
     tiles = tiles if cut.keep else None
     if cols is None:
         if plan.ring is None:
             own = add_own_gradients(plan, cut, rows, saved, own, tiles)
         else:
             own = ring.gradients_of_one_set(plan, cut, rows, saved, own)
-        return gradient_of(rows, own, along), None
+        return gradient_of(rows, own, along, _passed(cut, rows, 1)), None
     cols = measured(cols, ready=cut.ready)
-    store, along_cols = first_gradients(cols, of_rows[1])
+    store, along_cols = first_gradients(cols, of_rows[1], _passed(cut, cols, 0))
     saved = on_axis(plan, saved, 1), on_axis(plan, saved, 0)
     if plan.ring is None:
         own, store = add_gradients(plan, cut, rows, cols, saved, (own, store), tiles)
     else:
         own, store = ring.gradients_of_two_sets(plan, cut, rows, cols, saved, own, store)
-    return gradient_of(rows, own, along), gradient_of(cols, store, along_cols)
+    return (
+        gradient_of(rows, own, along, _passed(cut, rows, 1)),
+        gradient_of(cols, store, along_cols, _passed(cut, cols, 0)),
+    )
+
+
+def _passed(cut: Cut, side: Operand, axis: int) -> int:
+    """How many rows' gradients pass through their norms together.
+
+    A block of the tiles, for on CPUs the operand of a row sum is a matrix of its own; all, where they
+    were made ready together.
+    """
+    return len(side.z) if cut.ready else cut.rows if axis == 1 else cut.cols
 
 
 sweep.defvjp(_sweep_fwd, _sweep_bwd)
@@ -181,7 +193,10 @@ def _values_and_gradients(
         (values, of_rows), of_cols = add_both(plan, cut, rows, cols, saved, own, store)
     else:
         (values, of_rows), of_cols = ring.both_of_two_sets(plan, cut, rows, cols, saved, own, store)
-    gradients = gradient_of(rows, of_rows, None), gradient_of(cols, of_cols, None)
+    gradients = (
+        gradient_of(rows, of_rows, None, _passed(cut, rows, 1)),
+        gradient_of(cols, of_cols, None, _passed(cut, cols, 0)),
+    )
     return results(plan, values), gradients
 
 

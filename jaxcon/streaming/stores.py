@@ -16,9 +16,6 @@ from jaxcon.streaming.channels import accumulator
 from jaxcon.streaming.sides import Operand, cut_like, in_blocks, rows_of, unit_rows
 from jaxcon.typing import Array
 
-# Rows whose gradients pass through their norms together; of all at once XLA would make a matrix.
-_AT_A_TIME = 4096
-
 
 def take(store: Any, i: Any) -> Any:
     """Entry i of a store."""
@@ -84,8 +81,8 @@ def empty_gradients(side: Operand) -> Any:
     )
 
 
-def first_gradients(side: Operand, cotangent: Array | None) -> tuple[Any, Array | None]:
-    """The same, begun with a cotangent of the rows of a side with a scale.
+def first_gradients(side: Operand, cotangent: Array | None, block: int) -> tuple[Any, Array | None]:
+    """The same, begun with a cotangent of the rows of a side with a scale, a block at a time.
 
     Its components along the rows, which a sweep has none of, are set aside: the second result.
     """
@@ -101,11 +98,11 @@ def first_gradients(side: Operand, cotangent: Array | None) -> tuple[Any, Array 
         along = jnp.sum(direction * g, axis=-1)
         return (g - direction * along[:, None]) * reach[:, None], along  # reach: |z| / scale
 
-    store, along = _in_place(across, side, cotangent, None)
+    store, along = _in_place(across, side, cotangent, None, block)
     return (store, aux), along
 
 
-def gradient_of(side: Operand, store: Any, along: Array | None) -> Operand:
+def gradient_of(side: Operand, store: Any, along: Array | None, block: int) -> Operand:
     """A side's cotangent from its store of gradients; what is not differentiable gets None.
 
     `along`: what `first_gradients` set aside; None: nothing.
@@ -114,7 +111,7 @@ def gradient_of(side: Operand, store: Any, along: Array | None) -> Operand:
     scale = None
     if side.scale is not None:
         along = filled_like(side.scale) if along is None else along
-        z, scale = _in_place(_through_norms, side, z, along)
+        z, scale = _in_place(_through_norms, side, z, along, block)
     z, aux = jax.tree.map(lambda a, g: g.astype(a.dtype), (side.z, side.aux), (z, aux))
     return Operand(z, None, None, aux, scale)
 
@@ -127,10 +124,13 @@ def _through_norms(block: Operand, g: Array, along: Array) -> tuple[Array, Array
     return across * (inverse / magnitude)[:, None] + direction * along[:, None], of_scale
 
 
-def _in_place(f: Any, side: Operand, store: Array, more: Any) -> tuple[Array, Array]:
-    """`f(block of the side, of the store, of more)`, written over the store, and its values a row."""
+def _in_place(f: Any, side: Operand, store: Array, more: Any, block: int) -> tuple[Array, Array]:
+    """`f(block of the side, of the store, of more)`, written over the store, and its values a row.
+
+    Blocks are to be those of the tiles: of rows cut in two ways XLA makes a copy for each.
+    """
     n = len(store)
-    blocks = in_blocks(side._replace(ids=(), valid=None, aux=(), ready=None), _AT_A_TIME)
+    blocks = in_blocks(side._replace(ids=(), valid=None, aux=(), ready=None), block)
     store, more = cut_like((store, more), blocks)
 
     def visit(store: Array, x: Any) -> tuple[Array, Array]:
