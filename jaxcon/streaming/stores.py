@@ -91,6 +91,7 @@ def first_gradients(side: Operand, cotangent: Array | None, block: int) -> tuple
         return (z, aux), None
 
     def across(block: Operand, g: Array, _: None) -> tuple[Array, Array]:
+        assert block.scale is not None
         magnitude, inverse = block.norms
         zero = inverse == 0
         reach = jnp.where(zero, 0, magnitude / jnp.where(zero, 1, inverse)) / block.scale
@@ -118,6 +119,7 @@ def gradient_of(side: Operand, store: Any, along: Array | None, block: int) -> O
 
 def _through_norms(block: Operand, g: Array, along: Array) -> tuple[Array, Array]:
     """Gradients of rows z from those of their scaled directions, and those of the scales."""
+    assert block.scale is not None
     direction, (magnitude, inverse) = unit_rows(block, None), block.norms
     of_scale = jnp.sum(direction * g, axis=-1)
     across = (g - direction * of_scale[:, None]) * block.scale[:, None]
