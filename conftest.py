@@ -1,4 +1,4 @@
-"""Eight virtual CPU devices for every test, quick compilation, and a cache folder of their own.
+"""Eight virtual CPU devices for every test, quick compilation, and a separate cache folder.
 
 All are set before jax is first imported, and inherited by the processes that tests start.
 """
@@ -49,7 +49,7 @@ if (
 
 
 def pytest_configure() -> None:
-    """Names that the tests use and that jax before 0.8 has elsewhere: the losses run on 0.6.2 too."""
+    """Adds names that the tests use and that jax before 0.8 has elsewhere: losses run on 0.6.2 too."""
     import jax  # not before the environment is set
 
     if not hasattr(jax, "enable_x64"):
@@ -59,7 +59,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """No later search for garbage walks the modules and the list of tests: 8 % of the time."""
+    """Keeps later garbage collections from walking the modules and tests: 8 % of the time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
@@ -67,7 +67,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
-    """One worker runs what shares fixtures or programs: a file, or the contract of one loss."""
+    """Gives one worker what shares fixtures or programs: a file, or the contract of one loss."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByPrograms(LoadScopeScheduling):

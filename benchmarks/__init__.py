@@ -1,1 +1,1 @@
-"""Speed and memory, measured beside peers; nothing imports these."""
+"""Speed and memory, measured against peers; nothing imports these."""

@@ -1,9 +1,9 @@
-"""Time and temporaries of every public loss, value and gradients, beside optax's NT-Xent.
+"""Time and temporary memory of every public loss, value and gradients, alongside optax's NT-Xent.
 
     python -m benchmarks.every_loss
 
-Written to `--out`: `every_loss.json` and `every_loss.md`. Temporaries are those of the compiled
-program (`memory_analysis()`), which is exact; time is the median of steps on rotated random inputs.
+Writes `every_loss.json` and `every_loss.md` to `--out`. Temporaries are those of the compiled
+program (`memory_analysis()`), which are exact; time is the median over steps on rotating random inputs.
 A program that needs more than `--memory` is not run.
 """
 
@@ -26,7 +26,7 @@ from jaxcon.planning.memory import memory_of
 
 
 def arguments(loss: Callable[..., Any], rows: int, dim: int, seed: int) -> tuple[tuple, tuple]:
-    """Random embeddings to differentiate, and what else the loss takes by position."""
+    """Returns random embeddings to differentiate, and the loss's other positional arguments."""
     rng = np.random.default_rng(seed)
     centre = rng.normal(size=(rows, dim))
     embeddings, others = [], []
@@ -45,7 +45,7 @@ def arguments(loss: Callable[..., Any], rows: int, dim: int, seed: int) -> tuple
 
 
 def measure(loss: Callable[..., Any], args: argparse.Namespace) -> dict[str, float]:
-    """MiB of temporaries, and the median milliseconds of a step where they fit."""
+    """Measures the MiB of temporaries and, where they fit, the median milliseconds of a step."""
     batches = [arguments(loss, args.rows, args.dim, seed) for seed in range(3)]
     step = jax.jit(jax.value_and_grad(lambda z, rest: loss(*z, *rest)))
     program = step.lower(*batches[0]).compile()
@@ -57,7 +57,7 @@ def measure(loss: Callable[..., Any], args: argparse.Namespace) -> dict[str, flo
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
-    """The figures as a markdown table."""
+    """Formats the figures as a markdown table."""
     lines = ["| loss | ms | temporaries, MiB |", "|---|---:|---:|"]
     for name, row in rows.items():
         ms = f"{row['ms']:.1f}" if "ms" in row else "not run: too large"

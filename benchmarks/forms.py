@@ -1,9 +1,9 @@
-"""One matrix, tiles that are kept, or tiles: which is fastest at which size, and what None chooses.
+"""One matrix, kept tiles, or tiles: which is fastest at which size, and which one None chooses.
 
     python -m benchmarks.forms                         # about six minutes on 2 cores
 
-The thresholds of `block_size=None` in `jaxcon.streaming.rules` come from this table. Written to
-`--out`: `forms.json` and `forms.md`, median milliseconds of value and gradients.
+The thresholds of `block_size=None` in `jaxcon.streaming.rules` come from this table. Writes
+`forms.json` and `forms.md` to `--out`: median milliseconds of value and gradients.
 """
 
 import argparse
@@ -36,7 +36,7 @@ FORMS: dict[str, tuple[int, int, int | None]] = {
 
 
 def measure(loss: str, form: str, batches: list[Any], repeats: int) -> float:
-    """Median milliseconds of a step in that form."""
+    """Measures the median milliseconds of a step in that form."""
     dense, kept, block_size = FORMS[form]
     f = partial(LOSSES[loss], block_size=block_size)
     # Tiles normalize the rows that they read, as those of large batches do.
@@ -47,14 +47,14 @@ def measure(loss: str, form: str, batches: list[Any], repeats: int) -> float:
 
 
 def chosen(loss: str, pairs: int) -> str:
-    """The form that `block_size=None` takes; SigLIP's "kept" normalizes first and keeps nothing."""
+    """Returns the form that `block_size=None` takes; SigLIP's "kept" only normalizes first."""
     rule = rules.current()
     form = rule.form(2 * pairs, None) if loss == "NT-Xent" else rule.form(pairs, pairs)
     return {"whole": "one matrix", "kept": "kept", "tiles": f"tiles of {rule.block}"}[form]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The figures as a markdown table, the default of each line in bold."""
+    """Formats the figures as a markdown table, with the default of each line in bold."""
     lines = [
         f"| loss | dim | pairs | {' | '.join(FORMS)} |",
         "|---|---:|---:|" + "---:|" * len(FORMS),
@@ -90,7 +90,7 @@ def main() -> None:
         "# One matrix, kept tiles, or tiles\n\n"
         f"Milliseconds of value and gradients, float32, CPU, median of {args.repeats} steps or "
         "more: `python -m benchmarks.forms`. Bold: what `block_size=None` takes. NT-Xent compares "
-        "twice as many rows as there are pairs; SigLIP keeps nothing, its column `kept` has the rows "
+        "twice as many rows as there are pairs; SigLIP keeps nothing; its column `kept` has the rows "
         "normalized before the sweep. Blocks of `kept` are even, of at most 512.\n\n"
     )
     (args.out / "forms.md").write_text(head + table(rows), encoding="utf-8")

@@ -2,8 +2,8 @@
 
 An entry of `IMPLEMENTATIONS[loss]` is a function `make(temperature) -> step`; packages are imported
 inside, so that a process pays only for what it measures. Every entry normalizes its inputs. The
-temperature is a constant, but in the entries "learned", where value and gradient are also that of the
-temperature (and SigLIP's bias), as models of images and texts are trained.
+temperature is a constant, except in the entries marked "learned": these also take the gradient with
+respect to the temperature (and SigLIP's bias), the way models of images and texts are trained.
 """
 
 import importlib
@@ -19,7 +19,7 @@ from benchmarks.steps import Step, in_jax, in_torch
 
 
 def import_past_fronts(name: str, *packages: str) -> Any:
-    """Imports a module with empty ones in place of others that it names, which may want much more."""
+    """Imports a module, with empty ones in place of others it names that may need much more."""
     for package in packages:
         spec = importlib.util.find_spec(package)
         if spec is None:
@@ -31,14 +31,14 @@ def import_past_fronts(name: str, *packages: str) -> Any:
 
 
 def jaxcon(name: str, temperature: float, **settings: Any) -> Step:
-    """This library's loss of that name."""
+    """Makes a step of this library's loss of that name."""
     from jaxcon import losses
 
     return in_jax(partial(getattr(losses, name), temperature=temperature, **settings))
 
 
 def jaxcon_learned(name: str, temperature: float, **scalars: float) -> Step:
-    """The same with temperature, and other scalars, that are learned."""
+    """Makes the same step with a learned temperature and other learned scalars."""
     import jax.numpy as jnp
 
     from jaxcon import losses
@@ -50,7 +50,7 @@ def jaxcon_learned(name: str, temperature: float, **scalars: float) -> Step:
 
 
 def jnp_ntxent(temperature: float) -> Step:
-    """NT-Xent as one writes it with jax.numpy."""
+    """Makes a step of NT-Xent as one would write it with jax.numpy."""
     import jax
     import jax.numpy as jnp
 
@@ -65,7 +65,7 @@ def jnp_ntxent(temperature: float) -> Step:
 
 
 def jnp_clip(temperature: float, *, learned: bool = False) -> Step:
-    """CLIP's loss as one writes it with jax.numpy, from one matrix."""
+    """Makes a step of CLIP's loss as one would write it with jax.numpy, from one matrix."""
     import jax
     import jax.numpy as jnp
 
@@ -79,7 +79,7 @@ def jnp_clip(temperature: float, *, learned: bool = False) -> Step:
 
 
 def jnp_siglip(temperature: float, *, learned: bool = False) -> Step:
-    """SigLIP as one writes it with jax.numpy."""
+    """Makes a step of SigLIP as one would write it with jax.numpy."""
     import jax
     import jax.numpy as jnp
 
@@ -92,7 +92,7 @@ def jnp_siglip(temperature: float, *, learned: bool = False) -> Step:
 
 
 def optax_loss(z1: Any, z2: Any, temperature: float) -> Any:
-    """optax.losses.ntxent: both views in one batch with labels."""
+    """Computes optax.losses.ntxent on both views in one batch with labels."""
     import jax.numpy as jnp
     import optax
 
@@ -101,12 +101,12 @@ def optax_loss(z1: Any, z2: Any, temperature: float) -> Any:
 
 
 def optax_ntxent(temperature: float) -> Step:
-    """A step of `optax_loss`."""
+    """Makes a step of `optax_loss`."""
     return in_jax(partial(optax_loss, temperature=temperature))
 
 
 def torch_loss(z1: Any, z2: Any, temperature: float) -> Any:
-    """NT-Xent as one writes it with torch."""
+    """Computes NT-Xent as one would write it with torch."""
     import torch
     from torch.nn import functional
 
@@ -116,7 +116,7 @@ def torch_loss(z1: Any, z2: Any, temperature: float) -> Any:
 
 
 def torch_ntxent(temperature: float, *, compiled: bool = False) -> Step:
-    """A step of `torch_loss`."""
+    """Makes a step of `torch_loss`."""
     import torch
 
     loss = partial(torch_loss, temperature=temperature)
@@ -124,7 +124,7 @@ def torch_ntxent(temperature: float, *, compiled: bool = False) -> Step:
 
 
 def torch_clip(temperature: float, *, compiled: bool = False) -> Step:
-    """CLIP's loss as one writes it with torch, from one matrix."""
+    """Makes a step of CLIP's loss as one would write it with torch, from one matrix."""
     import torch
     from torch.nn import functional
 
@@ -137,7 +137,7 @@ def torch_clip(temperature: float, *, compiled: bool = False) -> Step:
 
 
 def metric_learning(temperature: float) -> Step:
-    """pytorch-metric-learning's NTXentLoss."""
+    """Makes a step of pytorch-metric-learning's NTXentLoss."""
     import torch
     from pytorch_metric_learning.losses import NTXentLoss
 
@@ -146,7 +146,7 @@ def metric_learning(temperature: float) -> Step:
 
 
 def lightly(temperature: float) -> Step:
-    """Lightly's NTXentLoss."""
+    """Makes a step of Lightly's NTXentLoss."""
     empty = ["lightly", "lightly.loss", "lightly.utils", "lightly.models"]
     empty += ["lightly.models.modules", "lightly.models.utils"]
     module = import_past_fronts("lightly.loss.ntx_ent_loss", *empty)
@@ -154,7 +154,7 @@ def lightly(temperature: float) -> Step:
 
 
 def open_clip(temperature: float) -> Step:
-    """open_clip's ClipLoss."""
+    """Makes a step of open_clip's ClipLoss."""
     from torch.nn import functional
 
     loss = import_past_fronts("open_clip.loss", "open_clip").ClipLoss()
@@ -163,7 +163,7 @@ def open_clip(temperature: float) -> Step:
 
 
 def open_siglip(temperature: float) -> Step:
-    """open_clip's SigLipLoss."""
+    """Makes a step of open_clip's SigLipLoss."""
     from torch.nn import functional
 
     loss = import_past_fronts("open_clip.loss", "open_clip").SigLipLoss()

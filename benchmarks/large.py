@@ -1,10 +1,10 @@
-"""One step of a batch whose matrix of similarities would fill many times this machine's memory.
+"""One step on a batch whose similarity matrix would fill this machine's memory many times over.
 
     python -m benchmarks.large                              # 131,072 x 128: three minutes on 2 cores
     python -m benchmarks.large --pairs 1048576 --dim 512 --compile-only
 
 Prints the memory of the compiled program and, unless told not to run it, the time of a step and the
-most that the process ever held.
+peak memory of the process.
 """
 
 import argparse
@@ -20,14 +20,14 @@ from jaxcon.planning.memory import memory_of
 
 
 def compile_step(pairs: int, dim: int) -> Any:
-    """Value and gradients of the CLIP loss, compiled."""
+    """Compiles value and gradients of the CLIP loss."""
     step = jax.jit(jax.value_and_grad(clip_loss, argnums=(0, 1)))
     z = jax.ShapeDtypeStruct((pairs, dim), jnp.float32)
     return step.lower(z, z).compile()
 
 
 def peak_mib() -> float:
-    """The most that this process has held."""
+    """Returns the most MiB that this process has held."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 

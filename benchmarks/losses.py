@@ -1,4 +1,4 @@
-"""Time and memory of the losses, forward and backward, beside their peers.
+"""Time and memory of the losses, forward and backward, compared with their peers.
 
     pip install -r benchmarks/requirements.txt
     pip install --no-deps -r benchmarks/requirements-nodeps.txt
@@ -6,25 +6,25 @@
     python -m benchmarks.losses --pairs 256 1024 --dims 128
     python -m benchmarks.losses --resume               # go on with the cells that have no row yet
 
-Each cell, a loss at a batch size and width, starts a process per implementation; `--processes` of
-each in turn, where a step takes less than a second, because the same program is up to a half slower in
-one process than in the next. The fastest process counts: what slows down the others is not the
-program. A process makes random inputs, runs once to compile, and reports the median step, over rotated
-inputs, of `--repeats` and of a second at least (of one where it takes over 20 s), and the memory that
-a step adds: in JAX temporaries and gradients by the compiled program, in torch by how much the process
-grows in a further step. A process that fails, is killed for memory or takes too long is a row that says
-so; larger batches of that implementation are then left out. Values and lengths of gradients that differ
-within a cell are an error: they would not be the same loss.
+Each cell, a loss at a batch size and width, starts a process per implementation, or `--processes` of
+each in turn if a step takes less than a second, because the same program can be up to 50 % slower in
+one process than in the next. The fastest process counts: whatever slows down the others is not the
+program. A process makes random inputs, runs once to compile, and reports the median over `--repeats`
+steps, or over as many as fill a second (a single one if it takes over 20 s), on rotating inputs. It
+also reports the memory that a step adds: in JAX the temporaries and gradients of the compiled program,
+in torch the growth of the process during one more step. A process that fails, is killed for memory or
+takes too long becomes a row that says so; larger batches of that implementation are then left out. If
+values or gradient lengths differ within a cell, that is an error: they would not be the same loss.
 
-Written to `--out` after every cell: `losses.json`, `losses.md` and `losses.png`. A cell is done
-in one go, so that its ratios are of one run also where the others were resumed. In the table,
+Writes `losses.json`, `losses.md` and `losses.png` to `--out` after every cell. A cell is measured in
+one go, so its ratios come from one run even if the other cells were resumed. In the table,
 
-    floor   time / (floor U / matmul rate), U = 2 rows^2 dim flop, and the floor the number of such
+    floor   time / (floor U / matmul rate), where U = 2 rows^2 dim flop and floor is the number of such
             products that the loss cannot do without: NT-Xent 2, SigLIP 3, CLIP 4 with nothing kept
-    best    time / time of the fastest other implementation in the cell; learned against learned
+    best    time / time of the fastest other implementation in the cell, learned with learned
 
-"gradcache" is a perceptron under InfoNCE: the cell's dim is the width of its input, and the memory is
-what the chunks are for (`benchmarks.towers`).
+"gradcache" is a perceptron under InfoNCE: the cell's dim is the width of its input, and memory is
+what the chunks save (`benchmarks.towers`).
 """
 
 import argparse
@@ -48,7 +48,7 @@ AGREE = 1e-3  # relative, of values and of lengths of gradients in float32
 
 
 def measure(loss: str, name: str, pairs: int, dim: int, repeats: int) -> dict[str, float]:
-    """Milliseconds and MiB of a step in this process; its value and the length of its gradients."""
+    """Measures a step in this process: milliseconds, MiB, value and length of the gradients."""
     rng = np.random.default_rng(0)
     step = matmul_step() if name == MATMUL else IMPLEMENTATIONS[loss][name](0.1)
     batches = [
@@ -68,7 +68,7 @@ def measure(loss: str, name: str, pairs: int, dim: int, repeats: int) -> dict[st
 
 
 def matmul_step() -> Step:
-    """The ceiling: x y^T y by panels of rows that stay in cache, twice U over the pairs' rows."""
+    """Makes the ceiling: x y^T y by panels of rows that stay in cache, twice U over the pairs' rows."""
     import jax
     import jax.numpy as jnp
 
@@ -87,7 +87,7 @@ def matmul_step() -> Step:
 
 
 def run_child(cell: dict[str, Any], limit: float) -> dict[str, Any]:
-    """One measurement in a process of its own: its figures, or why there are none."""
+    """Runs one measurement in a process of its own; returns its figures, or why there are none."""
     command = [sys.executable, "-m", "benchmarks.losses", "--cell", json.dumps(cell)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
@@ -101,7 +101,7 @@ def run_child(cell: dict[str, Any], limit: float) -> dict[str, Any]:
 
 
 def reason(stderr: str) -> str:
-    """The last line of a traceback, in few words."""
+    """Returns the last line of a traceback, in a few words."""
     signs = ("MemoryError", "RESOURCE_EXHAUSTED", "allocate memory", "bad_alloc", "Out of memory")
     if any(sign in stderr for sign in signs):
         return "out of memory"
@@ -110,7 +110,7 @@ def reason(stderr: str) -> str:
 
 
 def cells(args: argparse.Namespace) -> Iterator[tuple[str, int, int]]:
-    """Loss, pairs and dim of every cell, smallest batches first."""
+    """Yields loss, pairs and dim of every cell, smallest batches first."""
     for dim in args.dims:
         for pairs in sorted(args.pairs):
             for loss in args.losses:
@@ -120,7 +120,7 @@ def cells(args: argparse.Namespace) -> Iterator[tuple[str, int, int]]:
 def run_cell(
     loss: str, pairs: int, dim: int, args: argparse.Namespace, before: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """The rows of a cell; an implementation that failed on a smaller one is not tried."""
+    """Returns the rows of a cell; skips an implementation that failed on a smaller one."""
     failed = {
         row["name"]: f"not tried: {row['failure']} at {row['pairs']}"
         for row in before
@@ -145,7 +145,7 @@ def run_cell(
 
 
 def of_processes(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """One row of an implementation that ran in several processes: the fastest, and all their times."""
+    """Merges the rows of one implementation's processes: the fastest, with the times of all."""
     for row in rows:
         if "failure" in row:
             return row
@@ -164,7 +164,7 @@ def check_agreement(rows: list[dict[str, Any]]) -> None:
 
 
 def describe(row: dict[str, Any]) -> str:
-    """A row in one line of the terminal."""
+    """Formats a row as one line for the terminal."""
     head = f"{row['loss']:8}{row['pairs']:>7} x {row['dim']:<5}{row['name']:26}"
     if "failure" in row:
         return head + row["failure"]
@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument(
         "--losses", nargs="+", default=list(IMPLEMENTATIONS), choices=IMPLEMENTATIONS
     )
-    parser.add_argument("--names", nargs="+", help="these implementations alone")
+    parser.add_argument("--names", nargs="+", help="only these implementations")
     parser.add_argument("--pairs", nargs="+", type=int, default=[256, 1024, 4096, 16384])
     parser.add_argument("--dims", nargs="+", type=int, default=[128, 512])
     parser.add_argument("--processes", type=int, default=3)

@@ -1,4 +1,4 @@
-"""The rows of `benchmarks.losses` as its files: numbers, a page with a table, and a figure."""
+"""Writes the rows of `benchmarks.losses` as files: numbers, a page with a table, and a figure."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ MATMUL = "matmul"  # the name of the rows that hold the ceiling
 
 
 def share_of_floor(row: dict[str, Any], rows: list[dict[str, Any]]) -> float | None:
-    """Time over that of the products the loss cannot do without; None where that is not known."""
+    """Returns time over that of the products the loss cannot do without; None where unknown."""
     of_cell = {r["name"]: r["ms"] for r in same_cell(row, rows)}
     if MATMUL not in of_cell or row["loss"] not in FLOOR:
         return None
@@ -24,7 +24,7 @@ def share_of_floor(row: dict[str, Any], rows: list[dict[str, Any]]) -> float | N
 
 
 def share_of_best(row: dict[str, Any], rows: list[dict[str, Any]]) -> float | None:
-    """Time over that of the fastest other implementation of the same kind; None without any."""
+    """Returns time over that of the fastest other implementation of its kind; None without one."""
 
     def kind(name: str) -> bool:
         return name.endswith("learned")
@@ -40,13 +40,13 @@ def share_of_best(row: dict[str, Any], rows: list[dict[str, Any]]) -> float | No
 
 
 def same_cell(row: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows that were measured in the cell of a row."""
+    """Returns the rows measured in the same cell as a row."""
     keys = ("loss", "pairs", "dim")
     return [r for r in rows if "ms" in r and all(r[k] == row[k] for k in keys)]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as a markdown table."""
+    """Formats the rows as a markdown table."""
     lines = [
         "| loss | pairs | dim | implementation | ms | processes | MiB | floor | best |",
         "|---|---:|---:|---|---:|---:|---:|---:|---:|",
@@ -66,7 +66,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Time, memory and share of the matmul rate against the batch size."""
+    """Plots time, memory and share of the matmul rate against the batch size."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -109,19 +109,20 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def write(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
-    """The files of the rows there are so far."""
+    """Writes the files for the rows so far."""
     (args.out / "losses.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     head = (
         "# Losses, forward and backward\n\n"
-        f"Median of {args.repeats} steps or more in the fastest of so many processes, float32, "
-        f"{platform.machine()}, {os.cpu_count()} cores. "
-        "`MiB`: what a step adds. The temperature is a constant, but where it says learned.\n\n"
-        "`floor`: time over that of the products which the loss cannot do without, at the matrix rate "
+        f"Median of {args.repeats} steps or more in the fastest of the processes (column `processes`), "
+        f"float32, {platform.machine()}, {os.cpu_count()} cores. "
+        "`MiB`: what a step adds. The temperature is a constant unless marked learned.\n\n"
+        "`floor`: time over that of the products that the loss cannot do without, at the matrix rate "
         "of the same run: 2 U for NT-Xent over its 2 N rows, 3 U for SigLIP, 4 U for CLIP, U = "
-        "2 rows^2 dim. CLIP's is that with no matrix kept; who keeps it needs 3 U, and can be below 1. "
-        "The plot has its inverse, the share of the matmul rate. `best`: time over that of the "
+        "2 rows^2 dim. CLIP's assumes that no matrix is kept; keeping it takes 3 U, and can give less "
+        "than 1. "
+        "The plot shows its inverse, the share of the matmul rate. `best`: time over that of the "
         "fastest other implementation. `gradcache`: a perceptron under InfoNCE, in chunks that "
-        "save what the encoder keeps; of one so small that is nothing at 256 pairs.\n\n"
+        "save what the encoder keeps; for one so small, that is nothing at 256 pairs.\n\n"
     )
     (args.out / "losses.md").write_text(head + table(rows), encoding="utf-8")
     plot(rows, args.out / "losses.png")

@@ -1,16 +1,16 @@
-"""The losses on 1 to 8 devices, and what they would send on 8 to 8,192.
+"""The losses on 1 to 8 devices, and how much they would send on 8 to 8,192.
 
     python -m benchmarks.scaling                       # about five minutes on 2 cores
 
-Two tables, written to `--out` as `scaling.json` and `scaling.md`:
+Writes two tables to `--out`, as `scaling.json` and `scaling.md`:
 
 - a global batch over 1, 2, 4 and 8 virtual CPU devices. They share this machine's cores, so time
-  cannot fall with their number; what the table shows is that the result is the same, and what
+  cannot fall with their number; the table shows that the result is the same, and how much
   exchanging the candidates adds. NT-Xent's symmetry is lost when candidates are gathered (a device
   sees each pair of its rows with another's once) and kept in its half ring.
 - a model: the bytes that a device sends in a step, counted in the compiled programs of 8 and 12
   devices (they grow linearly with the number of devices, which the program of 10 confirms; with fewer,
-  XLA merges some), beside the time that published link speeds and matrix rates give them. No such
+  XLA merges some), next to the times that published link speeds and matrix rates imply. No such
   machine was at hand.
 """
 
@@ -52,7 +52,7 @@ FORMS: dict[str, tuple[Callable[..., Any], Callable[..., Any], int, float]] = {
 
 
 def step(form: str, devices: int) -> Callable[..., Any]:
-    """Value and gradients of the loss of a global batch, over that many devices."""
+    """Makes a step of the loss of a global batch over that many devices, value and gradients."""
     loss, exchange, _, _ = FORMS[form]
     mesh = Mesh(np.array(jax.devices()[:devices]), ("batch",))
     local = functools.partial(loss, axis_name="batch", exchange=exchange, block_size=512)
@@ -66,7 +66,7 @@ def step(form: str, devices: int) -> Callable[..., Any]:
 
 
 def over_devices(form: str, pairs: int, dim: int, repeats: int) -> list[dict[str, Any]]:
-    """Time and deviation from one device, for 1, 2, 4 and 8."""
+    """Measures time, and deviation from one device, on 1, 2, 4 and 8."""
     rng = np.random.default_rng(0)
     centre = rng.normal(size=(pairs, dim))
     z = [np.float32(centre + 0.5 * rng.normal(size=(pairs, dim))) for _ in range(2)]
@@ -87,14 +87,14 @@ def over_devices(form: str, pairs: int, dim: int, repeats: int) -> list[dict[str
 
 
 def blocks(form: str, devices: int, rows: int = 64, dim: int = 64) -> float:
-    """What a device sends in a step, in units of its own rows of one argument."""
+    """Counts what a device sends in a step, in units of its own rows of one argument."""
     z = jax.ShapeDtypeStruct((devices * rows, dim), jnp.float32)
     text = step(form, devices).lower(z, z).compile().as_text()
     return sum(floats_sent(text, devices, at_least=rows * dim).values()) / (rows * dim)
 
 
 def model(form: str, rows: int, dim: int) -> list[dict[str, Any]]:
-    """Bytes sent and milliseconds, for numbers of devices that no machine here has."""
+    """Models bytes sent and milliseconds for numbers of devices that no machine here has."""
     views, products = FORMS[form][2:]
     eight, twelve = blocks(form, 8), blocks(form, 12)
     slope = (twelve - eight) / 4
@@ -113,7 +113,7 @@ def model(form: str, rows: int, dim: int) -> list[dict[str, Any]]:
 
 
 def tables(found: dict[str, Any], args: argparse.Namespace) -> str:
-    """Both tables as markdown."""
+    """Formats both tables as markdown."""
     lines = [
         "# Devices\n",
         f"## {args.pairs:,} pairs of width {args.dim} over virtual CPU devices\n",
@@ -129,11 +129,11 @@ def tables(found: dict[str, Any], args: argparse.Namespace) -> str:
             f"| {row['gap']:.0e} |"
         )
     lines += [
-        f"\n## Model: {args.local:,} pairs a device, width {args.dim}\n",
-        "A device sends this much in a step, counted in the compiled program. Beside it, for "
+        f"\n## Model: {args.local:,} pairs per device, width {args.dim}\n",
+        "How much a device sends in a step, counted in the compiled program. Next to it, for "
         "published speeds: milliseconds to send it / milliseconds of the loss's products at the full "
-        "matrix rate of float32. Where the first is below the second, it can hide behind it. Latency "
-        "is left out, which a ring of many short hops feels.\n",
+        "matrix rate of float32. Where the first is below the second, sending can hide behind the "
+        "products. Latency, which a ring of many short hops feels, is left out.\n",
         f"| loss | devices | GB sent | {' | '.join(MACHINES)} |",
         "|---|---:|---:|" + "---:|" * len(MACHINES),
     ]
@@ -148,7 +148,7 @@ def tables(found: dict[str, Any], args: argparse.Namespace) -> str:
     )
     lines.append(
         f"\nSpeeds, one way, from the vendors' data sheets: {speeds} (on TPUs a sixth of the rate of "
-        "bfloat16). No figure where so many chips are not connected so."
+        "bfloat16). Cells are empty where that many chips cannot be connected this way."
     )
     return "\n".join(lines) + "\n"
 
@@ -156,8 +156,8 @@ def tables(found: dict[str, Any], args: argparse.Namespace) -> str:
 def main() -> None:
     """Measures, models and writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=4096, help="of the measured global batch")
-    parser.add_argument("--local", type=int, default=512, help="pairs a device, in the model")
+    parser.add_argument("--pairs", type=int, default=4096, help="pairs in the global batch")
+    parser.add_argument("--local", type=int, default=512, help="pairs per device, in the model")
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))

@@ -5,10 +5,10 @@
 
 Each part of the step is compiled and timed alone: the wait for the next batch, the two views, the
 encoder forward and backward, the loss with its gradient, the optimizer. `step` is a whole step of
-the form that the experiments run; what XLA fuses across parts makes it a little less than their sum.
-Networks and settings are those of a common comparison, not of the recipes. torch runs
-the encoder, the loss and Adam on views that are ready (it has no augmentation on the device), so its
-peer is the sum of those three parts here. Written to `--out`: `step.json` and `step.md`.
+the form that the experiments run; XLA fuses across parts, so it takes a little less than their sum.
+Networks and settings are those of common comparisons, not of the recipes. torch runs
+the encoder, the loss and Adam on views that are ready (it has no augmentation on the device), so it
+compares with the sum of those three parts here. Writes `step.json` and `step.md` to `--out`.
 """
 
 import argparse
@@ -39,12 +39,13 @@ TEMPERATURE = 0.5
 # Encoder, image shape, batch, views.
 MODELS: dict[str, tuple[Any, tuple[int, int, int], int, Any]] = {
     "digits": (ConvNet, (8, 8, 1), 256, digits_transform),
+    "icons": (ConvNet, (64, 64, 3), 128, simclr_transform),
     "cifar": (resnet18, (32, 32, 3), 128, simclr_transform),
 }
 
 
 def parts(name: str, repeats: int) -> dict[str, float]:
-    """Milliseconds of each part of a step, and of the step."""
+    """Measures the milliseconds of each part of a step, and of the step."""
     make, shape, rows, transform = MODELS[name]
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (8 * rows, *shape), np.uint8)
@@ -95,7 +96,7 @@ def parts(name: str, repeats: int) -> dict[str, float]:
 
 
 def in_torch(name: str, repeats: int) -> dict[str, float]:
-    """Milliseconds of encoder, loss and Adam in torch, in its two memory layouts."""
+    """Measures the milliseconds of encoder, loss and Adam in torch, in its two memory layouts."""
     import torch
 
     from benchmarks import torch_networks as networks
@@ -103,6 +104,7 @@ def in_torch(name: str, repeats: int) -> dict[str, float]:
     _, (height, width, channels), rows, _ = MODELS[name]
     encoder, features = {
         "digits": (networks.convnet, 128),
+        "icons": (partial(networks.convnet, inputs=3), 128),
         "cifar": (networks.resnet18, 512),
     }[name]
     found: dict[str, float] = {}
@@ -125,9 +127,9 @@ def in_torch(name: str, repeats: int) -> dict[str, float]:
 
 
 def table(name: str, row: dict[str, float]) -> str:
-    """One model's figures as a markdown table, with each part's share of the step."""
+    """Formats one model's figures as a markdown table, with each part's share of the step."""
     _, shape, rows, _ = MODELS[name]
-    head = f"## {name}: {rows} images of {'x'.join(map(str, shape))} a step\n\n"
+    head = f"## {name}: {rows} images of {'x'.join(map(str, shape))} per step\n\n"
     lines = ["| part | ms | share of the step |", "|---|---:|---:|"]
     for part in ("input", "views", "encoder", "loss", "optimizer", "step"):
         lines.append(f"| {part} | {row[part]:.2f} | {100 * row[part] / row['step']:.1f} % |")

@@ -12,11 +12,11 @@ from jaxcon.planning.memory import memory_of
 
 
 class Step(NamedTuple):
-    """A step, how its inputs come to it, and what it takes beside them.
+    """A step, how its inputs are made, and how much memory it takes.
 
     Attributes:
-      put: from float32 NumPy arrays to those of the framework, once and not timed.
-      run: from two of them to value and gradients, when they are there.
+      put: from float32 NumPy arrays to those of the framework; called once, not timed.
+      run: from two of them to value and gradients; returns when they are ready.
       mib: from two of them to the MiB of temporaries and gradients.
     """
 
@@ -26,7 +26,7 @@ class Step(NamedTuple):
 
 
 def in_jax(loss: Callable[..., Any], *learned: Any) -> Step:
-    """A step of `loss(z1, z2, *learned)`, gradients of all."""
+    """Makes a step of `loss(z1, z2, *learned)`, with gradients for all of them."""
     import jax
 
     step = jax.jit(jax.value_and_grad(loss, argnums=tuple(range(2 + len(learned)))))
@@ -38,13 +38,13 @@ def in_jax(loss: Callable[..., Any], *learned: Any) -> Step:
 
 
 def compiled_mib(step: Any, *args: Any) -> float:
-    """MiB of temporaries and results, from the compiled program, which knows them exactly."""
+    """Returns the MiB of temporaries and results, which the compiled program knows exactly."""
     memory = memory_of(step.lower(*args).compile())
     return (memory.temporaries + memory.results) / 2**20
 
 
 def in_torch(loss: Callable[[Any, Any], Any]) -> Step:
-    """A step of `loss(z1, z2)`."""
+    """Makes a step of `loss(z1, z2)`."""
     import torch
 
     def run(z1: Any, z2: Any) -> tuple[Any, Any]:
@@ -57,9 +57,9 @@ def in_torch(loss: Callable[[Any, Any], Any]) -> Step:
 
 
 def peak_mib(call: Callable[[], Any]) -> float:
-    """MiB by which the memory of this process rises at most during a call (Linux, glibc).
+    """Returns the MiB by which this process's memory peaks during a call (Linux, glibc).
 
-    What was freed before is given back to the system first, so that taking it again counts.
+    Memory that was freed before is returned to the system first, so that taking it again counts.
     """
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak begins anew

@@ -13,10 +13,10 @@ _LONG = 20.0  # seconds, of a step that settles at once
 
 
 def median_ms(call: Callable[[int], Any], repeats: int) -> float:
-    """Median milliseconds of `call(k)` for k = 0, 1, ..., after one call that compiles.
+    """Returns the median milliseconds of `call(k)` for k = 0, 1, ..., after one call that compiles.
 
-    There are `repeats` calls at least, and for short ones so many that they take a second; of calls
-    of over 20 s there is one.
+    Makes at least `repeats` calls, and as many short ones as fill a second; only one call if it
+    takes over 20 s.
     """
     jax.block_until_ready(call(0))
     seconds: list[float] = []

@@ -1,4 +1,4 @@
-"""The encoders of `benchmarks/step.py` once more, in torch: same layers, same parameter count."""
+"""The encoders of `benchmarks/step.py` again, in torch: same layers, same parameter count."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from torch.nn import functional
 
 
 def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Module:
-    """A convolution without bias and its batch norm."""
+    """Returns a convolution without bias and its batch norm."""
     layer = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
     return nn.Sequential(layer, nn.BatchNorm2d(outputs))
 
@@ -36,16 +36,16 @@ class Mean(nn.Module):
         return x.mean((2, 3))
 
 
-def convnet(widths: Sequence[int] = (32, 64, 128)) -> nn.Module:
-    """`jaxcon.encoders.ConvNet` with its defaults, for images of one channel."""
-    layers: list[nn.Module] = [conv(1, widths[0], 3), nn.ReLU(), Block(widths[0], widths[0])]
+def convnet(widths: Sequence[int] = (32, 64, 128), inputs: int = 1) -> nn.Module:
+    """Returns `jaxcon.encoders.ConvNet` with its defaults, for images of `inputs` channels."""
+    layers: list[nn.Module] = [conv(inputs, widths[0], 3), nn.ReLU(), Block(widths[0], widths[0])]
     for narrow, wide in itertools.pairwise(widths):
         layers += [nn.AvgPool2d(2), Block(narrow, wide)]
     return nn.Sequential(*layers, Mean())
 
 
 def resnet18(width: int = 64) -> nn.Module:
-    """`jaxcon.encoders.resnet18` with the stem for images of up to 64 pixels."""
+    """Returns `jaxcon.encoders.resnet18` with the stem for images of up to 64 pixels."""
     layers: list[nn.Module] = [conv(3, width, 3), nn.ReLU()]
     inputs = width
     for stage in range(4):
@@ -56,6 +56,6 @@ def resnet18(width: int = 64) -> nn.Module:
 
 
 def head(features: int, hidden: int = 256, dim: int = 128) -> nn.Module:
-    """`jaxcon.encoders.ProjectionHead` with its defaults."""
+    """Returns `jaxcon.encoders.ProjectionHead` with its defaults."""
     first = nn.Linear(features, hidden, bias=False)
     return nn.Sequential(first, nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, dim))

@@ -1,8 +1,8 @@
 """A perceptron under a contrastive loss, as a whole batch and in chunks (GradCache).
 
-Entries as in `benchmarks.implementations`, where the rows that a step takes are the network's
-inputs and the gradients are those of its weights, so that what the chunks save, the activations of the
-batch, is in the memory that is measured.
+Entries are as in `benchmarks.implementations`, but the rows that a step takes are the network's
+inputs and the gradients are those of its weights. So the measured memory includes what the chunks save:
+the activations of the batch.
 """
 
 import itertools
@@ -17,7 +17,7 @@ CHUNK = 256  # rows whose activations are held: 128 pairs here; there the two co
 
 
 def weights(inputs: int) -> list[np.ndarray]:
-    """The same start for every implementation."""
+    """Returns the same initial weights for every implementation."""
     rng = np.random.default_rng(1)
     sizes = (inputs, *WIDTHS)
     return [
@@ -27,7 +27,7 @@ def weights(inputs: int) -> list[np.ndarray]:
 
 
 def in_jaxcon(temperature: float, *, cached: bool) -> Step:
-    """jaxcon.losses.info_nce_loss, of the whole batch or by training.cached_value_and_grad."""
+    """Makes a step of info_nce_loss, on the whole batch or with cached_value_and_grad."""
     import jax
 
     from jaxcon.losses import info_nce_loss
@@ -67,7 +67,7 @@ def in_jaxcon(temperature: float, *, cached: bool) -> Step:
 
 
 def in_torch(temperature: float, *, cached: bool) -> Step:
-    """The same in torch: of the whole batch, or sentence-transformers' cached loss."""
+    """Makes the same step in torch, on the whole batch or with sentence-transformers' cached loss."""
     import torch
     from torch.nn import functional
 

@@ -19,18 +19,14 @@ Reference: Radford et al., Learning Transferable Visual Models From Natural Lang
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 
-from experiments.pairs.dual import Loss, Pairs, load_captioned, make_task
-from experiments.pairs.page import show
-from experiments.running.facts import dataset_title
-from experiments.running.options import Machine, Training, check_range, check_training, fill, parse
-from experiments.running.plan import default_batch
+from experiments.pairs.dual import Loss, Method, Pairs, check_options, run
+from experiments.pairs.objectives import make_objective
+from experiments.running.options import Machine, Training, check_range, parse
 from experiments.running.process import quiet_libraries
-from experiments.running.runner import Experiment, run
 
-# What the losses are called in a heading.
+# The names of the losses in a heading.
 TITLES = {
     "clip": "CLIP",
     "siglip": "SigLIP",
@@ -54,27 +50,10 @@ class CLIP:
     machine: Machine = dataclasses.field(default_factory=Machine)
 
 
-def resolve(config: CLIP, examples: int) -> CLIP:
-    """Return the configuration with the recipe filled in: a tenth of the run is warm-up."""
-    training = fill(
-        config.training,
-        epochs=24,
-        batch_size=default_batch(128, examples),
-        optimizer="adamw",
-        learning_rate=4e-3,
-        weight_decay=1e-2,
-    )
-    assert training.epochs is not None
-    training = fill(training, warmup_epochs=training.epochs / 10)
-    return dataclasses.replace(config, training=training)
-
-
 def check(config: CLIP) -> None:
-    """Raise a ValueError for the first option outside of its range, or without a meaning."""
-    check_training(config.training, config.machine)
+    """Raises a ValueError for the first option that is out of range, or that the loss does not take."""
+    check_options(config)
     check_range(config.loss, "temperature", low=0)
-    check_range(config.pairs, "image_size", "projection_dim", "context_length", low=0)
-    check_range(config.pairs, "vocabulary", low=257, open_low=False)
     if config.loss.temperature is not None:
         if config.loss.loss in ("gaussian", "csd"):
             raise ValueError(
@@ -83,30 +62,21 @@ def check(config: CLIP) -> None:
             )
         if config.loss.loss != "npairs" and not 0.01 <= config.loss.temperature <= 10:
             raise ValueError(
-                f"--temperature={config.loss.temperature}: a learned one starts from 0.01 to 10"
+                f"--temperature={config.loss.temperature}: a learned one must start between 0.01 and 10"
             )
 
 
-def title(config: CLIP) -> str:
-    """Return what a page calls the run."""
-    return f"{TITLES[config.loss.loss]} on {dataset_title(config.pairs.dataset)}"
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the experiment of a command line."""
+    """Runs the experiment of a command line."""
     quiet_libraries()
-    run(
-        parse(CLIP, program="clip", arguments=arguments),
-        Experiment(
-            command="clip",
-            folder=lambda config: "clip",
-            check=check,
-            load=load_captioned,
-            resolve=resolve,
-            task=functools.partial(make_task, title),
-            show=show,
-        ),
+    method = Method(
+        command="clip",
+        title=lambda config: TITLES[config.loss.loss],
+        check=check,
+        objective=lambda config: make_objective(config.loss.loss, config.loss.temperature),
+        folder=lambda config: "clip",
     )
+    run(parse(CLIP, program="clip", arguments=arguments), method)
 
 
 if __name__ == "__main__":

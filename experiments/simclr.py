@@ -45,7 +45,7 @@ class SimCLR:
     Running the same command again resumes, or shows the table of a finished run.
 
     Options without a value here take it from the recipe of the dataset, and config.json in the
-    workdir tells what they were:
+    workdir says what they were:
 
     digits: mlp, 400 epochs of 256 images a step, adamw at 0.01, temperature 0.7
 
@@ -61,20 +61,20 @@ class SimCLR:
 
 
 def resolve(config: SimCLR, examples: int) -> tuple[SimCLR, Recipe]:
-    """Return the configuration with the recipe of its dataset filled in."""
+    """Returns the configuration with the recipe of its dataset filled in."""
     recipe = recipe_for(config.images.dataset, examples)
     loss = {"temperature": TEMPERATURES[recipe]}
     return fill_in(config, recipe, examples, loss), recipe
 
 
 def check(config: SimCLR) -> None:
-    """Raise a ValueError for the first option outside of its range."""
+    """Raises a ValueError for the first option that is out of range."""
     check_options(config)
     check_range(config.loss, "temperature", low=0)
 
 
 def objective(config: SimCLR) -> Objective:
-    """Return NT-Xent: each view's candidates are all the others of the batch."""
+    """Returns NT-Xent; each view's candidates are all the other views of the batch."""
     temperature, batch_size = config.loss.temperature, config.training.batch_size
     assert temperature is not None
     assert batch_size is not None
@@ -88,7 +88,7 @@ def objective(config: SimCLR) -> Objective:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the experiment of a command line."""
+    """Runs the experiment of a command line."""
     quiet_libraries()
     method = Method(
         command="simclr",

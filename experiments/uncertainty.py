@@ -3,13 +3,13 @@
     python -m experiments.uncertainty --dry-run
     python -m experiments.uncertainty
 
-Runs what is not done yet, then writes results.json, figures and the page from all there is, which
-begins with the protocol. It may be stopped at any time and goes on where it was; on several CPU
-cores, start it once for each, they share the work:
+Runs what is not done yet, then writes results.json, figures and the page, which begins with the
+protocol, from everything there is. It may be stopped at any time, and continues where it stopped. On
+several CPU cores, start it once per core, and they share the work:
 
     taskset -c 0 python -m experiments.uncertainty & taskset -c 1 python -m experiments.uncertainty
 
-Nothing that decides the answer is chosen after a result is known: numbers and rules are in
+Nothing that decides the answer was chosen after a result was known: the numbers and rules are in
 `experiments.uncertainty_study.protocol` and `comparisons`.
 """
 
@@ -47,23 +47,23 @@ class Uncertainty:
     """Run the study of losses with a learned variance, in pieces that resume, and write its page."""
 
     size: Literal["small", "large"] = "small"
-    """small is made for two CPU cores, large for an accelerator; each has files of its own."""
+    """small is for two CPU cores, large for an accelerator; each has its own files."""
     dry_run: bool = False
-    """List the pieces that are left and how long they will take; do nothing."""
+    """List the pieces that are left and how long they will take; run nothing."""
     only: tuple[str, ...] = ()
-    """Run but the pieces of these names; * and ? stand for what varies, as in rates-clip-*."""
+    """Run only the pieces with these names; * and ? stand for what varies, as in rates-clip-*."""
     budget_minutes: OptionalFloat = None
-    """Begin no piece that would probably end later; 0 writes the page alone."""
+    """Begin no piece that would probably end later; 0 only writes the page."""
     output: Path = Path("docs")
-    """Folder of the page; the files of the runs and the figures go to a folder beside it."""
+    """Folder of the page; the files of the runs and the figures go to a folder next to it."""
     data_dir: OptionalPath = None
     """Where scenes are prepared. Default: the user's cache folder."""
     accelerator: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
-    """auto takes the best there is; the others mean that one, or an error."""
+    """auto takes the best there is; with the others, it is that one or an error."""
 
 
 def write_results(output: Path, name: str, protocol: Protocol, records: Records) -> None:
-    """Write results.json, the figures and the page, from the protocol and the records."""
+    """Writes results.json, the figures and the page, from the protocol and the records."""
     folder = output / name
     folder.mkdir(parents=True, exist_ok=True)
     summary = summarize(protocol, records, COMPARISONS)
@@ -83,7 +83,7 @@ def write_results(output: Path, name: str, protocol: Protocol, records: Records)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the study of a command line."""
+    """Runs the study of a command line."""
     quiet_libraries()
     config = parse(Uncertainty, program="uncertainty", arguments=arguments)
     protocol = SIZES[config.size]

@@ -1,6 +1,6 @@
 """Communication over a mapped axis; with `axis_name=None` every function is the identity.
 
-That is how a loss has one meaning and one body on one device and on many: it gathers the candidates,
+So a loss means the same, and runs the same code, on one device and on many: it gathers the candidates,
 computes with its own rows as anchors, and reduces the sums.
 
 >>> import jax, jax.numpy as jnp
@@ -34,11 +34,11 @@ def gather(x: Any, axis_name: AxisName) -> Any:
 
 
 def ring(x: Any, axis_name: AxisName, hops: int = 1) -> Any:
-    """Moves every array of `x` to the device `hops` further along the axis, round its end.
+    """Moves every array of `x` to the device `hops` further along the axis, wrapping around.
 
-    Passed as `exchange=` to a loss, the candidates travel round the devices instead of being
-    gathered on all of them: each holds two devices' rows at a time. Value and gradient are those of
-    `gather`.
+    Passed to a loss as `exchange=`, it lets the candidates travel around the devices instead of being
+    gathered on all of them: each holds two devices' rows at a time. Value and gradient are the same
+    as with `gather`.
     """
     if axis_name is None:
         return x
@@ -61,18 +61,18 @@ def mean(x: Any, axis_name: AxisName) -> Any:
 
 
 def size(axis_name: AxisName) -> int:
-    """The number of devices along the axis; 1 for `None`."""
+    """Returns the number of devices along the axis; 1 for `None`."""
     return 1 if axis_name is None else lax.axis_size(axis_name)
 
 
 def row_index(rows: int, axis_name: AxisName) -> Array:
-    """Global indices of this device's `rows` rows, in the order of `gather`: int32 [rows]."""
+    """Returns the global indices of this device's rows, in the order of `gather`: int32 [rows]."""
     local = jnp.arange(rows, dtype=jnp.int32)
     return local if axis_name is None else lax.axis_index(axis_name) * rows + local
 
 
 def logsumexp(x: Array, axis_name: AxisName) -> Array:
-    """`log sum exp` of `x` over all devices, elementwise."""
+    """Computes `log sum exp` of `x` over all devices, elementwise."""
     if axis_name is None:
         return x
     shift = lax.pmax(lax.stop_gradient(x), axis_name)
@@ -80,7 +80,7 @@ def logsumexp(x: Array, axis_name: AxisName) -> Array:
 
 
 def own_rows(x: Array, axis_name: AxisName) -> Array:
-    """This device's rows of a gathered array, the inverse of `gather`: [P n, ...] -> [n, ...]."""
+    """Returns this device's rows of a gathered array, undoing `gather`: [P n, ...] -> [n, ...]."""
     if axis_name is None:
         return x
     rows = x.shape[0] // size(axis_name)
@@ -101,7 +101,7 @@ def check_bound(axis_name: AxisName) -> None:
 
 
 def explicit_mesh(x: Any) -> Any:
-    """The mesh that the type of an array names, if it has Explicit axes; None otherwise."""
+    """Returns the mesh in the type of an array if it has Explicit axes, else None."""
     mesh = getattr(getattr(jax.typeof(x), "sharding", None), "mesh", None)
     if mesh is None or mesh.empty or AxisType.Explicit not in mesh.axis_types:
         return None
@@ -109,28 +109,28 @@ def explicit_mesh(x: Any) -> Any:
 
 
 def replicate_on(mesh: Any, x: Any) -> Any:
-    """The array, whole on every device of an Explicit mesh."""
+    """Copies the whole array to every device of an Explicit mesh."""
     return _reshard(x, NamedSharding(mesh, PartitionSpec()))
 
 
 def replicated(x: ArrayLike) -> ArrayLike:
     """Gathers an array that is sharded over Explicit mesh axes onto every device.
 
-    There a product of two sharded operands is refused by JAX, which leaves the choice to the caller;
-    this choice is correct but not parallel. For speed use `axis_name` under `jax.shard_map`.
+    JAX refuses a product of two such operands and leaves the choice of sharding to the caller; this
+    choice is correct but not parallel. For speed use `axis_name` under `jax.shard_map`.
     """
     mesh = explicit_mesh(x)
     return x if mesh is None else replicate_on(mesh, x)
 
 
 def varying_axes(x: Any) -> frozenset[str]:
-    """The mapped axes over whose devices an array varies, as far as shard_map keeps account of it."""
+    """Returns the mapped axes over whose devices an array varies, as far as shard_map tracks it."""
     kind: Any = jax.typeof(x)
     return kind.manual_axis_type.varying if hasattr(kind, "manual_axis_type") else kind.vma
 
 
 def to_varying(x: Array, axes: frozenset[str]) -> Array:
-    """The array, cast to vary over the devices of these axes too, over which it does not yet."""
+    """Casts the array to vary over the devices of these axes, over which it does not vary yet."""
     return _to_varying(x, tuple(axes)) if axes else x
 
 

@@ -1,8 +1,8 @@
-"""The pictures of contrastive learning: similarity heat-map, loss curve, spectrum, embeddings.
+"""Plots for contrastive learning: similarity heat map, loss curve, spectrum, embedding map.
 
 Each function draws on `ax` if one is given, else on a new figure, and returns the figure. matplotlib
-is imported inside, and never through pyplot: no window, no global state. Texts are texts: a dollar
-sign begins no formula, and letters that the default font lacks are taken from an installed one.
+is imported inside, never through pyplot: no window, no global state. Text is drawn literally: a dollar
+sign starts no formula, and letters that the default font lacks are taken from an installed one.
 
 >>> import numpy as np
 >>> from jaxcon import plots
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.text import Text
 
 _MARKERS = "osDv^P*"
-TOLD_APART = 20 * len(_MARKERS)  # classes of which no two share colour and marker
+TOLD_APART = 20 * len(_MARKERS)  # so many classes differ in colour or marker
 
 
 def similarity_heatmap(
@@ -40,15 +40,15 @@ def similarity_heatmap(
     column_labels: Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Figure | SubFigure:
-    """The matrix of all similarities of a batch: a healthy one has a bright diagonal on a dark ground.
+    """Plots all similarities of a batch: a healthy one has a bright diagonal on a dark ground.
 
     Args:
       similarities: `[n, m]`, such as `similarity.cosine_similarity(z1, z2)`.
-      title: of the axes.
+      title: the title of the axes.
       limits: the similarities at both ends of the colour scale. They are fixed, not taken from the
         data: stretched to its own range, the noise of a collapsed batch would look like structure.
-      row_labels, column_labels: texts beside the rows and below the columns.
-      ax: where to draw.
+      row_labels, column_labels: text next to the rows and below the columns.
+      ax: the axes to draw on; None makes a new figure.
 
     Raises:
       ValueError: if `similarities` is not a matrix.
@@ -84,16 +84,16 @@ def loss_curve(
     title: str = "",
     ax: Axes | None = None,
 ) -> Figure | SubFigure:
-    """Losses against steps, with the level of chance, ln K, as a dashed line.
+    """Plots losses against steps, with the chance level, ln K, as a dashed line.
 
     Args:
       steps: `[t]`.
       values: curves by name, each `[t]`.
-      num_candidates: K; None draws no chance level.
+      num_candidates: K; None leaves out the chance level.
       title, ax: as in `similarity_heatmap`.
     """
     ax = _axes(ax, (6.4, 3.6))
-    marker = "o" if len(np.asarray(steps)) == 1 else None  # no line leads to a single point
+    marker = "o" if len(np.asarray(steps)) == 1 else None  # a single point makes no line
     drawn = {}
     for name, curve in values.items():
         line = ax.plot(np.asarray(steps), np.asarray(curve), linewidth=1.2, marker=marker)
@@ -112,10 +112,10 @@ def loss_curve(
 def spectrum(
     embeddings: Mapping[str, ArrayLike], *, title: str = "", ax: Axes | None = None
 ) -> Figure | SubFigure:
-    """Singular values of the centred rows, largest first: where the line falls, dimensions are unused.
+    """Plots the singular values of the centred rows; where they drop, dimensions go unused.
 
     Args:
-      embeddings: `[n, dim]` each, by name.
+      embeddings: arrays `[n, dim]` by name.
       title, ax: as in `similarity_heatmap`.
 
     Raises:
@@ -153,19 +153,19 @@ def embedding_map(
     title: str = "",
     ax: Axes | None = None,
 ) -> Figure | SubFigure:
-    """Embeddings projected to the plane, coloured by class.
+    """Plots embeddings projected to the plane, coloured by class.
 
-    20 colours, then other markers: no two of 140 classes look alike. Rows of negative labels, which
-    say that there is none, are grey.
+    There are 20 colours, repeated with other markers: no two of 140 classes look alike. Rows with a
+    negative label, which means no label, are grey.
 
     Args:
       points: `[n, 2]`.
       labels: int `[n]`, or None for one colour.
-      class_names: names in the legend, by label; None, and a label beyond them, prints the label.
+      class_names: names in the legend, by label; the label itself is shown if there is no name for it.
       title, ax: as in `similarity_heatmap`.
 
     Raises:
-      ValueError: if the points are not of the plane, or labels are not one whole number a point.
+      ValueError: if the points are not two-dimensional, or labels are not one whole number per point.
     """
     points = np.asarray(points)
     if points.ndim != 2 or points.shape[1] != 2:
@@ -193,16 +193,16 @@ def embedding_map(
 def _as_labels(labels: ArrayLike, points: int) -> np.ndarray:
     array = np.asarray(labels)
     if array.shape != (points,):
-        raise ValueError(f"labels must be one a point, [{points}], got shape {array.shape}")
+        raise ValueError(f"labels must be one per point, [{points}], got shape {array.shape}")
     if array.size and (array.dtype.kind not in "iubf" or (array != np.floor(array)).any()):
         raise ValueError(
-            f"labels must be whole numbers, class_names says what they are called; got {array!r:.80}"
+            f"labels must be whole numbers (class_names gives them names), got {array!r:.80}"
         )
     return array
 
 
 def _legend(ax: Axes, drawn: Iterable[tuple[str, Any]], **settings: Any) -> None:
-    """Names of what was drawn; matplotlib would leave out those that begin with an underscore."""
+    """Draws a legend, with the names beginning with an underscore that matplotlib would leave out."""
     names, artists = zip(*drawn, strict=True) if drawn else ((), ())
     if names:
         legend = ax.legend(artists, [str(i) for i in range(len(names))], frameon=False, **settings)
@@ -212,7 +212,7 @@ def _legend(ax: Axes, drawn: Iterable[tuple[str, Any]], **settings: Any) -> None
 
 
 def _style(label: int, number: int) -> dict[str, Any]:
-    """Colour and marker: ten strong colours, ten pale ones, then the same with other markers."""
+    """Returns colour and marker: ten strong colours, ten pale ones, then the same with new markers."""
     from matplotlib import colormaps
 
     if label < 0:
@@ -225,9 +225,9 @@ def _style(label: int, number: int) -> dict[str, Any]:
 
 
 def _as_texts(ax: Axes, more: Iterable[Text] = ()) -> None:
-    """Has title, names of axes, legend and further texts drawn letter by letter.
+    """Makes title, axis names, legend and further text draw letter by letter.
 
-    Ticks of numbers are left out: those of a logarithmic axis are formulas.
+    Number ticks are left out: those of a logarithmic axis are formulas.
     """
     legend = ax.get_legend()
     texts = [
@@ -246,7 +246,7 @@ def _as_texts(ax: Axes, more: Iterable[Text] = ()) -> None:
 
 @functools.cache
 def drawn_by_default() -> frozenset[str]:
-    """The letters of matplotlib's default font."""
+    """Returns the letters of matplotlib's default font."""
     from matplotlib.font_manager import FontProperties, findfont
 
     return _letters(findfont(FontProperties())) | {"\n"}
@@ -254,19 +254,19 @@ def drawn_by_default() -> frozenset[str]:
 
 @functools.cache
 def _families(letters: frozenset[str]) -> tuple[str, ...]:
-    """Installed fonts that have these letters; a warning names those that none has."""
+    """Returns installed fonts that have these letters; warns of those that none has."""
     from matplotlib.font_manager import fontManager
 
     families, left = [], set(letters)
     for font in sorted(fontManager.ttflist, key=lambda font: (font.style, font.weight != 400)):
-        last_resort = "lastresort" in font.fname.lower()  # boxes that say of what
+        last_resort = "lastresort" in font.fname.lower()  # boxes that name the script
         if left and not last_resort and (found := left & _letters(font.fname)):
             families.append(font.name)
             left -= found
     if left:
         warnings.warn(
             f"no installed font has {''.join(sorted(left)[:20])!r}: drawn as boxes; a font of the Noto "
-            "family has them",
+            "family has these characters",
             stacklevel=2,
         )
     return tuple(families)
@@ -277,12 +277,12 @@ def _letters(file: str) -> frozenset[str]:
 
     try:
         return frozenset(map(chr, FT2Font(file).get_charmap()))
-    except (OSError, RuntimeError):  # a font that is gone, or none
+    except (OSError, RuntimeError):  # a font that is gone, or no font at all
         return frozenset()
 
 
 def _count_whole(*axes: Axis) -> None:
-    """Ticks of what is counted: rows, steps and directions have no halves."""
+    """Puts ticks at whole numbers only: rows, steps and directions have no halves."""
     from matplotlib.ticker import MaxNLocator
 
     for axis in axes:

@@ -1,4 +1,4 @@
-"""The encoder of a run, for use: rebuilt from what the run's folder says, in one call.
+"""The trained encoder of a run, rebuilt from the run's folder in one call.
 
 import jaxcon
 
@@ -37,13 +37,13 @@ _RECORDED = ("model", "preprocessing")
 
 
 class TrainedRun:
-    """What a run has learned, ready for use; of `load_run`.
+    """What a run has learned, ready for use; made by `load_run`.
 
     Attributes:
-      folder: of the run.
-      step: of the checkpoint that was loaded; the newest one that is intact.
-      config: all of config.json.
-      image_shape: (height, width, channels) that images are brought to.
+      folder: the run's folder.
+      step: the step of the checkpoint that was loaded, the newest intact one.
+      config: the contents of config.json.
+      image_shape: (height, width, channels) to which images are brought.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class TrainedRun:
         self.folder, self.config, self.step = folder, config, step
         self.image_shape = image_shape(config["preprocessing"])
         shapes = jax.ShapeDtypeStruct((1, *self.image_shape), np.float32)
-        # A dual encoder has two sides; of views of images the encoder is kept, without its head.
+        # A dual encoder has two sides; of a model of views only the encoder is kept, not its head.
         name = "image" if "image" in config["model"] else "encoder"
         self._images = _Network(folder, config, name, variables, shapes, networks)
         self._tokenizer, self._texts = None, None
@@ -71,23 +71,23 @@ class TrainedRun:
         return f"TrainedRun({str(self.folder)!r}: {what}, step {self.step})"
 
     def embed_images(self, images: Any, *, normalize: bool = True) -> np.ndarray:
-        """Embed images, in batches, after the preprocessing that the run was trained with.
+        """Embeds images, in batches, after the preprocessing that the run was trained with.
 
-        Of a run of `experiments.simclr` or `barlow_twins` these are the encoder's features, before
-        the projection head; of one of `experiments.clip` the embeddings that texts are compared to.
+        For a run of `experiments.simclr` or `barlow_twins` these are the encoder's features, before
+        the projection head; for one of `experiments.clip`, the embeddings that texts are compared to.
 
         Args:
-          images: an array `[n, height, width, channels]`, or several files, Pillow images and arrays:
-            a list, an array of paths, what `Path.glob` returns; see
+          images: an array `[n, height, width, channels]`, or several files, Pillow images or arrays:
+            a list, an array of paths, or what `Path.glob` returns; see
             `jaxcon.data.preprocessing.prepare`.
-          normalize: scale rows to norm 1.
+          normalize: whether to scale rows to norm 1.
 
         Returns:
           float32 `[n, dim]`.
 
         Raises:
-          ValueError: one image in place of several, or no images.
-          DataError: an image that cannot be read or understood, with its position or its file.
+          ValueError: if given one image instead of several, or no images.
+          DataError: if an image cannot be read or understood; names its position or its file.
         """
         settings = self.config["preprocessing"]
         return self._images.embed(
@@ -97,18 +97,18 @@ class TrainedRun:
         )
 
     def embed_texts(self, texts: Iterable[str], *, normalize: bool = True) -> np.ndarray:
-        """Embed texts, in batches, with the tokenizer of the run.
+        """Embeds texts, in batches, with the run's tokenizer.
 
         Args:
-          texts: any; those of more tokens than the run's context length lose their end, with a
-            warning.
-          normalize: scale rows to norm 1.
+          texts: any texts; those with more tokens than the run's context length lose their end, with
+            a warning.
+          normalize: whether to scale rows to norm 1.
 
         Returns:
-          float32 `[n, dim]`, the dim of `embed_images`.
+          float32 `[n, dim]`, with the dim of `embed_images`.
 
         Raises:
-          ValueError: the run was trained on images alone, or these are no texts.
+          ValueError: if the run was trained on images alone, or these are not texts.
         """
         if self._texts is None or self._tokenizer is None:
             raise ValueError(
@@ -120,12 +120,12 @@ class TrainedRun:
         return self._texts.embed(texts, lambda rows, _: encode(rows), normalize)
 
 
-# Iterable, and yet no rows in an order.
+# Iterable, yet without ordered rows.
 _NO_LIST = str | bytes | Mapping | set | frozenset
 
 
 def _several_images(images: Any) -> Any:
-    """What is sliced: an array of four axes, or a list."""
+    """Returns something that can be sliced: an array of four axes, or a list."""
     if isinstance(images, str | os.PathLike):
         raise ValueError(f"expected several images, got one path: write [{str(images)!r}]")
     if getattr(images, "ndim", 1) not in (1, 4):  # of three axes: one in colour, or many in grey?
@@ -137,7 +137,7 @@ def _several_images(images: Any) -> Any:
         return images
     if isinstance(images, _NO_LIST) or not isinstance(images, Iterable):
         raise ValueError(
-            f"expected a list of images, got {type(images).__name__}: of one image write [image]"
+            f"expected a list of images, got {type(images).__name__}: for one image write [image]"
         )
     return list(images)
 
@@ -145,7 +145,7 @@ def _several_images(images: Any) -> Any:
 def _several_texts(texts: Any) -> list[str]:
     if isinstance(texts, _NO_LIST) or not isinstance(texts, Iterable):
         raise ValueError(
-            f"expected a list of texts, got {type(texts).__name__}: of one text write [text]"
+            f"expected a list of texts, got {type(texts).__name__}: for one text write [text]"
         )
     texts = list(texts)
     for number, text in enumerate(texts):
@@ -154,27 +154,28 @@ def _several_texts(texts: Any) -> list[str]:
                 f"expected a list of texts, got {cut(text)} ({type(text).__name__}) at texts[{number}]"
             )
         if not is_utf_8(text):
-            raise ValueError(f"texts[{number}]: a character that is none, in {cut(text)}; mend it")
+            raise ValueError(f"texts[{number}]: invalid character in {cut(text)}; fix it")
     return texts
 
 
 def load_run(
     folder: str | os.PathLike[str], *, networks: Mapping[str, nn.Module] | None = None
 ) -> TrainedRun:
-    """Rebuild what the run in a folder has learned: encoder, preprocessing, tokenizer, weights.
+    """Rebuilds what a run has learned from its folder: encoder, preprocessing, tokenizer, weights.
 
     Args:
       folder: the `--workdir` of a run of `experiments`, finished or not; nothing in it changes.
-      networks: those that are not of jaxcon, by their names under "model" in config.json, such as
-        "encoder"; with the settings that they were trained with.
+      networks: your own networks, by their names under "model" in config.json, "encoder", or "image"
+        and "text" for the encoders of a dual one, with the settings they were trained with; those of
+        jaxcon are rebuilt without.
 
     Returns:
       The run.
 
     Raises:
-      ValueError: no run lies there, it was written by a version of jaxcon that did not record how to
-        rebuild it, or what it recorded or its tokenizer is missing or damaged.
-      CorruptCheckpointError: none of its checkpoints is intact.
+      ValueError: if there is no run in the folder, it was written by a version of jaxcon that did not
+        record how to rebuild it, or its configuration or tokenizer is missing or damaged.
+      CorruptCheckpointError: if none of its checkpoints is intact.
     """
     path = absolute(Path(folder))
     config = read_config(path)
@@ -197,14 +198,14 @@ def load_run(
 
 
 def load_tokenizer(folder: Path, config: dict[str, Any]) -> Tokenizer:
-    """Return the tokenizer of a run, if it is the one that the run was trained with.
+    """Returns the tokenizer of a run, after checking that the run was trained with it.
 
     Args:
-      folder: of the run.
-      config: of the run.
+      folder: the run's folder.
+      config: the run's configuration.
 
     Raises:
-      ValueError: the file is missing or another.
+      ValueError: if the file is missing, or is not the one the run was trained with.
     """
     file, settings = folder / "tokenizer.json", config["tokenizer"]
     try:
@@ -216,7 +217,7 @@ def load_tokenizer(folder: Path, config: dict[str, Any]) -> Tokenizer:
     return Tokenizer.load(file, length=settings["length"])
 
 
-_RESTORE = "restore it from a copy, or run the command of the run again, which writes it anew"
+_RESTORE = "restore it from a copy, or run the run's command again, which rewrites it"
 
 
 class _Network:
@@ -232,12 +233,16 @@ class _Network:
         networks: Mapping[str, nn.Module],
     ):
         described = config["model"][name]
-        if "own" in described and name not in networks:
+        own = _own_part(described)
+        if own is not None and name not in networks:
             raise ValueError(
-                f"{folder}: its {name} is {described['own']}, which only you can build again: "
-                f"load_run(..., networks={{{name!r}: {described['type']}(...)}})"
+                f"{folder}: its {name} is {own['own']}, which only you can rebuild: "
+                f"load_run(..., networks={{{name!r}: {own['type']}(...)}})"
             )
-        self._module: nn.Module = networks[name] if name in networks else build(described)
+        given = networks.get(name)
+        if given is not None and own is not None and own is not described:
+            given = build({**described, "encoder": given})
+        self._module: nn.Module = build(described) if given is None else given
         self._variables = {kind: tree[name] for kind, tree in variables.items() if name in tree}
         wanted = state_leaves(
             jax.eval_shape(lambda x: self._module.init(jax.random.key(0), x, train=False), inputs)
@@ -245,7 +250,9 @@ class _Network:
         found = state_leaves(self._variables)
         odd = [k for k in sorted(wanted.keys() | found.keys()) if not _alike(k, wanted, found)]
         if odd:
-            raise ValueError(f"{folder}: its checkpoint and its config.json differ at {odd[0]}")
+            raise ValueError(
+                f"{folder}: its checkpoint and its config.json disagree about {odd[0]}"
+            )
         self._inputs = inputs
 
         def apply(variables: Any, rows: Any) -> Any:
@@ -255,7 +262,7 @@ class _Network:
         self._apply: Callable[..., Any] = jax.jit(apply)
 
     def embed(self, values: Any, rows_of: Callable[[Any, int], np.ndarray], normalize: bool) -> Any:
-        """Embeddings of values; `rows_of` makes inputs of some, and of the number of the first."""
+        """Embeds values; `rows_of(some, first)` makes inputs of those from number `first` on."""
         outputs = []
         for first in range(0, len(values), _BATCH):
             rows = rows_of(values[first : first + _BATCH], first)
@@ -266,6 +273,12 @@ class _Network:
             shape = jax.eval_shape(self._apply, self._variables, self._inputs).shape
             return np.zeros((0, *shape[1:]), np.float32)
         return np.concatenate(outputs)
+
+
+def _own_part(described: Any) -> Mapping[str, Any] | None:
+    """Returns the description of the user's own network: the whole, a side's encoder, or None."""
+    within = described.get("encoder") if isinstance(described, Mapping) else None
+    return next((p for p in (described, within) if isinstance(p, Mapping) and "own" in p), None)
 
 
 def _alike(name: str, wanted: dict[str, Any], found: dict[str, Any]) -> bool:

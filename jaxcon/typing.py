@@ -1,48 +1,48 @@
-"""Array aliases, and the one place that says what the words shared by all losses mean.
+"""Array aliases, and the one place that defines the keywords that all losses share.
 
-The keywords below mean the same wherever they appear; the docstring of a loss has a line for each.
+A keyword means the same wherever it appears; the docstring of each loss has a line for it.
 
 `axis_name`
     `None`: this batch alone. The name of a mapped axis (of `vmap`, `pmap` or `shard_map`;
     under `shard_map` also a tuple of names): the candidates of an anchor are the rows of all
     devices, and the returned value is the global one, equal on every device. Average gradients over
-    the same axis. A name that is not bound is a `ValueError`.
+    the same axis. A name that is not bound raises a `ValueError`.
 `where`
     bool `[batch]`. False removes a row, as anchor *and* as candidate: the padding of a last batch.
     Such a row is never read; NaN in it changes neither the value nor a gradient.
 `weights`
-    `[batch]`, the weight of each anchor in the mean: for `ntxent_loss` of both of a row's views,
-    for `clip_loss` of both directions. A row of weight 0 remains a candidate.
+    `[batch]`, the weight of each anchor in the mean: in `ntxent_loss` of both views of a row, in
+    `clip_loss` of both directions. A row of weight 0 remains a candidate.
 `ids`
-    int `[batch]`. Pairs that share an id leave the negatives; positives stay. For batches in which
-    one example may occur twice. Of 64-bit NumPy integers, labels too, none is cut to JAX's 32 bits; but
-    arguments of `jax.jit` were cut by JAX before: renumber those, `np.unique(ids,
-    return_inverse=True)[1]`.
+    int `[batch]`. Pairs that share an id are not negatives of each other; positives stay. For batches
+    in which an example may occur twice. 64-bit NumPy integers, here and in `labels`, are not
+    truncated to JAX's 32 bits; but JAX itself truncates the arguments of `jax.jit`: renumber those
+    first, `np.unique(ids, return_inverse=True)[1]`.
 `labels`
     int `[batch]`. Rows that share a label are positives of each other (five captions of an image);
     an anchor's loss is the average over its positives.
 `reduce_fn`
     `jnp.mean` (default): `sum w v / sum w` over all devices, 0 where there is no weight, with
     `w = weights * where * (the anchor is valid)`. `jnp.sum`: `sum w v`. `None`: this device's
-    values per anchor, unweighted, 0 where invalid. Anything else is a `ValueError`.
+    values per anchor, unweighted, 0 where invalid. Anything else raises a `ValueError`.
 `block_size`
-    `None`: the pairs are evaluated as one matrix or in tiles, by their number; an int: in tiles of
-    that edge, whose memory grows with N rather than N^2. Results agree to rounding. In tiles, second
-    derivatives need a reverse-mode inner gradient; pure forward mode raises JAX's `TypeError`.
+    `None`: the pairs are evaluated as one matrix or in tiles, depending on their number; an int: in
+    tiles of that edge, whose memory grows with N rather than N^2. Results agree to rounding. In tiles,
+    second derivatives need a reverse-mode inner gradient; pure forward mode raises JAX's `TypeError`.
     `jaxcon.streaming.reduce_pairs` states the rule.
 `exchange`
     `collectives.gather` (default): every device collects all candidates. `collectives.ring`: they
-    travel round the devices, and a device holds two devices' rows at a time. The same value and
-    gradient; matters under `axis_name` alone.
+    travel around the devices, and a device holds two devices' rows at a time. The value and gradient
+    are the same; matters only under `axis_name`.
 `precision`
-    of the products between rows: a `jax.lax.Precision`, `HIGHEST` by default (JAX's own default is
-    TF32 on NVIDIA GPUs and bfloat16 on TPUs); or `jnp.bfloat16`, which rounds the rows to it and
-    accumulates in float32: faster where the hardware multiplies it, with a relative error of the
+    The precision of products between rows: a `jax.lax.Precision`, `HIGHEST` by default (JAX's own
+    default is TF32 on NVIDIA GPUs and bfloat16 on TPUs); or `jnp.bfloat16`, which rounds the rows to it
+    and accumulates in float32: faster where the hardware supports it, with a relative error of the
     gradient around 1e-3. A pair's own logit is always computed in full.
 `temperature`
-    a positive scalar or traced array; similarities are *divided* by it.
+    A positive scalar or traced array; similarities are *divided* by it.
 `key`
-    a JAX PRNG key: the first argument, split once.
+    A JAX PRNG key: the first argument, split once.
 
 Embeddings are `[batch, *features]` of any float dtype; trailing axes are flattened. Losses compute
 and return `promote_types(embedding dtypes, float32)`, and settings are cast to that dtype.
@@ -75,7 +75,7 @@ class PairLoss(Protocol):
         weights: ArrayLike | None = None,
         reduce_fn: ReduceFn = ...,
     ) -> Array:
-        """The module's docstring says what the keywords mean."""
+        """Computes the loss; the module's docstring explains the keywords."""
         ...
 
 
@@ -92,7 +92,7 @@ class LabelLoss(Protocol):
         weights: ArrayLike | None = None,
         reduce_fn: ReduceFn = ...,
     ) -> Array:
-        """The module's docstring says what the keywords mean."""
+        """Computes the loss; the module's docstring explains the keywords."""
         ...
 
 

@@ -170,7 +170,7 @@ def stop_ranks(folder: Path, *, kills: int, stops: int, seed: int = 0) -> str:
         assert code not in (0, -signal.SIGKILL), code
         last = run.last_line(1 - hit)
         assert last.startswith(f"error: process {hit} of 2 is gone"), last
-        assert "goes on from the last checkpoint" in last
+        assert "to resume from the last checkpoint" in last
     assert run.finish() == expected
     told = f"{kills} kills and {stops} stops of one of two processes"
     return f"{told}: the other gone after {longest:.1f} s at most, the same parameters"

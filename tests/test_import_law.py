@@ -31,6 +31,7 @@ FLOORS = {
     "experiments.images": 7,
     "experiments.pairs": 7,
     "experiments.uncertainty_study": 8,
+    "experiments.collapse_study": 8,
     "experiments": 9,  # the pages: one command each
 }
 # The package hands out one name of a floor above, and loads it when it is asked for.

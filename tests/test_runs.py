@@ -132,7 +132,7 @@ def test_texts_need_a_text_encoder_and_are_texts(views, pairs):
     for bad in ("a bird", [3], [None], b"a bird", None, 3, {"a bird"}, {"a bird": 1}, [b"a bird"]):
         with pytest.raises(ValueError, match="expected a list of texts, got "):
             some(bad)
-    with pytest.raises(ValueError, match=r"texts\[1\]: a character that is none, in \\ud83d"):
+    with pytest.raises(ValueError, match=r"texts\[1\]: invalid character in \\ud83d"):
         run.embed_texts(["a bird", "\ud83d"])
     for good in (("a bird", "two"), np.array(["a bird", "two"]), iter(["a bird", "two"])):
         np.testing.assert_array_equal(some(good), some(["a bird", "two"]))
@@ -173,7 +173,7 @@ def test_what_cannot_be_rebuilt_is_said(views, pairs, tmp_path):
         jaxcon.load_run(altered(views[0], model=None, preprocessing=None))
     model = json.loads((views[0] / "config.json").read_text())["model"]
     wider = {**model, "encoder": {**model["encoder"], "widths": [32, 64, 256]}}
-    with pytest.raises(ValueError, match=r"its checkpoint and its config\.json differ at "):
+    with pytest.raises(ValueError, match=r"its checkpoint and its config\.json disagree about "):
         jaxcon.load_run(altered(views[0], model=wider))
     with pytest.raises(ValueError, match="unknown network 'GAN'"):
         jaxcon.load_run(altered(views[0], model={"encoder": {"type": "GAN"}}))

@@ -1,15 +1,19 @@
-"""How much frozen features are worth: probes and neighbours, and the table of them."""
+"""How much frozen features are worth: probes and nearest neighbours, and their table."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from experiments.running.examples import map_rows
+from experiments.running.verdict import Ahead
 from jaxcon import report
 from jaxcon.data.splits import Dataset, Split
 from jaxcon.evaluation.knn import knn_accuracy
 from jaxcon.evaluation.linear_probe import few_label_probe, linear_probe_accuracy
+
+_FEW_LABELS = {"one_label": "one label a class", "five_labels": "five labels a class"}
 
 
 class Features(NamedTuple):
@@ -21,39 +25,100 @@ class Features(NamedTuple):
 
 
 def map_dataset(apply: Callable[[np.ndarray], Any], dataset: Dataset) -> Features:
-    """Return `apply` of every image of the three splits."""
+    """Returns the outputs of `apply` for all images of the three splits."""
     return Features(*(map_rows(apply, split.images) for split in splits(dataset)))
 
 
 def splits(dataset: Dataset) -> tuple[Split, Split, Split]:
-    """Return the training, validation and test images."""
+    """Returns the training, validation and test images."""
     return dataset.train, dataset.validation, dataset.test
 
 
 def raw_pixels(images: np.ndarray) -> np.ndarray:
-    """Return the pixels themselves as features: what has to be beaten."""
+    """Returns the pixels themselves as features, which trained ones should beat."""
     return images.reshape(len(images), -1).astype(np.float32) / 255
 
 
-def evaluate(features: Features, dataset: Dataset) -> dict[str, Any]:
-    """Return the scores of one row of the table: shares of test images named rightly."""
+@dataclasses.dataclass(frozen=True)
+class Accuracies:
+    """Shares of test images that are classified correctly from some features, from 0 to 1.
+
+    Attributes:
+      linear: by a linear probe on all labels.
+      five_labels: mean and deviation over probes on five labels a class.
+      one_label: the same with one label a class.
+      knn: by the nearest neighbours.
+    """
+
+    linear: float
+    five_labels: tuple[float, float]
+    one_label: tuple[float, float]
+    knn: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the scores by their names in results.json."""
+        return {
+            "linear": self.linear,
+            "5 labels": self.five_labels,
+            "1 label": self.one_label,
+            "kNN": self.knn,
+        }
+
+
+def evaluate(features: Features, dataset: Dataset) -> Accuracies:
+    """Returns the scores of frozen features of a dataset with labels."""
     train, validation, test = (split.labels for split in splits(dataset))
     assert train is not None
     assert validation is not None
     assert test is not None
     arrays = (features.train, train, features.test, test)
-    return {
-        "linear": linear_probe_accuracy(
+    return Accuracies(
+        linear=linear_probe_accuracy(
             *arrays, validation_x=features.validation, validation_y=validation
         ),
-        "5 labels": few_label_probe(*arrays, labels_per_class=5),
-        "1 label": few_label_probe(*arrays, labels_per_class=1),
-        "kNN": knn_accuracy(*arrays),
-    }
+        five_labels=few_label_probe(*arrays, labels_per_class=5),
+        one_label=few_label_probe(*arrays, labels_per_class=1),
+        knn=knn_accuracy(*arrays),
+    )
+
+
+def ahead(scores: Mapping[str, Accuracies]) -> Ahead | None:
+    """Returns which features beat the trained encoder's with few labels, if any, and a sentence on it.
+
+    Example:
+      >>> few = {"linear": 0.9, "five_labels": (0.8, 0.02), "knn": 0.9}
+      >>> shares = {"raw pixels": 0.35, "untrained encoder": 0.1, "trained encoder": 0.3}
+      >>> scores = {name: Accuracies(one_label=(share, 0.02), **few) for name, share in shares.items()}
+      >>> print(ahead(scores).sentence)
+      With one label a class the trained encoder reaches 30.0%, less than raw pixels (35.0%).
+
+    Args:
+      scores: scores of "trained encoder" and of others; empty if there are no labels.
+    """
+    names, parts = [], []
+    for field, said in _FEW_LABELS.items() if scores else ():
+        shares = {name: getattr(row, field)[0] for name, row in scores.items()}
+        own = shares["trained encoder"]
+        better = {
+            name.replace("untrained", "the untrained"): share
+            for name, share in shares.items()
+            # As precise as the table, so that the sentence and the table agree.
+            if round(share, 3) > round(own, 3)
+        }
+        if better:
+            names += [name for name in better if name not in names]
+            listed = " and ".join(f"{name} ({share:.1%})" for name, share in better.items())
+            parts.append(f"with {said} the trained encoder reaches {own:.1%}, less than {listed}")
+    sentence = "; ".join(parts)
+    return Ahead(" and ".join(names), f"{sentence[:1].upper()}{sentence[1:]}.") if parts else None
 
 
 def evaluation_table(scores: Mapping[str, Mapping[str, Any]]) -> report.Table:
-    """Return the table: a row for each kind of features, a column for each evaluation."""
+    """Returns the table: a row for each kind of features, a column for each evaluation.
+
+    Args:
+      scores: `as_json` of each kind of features, as in results.json.
+    """
     columns = list(next(iter(scores.values())))
     names = {"5 labels": "5 labels a class", "1 label": "1 label a class"}
     rows: Sequence[Sequence[Any]] = [

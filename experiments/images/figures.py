@@ -1,4 +1,4 @@
-"""What a page on images shows: training images and their views, neighbours, a map of the classes."""
+"""Figures of a page on images: training images and their views, neighbours, a map of the classes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,13 +13,13 @@ from jaxcon.data.messages import cut
 from jaxcon.data.splits import Dataset, Split
 
 _NEAREST = 5
-MAPPED = 1000  # test images in a map: t-SNE's time grows faster than its use
-_LEGEND = 20  # names that a legend holds
-_LONGEST = 32  # characters of a name in it
+MAPPED = 1000  # test images in a map; more would mostly take more time
+_LEGEND = 20  # most names in a legend
+_LONGEST = 32  # most characters of a name in it
 
 
 def input_views(split: Split, views: Views, class_names: Any) -> report.Gallery:
-    """Show training images, and two views of each as the encoder sees them."""
+    """Shows training images, and two views of each as the encoder sees them."""
     rows = spread(len(split), SHOWN, split.labels)
     images = take(split, rows)
     names = class_texts(split.labels, class_names, rows)
@@ -33,12 +33,12 @@ def input_views(split: Split, views: Views, class_names: Any) -> report.Gallery:
             report.Strip([report.Picture(view) for view in second], "another"),
         ],
         f"What is learned from: {len(rows)} training images, and two views of each, drawn anew at "
-        "every step. Views of one image are to be alike, those of others are not.",
+        "every step. Views of one image should be alike, those of different images should not.",
     )
 
 
 def neighbours(split: Split, features: np.ndarray, class_names: Any) -> report.Gallery:
-    """Show test images, each with those whose features are nearest."""
+    """Shows test images, each with those whose features are nearest."""
     rows = spread(len(split), SHOWN, split.labels)
     nearest = report.nearest_neighbours(features, rows.tolist(), k=min(_NEAREST, len(features) - 1))
     labels = split.labels
@@ -56,14 +56,14 @@ def neighbours(split: Split, features: np.ndarray, class_names: Any) -> report.G
     framed = "" if labels is None else "; those of its class are framed"
     return report.Gallery(
         strips,
-        "Test images, in the first column, and right of each its nearest neighbours among the other "
-        f"test images by the features of the trained encoder{framed}.",
+        "Test images, in the first column, and to the right of each its nearest neighbours among the "
+        f"other test images by the features of the trained encoder{framed}.",
         columns=2,
     )
 
 
 def class_texts(labels: np.ndarray | None, class_names: Any, rows: np.ndarray) -> list[str]:
-    """Return the names of the classes of some rows; empty where there are none."""
+    """Returns the names of the classes of some rows; empty if there are none."""
     if labels is None:
         return [""] * len(rows)
     numbers = [int(labels[row]) for row in rows]
@@ -71,17 +71,18 @@ def class_texts(labels: np.ndarray | None, class_names: Any, rows: np.ndarray) -
 
 
 def _legend(names: Sequence[str]) -> tuple[Sequence[str], str]:
-    """The names of classes in a figure, and what a caption says of them.
+    """Returns the names of classes in a figure, and what the caption says about them.
 
-    Of scripts that the figure's font lacks, numbers stand in the figure and names in the caption, which
-    is text of the page.
+    If the figure's font lacks their script, the figure has numbers, and the caption, which is text of
+    the page, has the names.
 
-    >>> _legend(["cat", "dog"])
-    (['cat', 'dog'], '')
-    >>> _legend(["cat", chr(0x732B)])[0]
-    ['1', '2']
+    Example:
+      >>> _legend(["cat", "dog"])
+      (['cat', 'dog'], '')
+      >>> _legend(["cat", chr(0x732B)])[0]
+      ['1', '2']
     """
-    names = [cut(name, _LONGEST) for name in names]  # a legend takes its room from the map
+    names = [cut(name, _LONGEST) for name in names]  # the legend takes space from the map
     if plots.drawn_by_default().issuperset("".join(names)):
         return names, ""
     numbers = [str(number) for number in range(1, len(names) + 1)]
@@ -90,7 +91,7 @@ def _legend(names: Sequence[str]) -> tuple[Sequence[str], str]:
 
 
 def embedding_map(folder: Path, features: Mapping[str, np.ndarray], dataset: Dataset) -> Picture:
-    """Draw the test images in the plane, coloured by class, a panel for each set of features."""
+    """Draws the test images in the plane, coloured by class, a panel for each set of features."""
     labels = dataset.test.labels
     assert labels is not None
     rows = spread(len(labels), MAPPED, labels)

@@ -9,12 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.images.evaluation import evaluate, evaluation_table, map_dataset, raw_pixels
+from experiments.images.evaluation import (
+    Accuracies,
+    ahead,
+    evaluate,
+    evaluation_table,
+    map_dataset,
+    raw_pixels,
+)
 from experiments.images.figures import embedding_map, input_views, neighbours
 from experiments.running.examples import BATCH, Pairs, Views, make_views, map_rows, spread, take
 from experiments.running.figures import COMPARED, Drawing, heatmaps, loss_curve
 from experiments.running.process import say
-from experiments.running.results import finish, write_page
+from experiments.running.results import Results, finish, write_page
 from experiments.running.run import Run
 from experiments.running.verdict import CHECKED, verdict
 from jaxcon import report
@@ -22,9 +29,9 @@ from jaxcon.augment import Transform, to_float
 from jaxcon.data.splits import Dataset, Split
 from jaxcon.training.workdir import Workdir
 
-# From a folder for figures and pairs of embeddings, before and after, to figures and sentences.
+# Maps a folder for figures and pairs of embeddings, before and after, to figures and sentences.
 Describe = Callable[[Path, Mapping[str, Pairs]], tuple[Sequence[Drawing], Sequence[str]]]
-_LEAST_MAPPED = 4  # images of a map in the plane
+_LEAST_MAPPED = 4  # fewest images in a map
 
 
 def conclude(
@@ -42,22 +49,22 @@ def conclude(
     candidates: int | None,
     describe: Describe,
 ) -> None:
-    """Evaluate frozen features before and after, mark the run finished, draw, write the page.
+    """Evaluates frozen features before and after, marks the run finished, draws, writes the page.
 
     Args:
-      workdir: of the run.
+      workdir: the run's folder.
       run: what training made.
-      dataset: labels may be missing: then the page has no table.
-      title: of the page.
-      encode: from variables and images in [0, 1] to the features that are evaluated, and to the
-          embeddings that the loss sees.
-      transform: that the views are made by.
-      seed: of the views that are compared.
-      temperature: of the loss, for the collapse report.
-      facts: of `experiments.running.facts`.
-      settings: to list on the page.
-      candidates: K of the chance level ln K; None where chance is another.
-      describe: what else the page shows.
+      dataset: images; if labels are missing, the page has no table.
+      title: title of the page.
+      encode: maps variables and images in [0, 1] to the features that are evaluated, and the
+        embeddings that the loss sees.
+      transform: makes the views.
+      seed: seed of the views that are compared.
+      temperature: temperature of the loss, for the collapse report.
+      facts: made by `experiments.running.facts`.
+      settings: settings to list on the page.
+      candidates: K of the chance level ln K; None if chance is another number.
+      describe: adds what else the page shows.
     """
     jitted = jax.jit(encode)  # one program for all that follows: the same batch, float images
 
@@ -73,7 +80,7 @@ def conclude(
         "untrained encoder": map_dataset(lambda x: applied["before"](x)[0], dataset),
         "trained encoder": map_dataset(lambda x: applied["after"](x)[0], dataset),
     }
-    scores: dict[str, Any] = {}
+    scores: dict[str, Accuracies] = {}
     if dataset.class_names is not None:
         say("evaluating frozen features")
         scores = {kind: evaluate(value, dataset) for kind, value in kinds.items()}
@@ -86,9 +93,10 @@ def conclude(
         temperature,
         of="test images",
         total=len(dataset.test),
-        scores=scores,
+        ahead=ahead(scores),
     )
-    results = {"scores": scores, "notes": [*judged, *sentences]}
+    named = {kind: value.as_json() for kind, value in scores.items()}
+    results = Results(named, [*judged, *sentences])
     finish(workdir, results, show)
 
     features = {kind: kinds[kind].test for kind in ("untrained encoder", "trained encoder")}
@@ -118,10 +126,10 @@ def conclude(
     page = report.Page(
         title=title,
         summary=_summary(scores, dataset),
-        table=evaluation_table(scores) if scores else None,
+        table=evaluation_table(named) if named else None,
         figures=[],
         settings=settings,
-        notes=results["notes"],
+        notes=results.notes,
         facts=facts,
     )
     write_page(workdir, page, drawings)
@@ -137,7 +145,7 @@ def _embed(
     split: Split,
     rows: np.ndarray,
 ) -> dict[str, Pairs]:
-    """Embeddings of two views of some images by each encoder; no more views at a time than needed."""
+    """Embeds two views of some images with each encoder, holding no more views than needed."""
     parts: dict[str, list[Pairs]] = {when: [] for when in applied}
     for start in range(0, len(rows), BATCH):
         pair = views(take(split, rows[start : start + BATCH]))
@@ -150,24 +158,24 @@ def _embed(
     }
 
 
-def _summary(scores: Mapping[str, Mapping[str, Any]], dataset: Dataset) -> str:
+def _summary(scores: Mapping[str, Accuracies], dataset: Dataset) -> str:
     learned = f"An encoder learned from {len(dataset.train):,} images without their labels."
     if not scores:
         return (
             f"An encoder learned from {len(dataset.train):,} images. They have no classes, so there "
-            "is no score: the pictures of nearest neighbours show what it takes for alike."
+            "is no score: the pictures of nearest neighbours show what it considers alike."
         )
     raw, trained = scores["raw pixels"], scores["trained encoder"]
     return (
         f"{learned} With its features and one labelled image of each of the "
-        f"{len(dataset.class_names or ())} classes, {trained['1 label'][0]:.1%} of the "
+        f"{len(dataset.class_names or ())} classes, {trained.one_label[0]:.1%} of the "
         f"{len(dataset.test):,} test images are classified correctly (raw pixels: "
-        f"{raw['1 label'][0]:.1%}); with all labels {trained['linear']:.1%} ({raw['linear']:.1%})."
+        f"{raw.one_label[0]:.1%}); with all labels {trained.linear:.1%} ({raw.linear:.1%})."
     )
 
 
-def show(scores: Mapping[str, Any]) -> None:
-    """Print the scores of results.json."""
+def show(scores: Mapping[str, Mapping[str, Any]]) -> None:
+    """Prints the scores of results.json."""
     if scores:
         say(report.format_table(evaluation_table(scores)))
     else:

@@ -4,25 +4,26 @@ import dataclasses
 from typing import NamedTuple
 
 from experiments.running.encoders import Encoder, EncoderOfRecipe
-from experiments.running.options import Optimizer, OptionalInt, OptionalPath
+from experiments.running.optimizers import OPTIMIZERS, Optimizer
+from experiments.running.options import OptionalInt, OptionalPath
 from jaxcon.augment import Transform, digits_transform, simclr_transform
 
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """What is learned from, and what learns."""
+    """What to learn from, and what learns."""
 
     dataset: str = "digits"
     """digits, folder:PATH (nested folders are classes) or a TensorFlow Datasets name (cifar10)."""
     data_dir: OptionalPath = None
     """Where datasets are prepared. Default: the user's cache folder."""
     image_size: OptionalInt = None
-    """Side that images are resized to. Default: that of most of them, at most 64."""
+    """Side to which images are resized. Default: their own if fixed, else at most 64."""
     encoder: EncoderOfRecipe = None
-    """What is trained. convnet looks at every pixel; patch_convnet takes squares of pixels for one,
-    which on 64 pixels is 25 times as fast; layout_convnet besides tells where things lie."""
+    """What is trained. convnet looks at every pixel; patch_convnet takes squares of pixels as one,
+    which at 64 pixels is 25 times as fast; layout_convnet also tells where things are."""
     projection_dim: int = 128
-    """Width of the embeddings that the loss sees; the evaluation sees the features before."""
+    """Width of the embeddings that the loss sees; evaluation takes the features before them."""
 
 
 class Recipe(NamedTuple):
@@ -39,30 +40,30 @@ class Recipe(NamedTuple):
 
 # What is usual for CIFAR-10; SimCLR's own search (appendix B.9) spans these rates around 1.0.
 PHOTOS = Recipe(simclr_transform, "resnet18", 512, 200, 10, "lars")
-# For 2,000 images of 64 pixels 10 minutes of CPU time, with evaluation.
+# 10 minutes of CPU time for 2,000 images of 64 pixels, with evaluation.
 FEW_PHOTOS = Recipe(simclr_transform, "patch_convnet", 128, 60, 4, "adamw")
 # Chosen on the validation images.
 DIGITS = Recipe(digits_transform, "mlp", 256, 400, 40, "adamw", learning_rate=1e-2)
-
-# Peak at 256 images, and weight decay; the former grows with the batch except for adamw.
-_RATES = {"adamw": (2e-3, 1e-4), "lars": (0.5, 1e-6), "sgd": (0.3, 1e-4)}
+# The recipes of known datasets; for others their size decides.
+RECIPES = {
+    "digits": DIGITS,
+}
 
 
 def recipe_for(dataset: str, examples: int) -> Recipe:
-    """Return the recipe for a dataset by its name and its number of training images."""
-    if dataset == "digits":
-        return DIGITS
-    return PHOTOS if examples >= 5000 else FEW_PHOTOS
+    """Returns the recipe for a dataset by its name and its number of training images."""
+    return RECIPES.get(dataset, PHOTOS if examples >= 5000 else FEW_PHOTOS)
 
 
 def default_rates(recipe: Recipe, optimizer: str, batch_size: int) -> dict[str, float]:
-    """Return the default learning rate and weight decay of an optimizer.
+    """Returns the default learning rate and weight decay of an optimizer.
 
-    >>> default_rates(PHOTOS, "lars", 512)
-    {'learning_rate': 1.0, 'weight_decay': 1e-06}
+    Example:
+      >>> default_rates(PHOTOS, "lars", 512)
+      {'learning_rate': 1.0, 'weight_decay': 1e-06}
     """
-    rate, decay = _RATES[optimizer]
-    rate = rate if optimizer == "adamw" else rate * batch_size / 256
+    rule = OPTIMIZERS[optimizer]
+    rate = rule.rate * batch_size / 256 if rule.grows else rule.rate
     if optimizer == recipe.optimizer and recipe.learning_rate is not None:
         rate = recipe.learning_rate
-    return {"learning_rate": rate, "weight_decay": decay}
+    return {"learning_rate": rate, "weight_decay": rule.decay}

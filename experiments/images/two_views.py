@@ -1,6 +1,6 @@
 """What experiments on two views of an image share: the model, the loss of a batch, the task.
 
-An experiment hands over a `Method`; everything between its command line and its report follows.
+An experiment passes in a `Method`; everything between its command line and its report follows.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from experiments.images.page import Describe, conclude, show
 from experiments.images.recipes import Images, Recipe, default_rates
 from experiments.running import facts, runner
 from experiments.running.encoders import make_encoder
+from experiments.running.handed import check_features
 from experiments.running.options import Machine, Training, check_range, check_training, fill
 from experiments.running.plan import default_batch
 from experiments.running.run import Task
@@ -46,15 +47,15 @@ Options = TypeVar("Options", bound=Config)
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What is minimized, and against what its values and embeddings are set.
+    """What is minimized, and what its values and embeddings are compared with.
 
     Attributes:
       loss: `(z1, z2, *, axis_name) -> scalar`, over the global batch.
-      chance: loss of embeddings that tell nothing.
-      candidates: K where that is ln K; None where it is another number.
-      temperature: of the collapse report.
-      describe: from a folder for figures and the embeddings of views of test images, before and
-          after, to what the page shows beside that of every experiment.
+      chance: loss of embeddings that carry no information.
+      candidates: K if that is ln K; None if it is another number.
+      temperature: temperature of the collapse report.
+      describe: maps a folder for figures and the embeddings of views of test images, before and
+        after, to what the page shows in addition.
     """
 
     loss: Callable[..., jax.Array]
@@ -74,7 +75,7 @@ class Model(nn.Module):
         return self.head(self.encoder(images, train=train), train=train)
 
     def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Return the features that are of use, and the embeddings that the loss sees."""
+        """Returns the features for later use, and the embeddings that the loss sees."""
         features = self.encoder(images, train=False)
         return features, self.head(features, train=False)
 
@@ -82,13 +83,13 @@ class Model(nn.Module):
 def make_model(
     images: Images, precision: str, *, side: int, encoder: nn.Module | None = None
 ) -> Model:
-    """Return the model for images of `side` pixels: batch statistics are those of the global batch.
+    """Returns the model for images of `side` pixels; batch statistics are those of the global batch.
 
     Args:
-      images: its options.
+      images: the options of images.
       precision: "f32" or "bf16".
-      side: of the images, in pixels.
-      encoder: in place of the one that the options name.
+      side: side of the images, in pixels.
+      encoder: used instead of the one that the options name.
     """
     settings = {"axis_name": "batch", "dtype": jnp.bfloat16 if precision == "bf16" else None}
     assert images.encoder is not None
@@ -99,7 +100,7 @@ def make_model(
 
 
 def make_loss(model: Model, transform: Transform, loss: Callable[..., jax.Array]) -> LossFn:
-    """Return the loss of a batch: views, embeddings, the objective over those of all devices."""
+    """Returns the loss of a batch: the objective of the embeddings of two views, on all devices."""
 
     def loss_fn(params: Any, carried: Any, batch: Any, key: jax.Array) -> Any:
         views = two_views(key, batch["image"], transform=transform, index=batch["index"])
@@ -116,18 +117,18 @@ def make_loss(model: Model, transform: Transform, loss: Callable[..., jax.Array]
 
 
 def check_options(config: Config) -> None:
-    """Raise a ValueError for the first shared option outside of its range."""
+    """Raises a ValueError for the first shared option that is out of range."""
     check_training(config.training, config.machine)
     check_range(config.images, "image_size", "projection_dim", low=0)
 
 
 def fill_in(config: Options, recipe: Recipe, examples: int, loss: Mapping[str, float]) -> Options:
-    """Return the configuration with a recipe, and what the loss needs, where it was left open."""
+    """Returns the configuration with gaps filled in from a recipe and the defaults of the loss."""
     epochs = config.training.epochs or recipe.epochs
     training = fill(
         config.training,
         epochs=epochs,
-        # a shorter run, a shorter rise
+        # a shorter run has a shorter warm-up
         warmup_epochs=recipe.warmup_epochs * epochs / recipe.epochs,
         batch_size=default_batch(recipe.batch_size, examples),
         optimizer=recipe.optimizer,
@@ -144,25 +145,25 @@ def fill_in(config: Options, recipe: Recipe, examples: int, loss: Mapping[str, f
 
 
 def load_images(config: Config) -> Dataset:
-    """Return the dataset that the options name."""
+    """Returns the dataset that the options name."""
     images = config.images
     return load(images.dataset, data_dir=images.data_dir, image_size=images.image_size)
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """What a page on two views of an image hands over.
+    """What an experiment on two views of an image passes in.
 
     Attributes:
-      command: as config.json names it.
-      title: of the page, from the options.
+      command: its name in config.json.
+      title: maps the options to the title of the page.
       check: raises a ValueError for an option that cannot work.
-      resolve: from options and the number of images to all options, and the recipe they are of.
-      objective: of all options.
-      folder: of its runs in `runs`, before the dataset's name; from the options.
-      load: from the options to the dataset.
-      encoder: the user's own, in place of the flag's.
-      own: what the user handed over, as config.json says it.
+      resolve: maps the options and the number of images to complete options, and their recipe.
+      objective: maps all options to the objective.
+      folder: maps the options to the first part of the run folder's name; the dataset's follows.
+      load: maps the options to the dataset.
+      encoder: the user's own, instead of the flag's.
+      own: what the user passed in, as config.json describes it.
     """
 
     command: str
@@ -177,7 +178,7 @@ class Method:
 
 
 def run(config: Config, method: Method) -> None:
-    """Train, evaluate and report; or resume; or show the table of a finished run."""
+    """Trains, evaluates and reports; or resumes; or shows the table of a finished run."""
     runner.run(
         config,
         runner.Experiment(
@@ -195,9 +196,10 @@ def run(config: Config, method: Method) -> None:
 def make_task(
     method: Method, config: Config, dataset: Dataset, start: Start | None, path: Path
 ) -> Task:
-    """Return what is learned from two views: of all options and the images."""
-    del start, path  # the network follows from options and images alone
+    """Returns what is learned from two views, given all options and the images."""
+    del start, path  # the network only depends on options and images
     shape = dataset.train.image_shape
+    check_features("encoder", method.encoder, jnp.zeros((2, *shape)))
     recipe = method.resolve(config, len(dataset.train))[1]
     goal = method.objective(config)
     model = make_model(

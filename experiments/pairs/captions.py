@@ -1,4 +1,4 @@
-"""The tokens of captions: learned from those of training, kept by a run, cut where they are long."""
+"""Caption tokens: learned from the training captions, kept with the run, cut where too long."""
 
 import numpy as np
 
@@ -10,13 +10,13 @@ GRADE_WEIGHTS = {1: 1.0, 2: 3.0, 3: 4.0, 4: 3.0}
 
 
 def make_tokenizer(dataset: PairDataset, vocabulary: int, context_length: int = 64) -> Tokenizer:
-    """Return the tokenizer of the training captions."""
+    """Returns a tokenizer trained on the training captions."""
     texts = [text for captions in dataset.train.captions for text in captions]
     return Tokenizer.train(texts, vocabulary=vocabulary, max_length=context_length)
 
 
 def cut_note(dataset: PairDataset, tokenizer: Tokenizer) -> str | None:
-    """Return a line on captions that lose their end: cut, two may become one row of tokens."""
+    """Returns a warning if captions lose their end, else None: once cut, two may look the same."""
     parts = (dataset.train, dataset.validation, dataset.test)
     texts = [text for part in parts for captions in part.captions for text in captions]
     count = tokenizer.count_cut(texts)
@@ -29,10 +29,10 @@ def cut_note(dataset: PairDataset, tokenizer: Tokenizer) -> str | None:
 
 
 def caption_tokens(split: PairSplit, tokenizer: Tokenizer) -> CaptionTokens:
-    """Return the tokens of all captions; how often one is drawn depends on its grade.
+    """Returns the tokens of all captions; how often one is drawn depends on its grade.
 
-    One of grade 1 teaches little. One that tells all is found by colours and corners before shapes
-    are needed, which those of grades 2 and 3 cannot do without.
+    A caption of grade 1 teaches little. One that says everything can be matched by colours and
+    corners alone, before shapes are learned; captions of grades 2 and 3 need the shapes.
     """
     texts = [text for captions in split.captions for text in captions]
     weights = None

@@ -1,30 +1,49 @@
-"""What experiments on images and captions share: their options, and the task of a dual encoder."""
+"""What experiments on images and captions share: their options, and the task of a dual encoder.
+
+An experiment passes in a `Method`; everything between its command line and its report follows.
+"""
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from experiments.pairs.captions import caption_tokens, cut_note, make_tokenizer
-from experiments.pairs.model import make_loss, make_model
-from experiments.pairs.objectives import LossName, make_objective
-from experiments.pairs.page import conclude
+from experiments.pairs.model import make_loss, make_model, shifted
+from experiments.pairs.objectives import LossName, Objective
+from experiments.pairs.page import conclude, show
+from experiments.running import runner
 from experiments.running.encoders import Encoder
-from experiments.running.facts import with_captions
-from experiments.running.options import Machine, OptionalFloat, OptionalInt, OptionalPath, Training
-from experiments.running.process import say
+from experiments.running.facts import dataset_title, with_captions
+from experiments.running.handed import check_features
+from experiments.running.options import (
+    Machine,
+    OptionalFloat,
+    OptionalInt,
+    OptionalPath,
+    Training,
+    check_range,
+    check_training,
+    fill,
+)
+from experiments.running.plan import default_batch
+from experiments.running.process import jit_once, say
 from experiments.running.run import Task
 from experiments.running.start import Network, Start, kept_tokenizer
+from jaxcon.augment import Transform
 from jaxcon.data.captions import PairDataset, load_pairs
 from jaxcon.data.pairs import pair_batches
+from jaxcon.encoders.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """What is learned from, and what learns."""
+    """The data, and the networks that learn from them."""
 
     dataset: str = "scenes"
     """scenes (made up: objects of known shape, colour, size and place), folder:PATH (a table of
@@ -32,14 +51,14 @@ class Pairs:
     data_dir: OptionalPath = None
     """Where datasets are prepared. Default: the user's cache folder."""
     image_size: OptionalInt = None
-    """Side that images are resized to. Default: that of most of them, at most 64."""
+    """Side that images are resized to. Default: the side most of them have, at most 64."""
     encoder: Encoder = "layout_convnet"
-    """Of the images; texts get a small transformer. layout_convnet tells where things lie, as
-    captions do; see --help of experiments.simclr for the others."""
+    """Encoder of the images; texts get a small transformer. layout_convnet keeps track of where
+    things are, as captions do; for the others, see --help of experiments.simclr."""
     vocabulary: int = 4096
-    """At most so many tokens, learned from the training captions."""
+    """Number of tokens at most, learned from the training captions."""
     context_length: int = 64
-    """Tokens of a caption that are read; longer captions lose their end."""
+    """How many tokens of a caption are read; longer captions lose their end."""
     projection_dim: int = 128
     """Width of the embeddings that are compared."""
 
@@ -49,9 +68,9 @@ class Loss:
     """What is minimized, over the global batch."""
 
     loss: LossName = "clip"
-    """clip and siglip learn their temperature; gaussian and csd learn how sure an embedding is."""
+    """clip and siglip learn their temperature; gaussian and csd learn how certain an embedding is."""
     temperature: OptionalFloat = None
-    """Similarities are divided by it; the first value where it is learned. Default: clip 0.5,
+    """Similarities are divided by it; its initial value if it is learned. Default: clip 0.5,
     siglip 0.1, npairs 1; gaussian and csd have none."""
 
 
@@ -61,38 +80,119 @@ class Config(Protocol):
     @property
     def pairs(self) -> Pairs: ...
     @property
-    def loss(self) -> Loss: ...
+    def loss(self) -> Any: ...
     @property
     def training(self) -> Training: ...
     @property
     def machine(self) -> Machine: ...
 
 
+Options = TypeVar("Options", bound=Config)
+
+
+def check_options(config: Config) -> None:
+    """Raises a ValueError for the first shared option that is out of range."""
+    check_training(config.training, config.machine)
+    check_range(config.pairs, "image_size", "projection_dim", "context_length", low=0)
+    check_range(config.pairs, "vocabulary", low=257, open_low=False)
+
+
+def fill_in(config: Options, examples: int) -> Options:
+    """Returns the configuration with the recipe filled in; a tenth of the run is warm-up."""
+    training = fill(
+        config.training,
+        epochs=24,
+        batch_size=default_batch(128, examples),
+        optimizer="adamw",
+        learning_rate=4e-3,
+        weight_decay=1e-2,
+    )
+    assert training.epochs is not None
+    training = fill(training, warmup_epochs=training.epochs / 10)
+    return dataclasses.replace(config, training=training)  # pyright: ignore[reportReturnType, reportArgumentType]
+
+
 def load_captioned(config: Config) -> PairDataset:
-    """Return the dataset that the options name."""
+    """Returns the dataset that the options name."""
     pairs = config.pairs
     if pairs.dataset == "scenes":
         say("loading scenes; the first time they are drawn, which takes half a minute")
     return load_pairs(pairs.dataset, data_dir=pairs.data_dir, image_size=pairs.image_size)
 
 
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What an experiment on images and captions passes in.
+
+    Attributes:
+      command: its name in config.json.
+      title: maps the options to the title of the page.
+      check: raises a ValueError for an option that cannot work.
+      objective: maps all options to the objective.
+      folder: maps the options to the first part of the run folder's name; the dataset's follows.
+      load: maps the options to the dataset.
+      transform: maps a key and an image of a batch to what the encoder sees.
+      image_encoder: the user's own, instead of the flag's.
+      text_encoder: the user's own, instead of the transformer.
+      own: what the user passed in, as config.json describes it.
+    """
+
+    command: str
+    title: Callable[[Any], str]
+    check: Callable[[Any], None]
+    objective: Callable[[Any], Objective]
+    folder: Callable[[Any], str]
+    load: Callable[[Any], PairDataset] = load_captioned
+    transform: Transform = shifted
+    image_encoder: nn.Module | None = None
+    text_encoder: nn.Module | None = None
+    own: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def run(config: Config, method: Method) -> None:
+    """Trains, evaluates and reports; or resumes; or shows the table of a finished run."""
+    runner.run(
+        config,
+        runner.Experiment(
+            command=method.command,
+            folder=method.folder,
+            check=method.check,
+            load=method.load,
+            resolve=fill_in,
+            task=functools.partial(make_task, method),
+            show=show,
+        ),
+    )
+
+
+def _check_text_encoder(module: nn.Module | None, tokenizer: Tokenizer) -> None:
+    """Raises a ValueError if a user's own returns no features, or does not know all tokens."""
+    if module is None:
+        return
+    last = tokenizer.vocabulary - 1
+    tokens = jnp.full((2, tokenizer.length), last)
+    check_features("text_encoder", module, tokens)
+    apply = jit_once(lambda key: module.init_with_output(key, tokens, train=False)[0])
+    if not jnp.isfinite(apply(jax.random.key(0))).all():
+        raise ValueError(
+            f"text_encoder: its output for token {last} is not finite; expected an encoder of at least "
+            f"{tokenizer.vocabulary} tokens (--vocabulary sets how many there are at most)"
+        )
+
+
 def make_task(
-    title: Callable[[Any], str],
-    config: Config,
-    dataset: PairDataset,
-    start: Start | None,
-    path: Path,
+    method: Method, config: Config, dataset: PairDataset, start: Start | None, path: Path
 ) -> Task:
-    """Return what is learned from images and captions.
+    """Returns what is learned from images and captions.
 
     Args:
-      title: of the page, from the options.
+      method: what the experiment passes in.
       config: all options.
       dataset: images with captions.
-      start: the run that this one starts from, whose tokenizer is kept.
-      path: of the run's folder, where one may lie already.
+      start: the run that this one starts from; its tokenizer is kept.
+      path: the run's folder, which may already contain a tokenizer.
     """
-    pairs, loss, training = config.pairs, config.loss, config.training
+    pairs, training = config.pairs, config.training
     batch_size = training.batch_size
     assert batch_size is not None
     shape = dataset.train.images.image_shape
@@ -100,7 +200,10 @@ def make_task(
     tokenizer = kept_tokenizer(path, start, learned)
     if tokenizer is None:
         tokenizer = make_tokenizer(dataset, **learned)
-    objective = make_objective(loss.loss, loss.temperature)
+    tokens = jnp.zeros((1, tokenizer.length), jnp.int32)
+    check_features("image_encoder", method.image_encoder, jnp.zeros((2, *shape)))
+    _check_text_encoder(method.text_encoder, tokenizer)
+    objective = method.objective(config)
     model = make_model(
         pairs.encoder,
         objective,
@@ -108,18 +211,20 @@ def make_task(
         vocabulary=tokenizer.vocabulary,
         dim=pairs.projection_dim,
         precision=training.precision,
+        image_encoder=method.image_encoder,
+        text_encoder=method.text_encoder,
     )
-    tokens = jnp.zeros((1, tokenizer.length), jnp.int32)
+    text = method.text_encoder
     return Task(
         network=Network({"image": model.image, "text": model.text}, shape, tokenizer),
         encoder=pairs.encoder,
-        beside="a text transformer",
+        beside="a text transformer" if text is None else type(text).__name__,
         with_what=with_captions(dataset),
         init=functools.partial(
             model.init, images=jnp.zeros((1, *shape)), tokens=tokens, train=False
         ),
         apply_fn=model.apply,
-        loss_fn=make_loss(model, objective),
+        loss_fn=make_loss(model, objective, method.transform),
         batches=lambda first, sharding: pair_batches(
             dataset.train.images,
             caption_tokens(dataset.train, tokenizer),
@@ -135,11 +240,11 @@ def make_task(
             model=model,
             objective=objective,
             tokenizer=tokenizer,
-            title=title(config),
+            title=f"{method.title(config)} on {dataset_title(pairs.dataset)}",
+            transform=method.transform,
             seed=training.seed,
-            loss=loss.loss,
             batch_size=batch_size,
-            temperature=(loss.temperature or 1.0) if loss.loss == "npairs" else None,
         ),
+        own=method.own,
         notes=lambda: filter(None, [cut_note(dataset, tokenizer)]),
     )

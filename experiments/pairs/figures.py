@@ -1,4 +1,4 @@
-"""What a page on images and captions shows: inputs, what finds what, and how sure embeddings are."""
+"""Figures of a page on images and captions: inputs, what finds what, how certain embeddings are."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,14 +15,14 @@ from jaxcon import report
 from jaxcon.data.captions import PairSplit
 from jaxcon.encoders.dual import Embedded
 
-_PICTURES, _CAPTIONS = 5, 3  # that are shown of those found
+_PICTURES, _CAPTIONS = 5, 3  # how many of those found are shown
 _LONGEST = 160  # characters of a caption on the page
 
 
 def pair_heatmaps(
     folder: Path, encode: Encode, run: Run, split: PairSplit, after: tuple[Embedded, Embedded]
 ) -> report.Figure:
-    """Draw the cosines of some test images and their captions, before training and after."""
+    """Draws the cosines of some test images and their captions, before and after training."""
     test = held_out(split)
     rows = spread(len(test.captions), COMPARED)
     before = (
@@ -40,7 +40,7 @@ def pair_heatmaps(
 
 
 def training_pairs(split: PairSplit, views: Views) -> report.Gallery:
-    """Training images as they are and as the encoder sees them, with their captions."""
+    """Shows training images as they are and as the encoder sees them, with their captions."""
     rows = spread(len(split), SHOWN)
     images = take(split.images, rows)
     strips = [
@@ -52,14 +52,14 @@ def training_pairs(split: PairSplit, views: Views) -> report.Gallery:
     ]
     return report.Gallery(
         strips,
-        f"What is learned from: {len(rows)} training images, each once more as the encoder sees it "
-        "in a step, and captions of theirs.",
+        f"What is learned from: {len(rows)} training images, each also as the encoder sees it in a "
+        "step, and some of their captions.",
         columns=2,
     )
 
 
 def _found(queries: Embedded, candidates: Embedded, objective: Objective, k: int) -> np.ndarray:
-    """The numbers of the k best candidates of each query, the best one first."""
+    """Returns the numbers of the k best candidates for each query, the best one first."""
     scores = np.asarray(objective.scores(queries, candidates))
     return np.argsort(-scores, axis=1, kind="stable")[:, :k]
 
@@ -71,7 +71,7 @@ def _of_rows(embedded: Embedded, rows: np.ndarray) -> Embedded:
 def pictures_found(
     images: Embedded, texts: Embedded, objective: Objective, test: HeldOut
 ) -> report.Gallery:
-    """What captions find."""
+    """Shows the images that captions find."""
     rows = spread(len(test.captions), SHOWN)
     found = _found(_of_rows(texts, rows), images, objective, _PICTURES)
     strips = [
@@ -94,7 +94,7 @@ def pictures_found(
 def captions_found(
     images: Embedded, texts: Embedded, objective: Objective, test: HeldOut
 ) -> report.Gallery:
-    """What images find."""
+    """Shows the captions that images find."""
     rows = spread(len(test.captions), SHOWN)
     found = _found(_of_rows(images, rows), texts, objective, _CAPTIONS)
     strips = [
@@ -109,13 +109,13 @@ def captions_found(
     ]
     return report.Gallery(
         strips,
-        f"Test images, and the {found.shape[1]} captions that each finds first; its own has a ✓.",
+        f"Test images, and the {found.shape[1]} captions that each finds first; ✓ marks its own.",
         columns=2,
     )
 
 
 def _cut(text: str) -> str:
-    """A long caption's start; not by words, which Chinese does not divide by blanks."""
+    """Returns the start of a long caption; not cut at words, as Chinese has no spaces between them."""
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
@@ -123,10 +123,10 @@ def _cut(text: str) -> str:
 def deviations_drawn(
     folder: Path, encode: Encode, variables: Any, split: PairSplit
 ) -> tuple[list[Drawing], list[str]]:
-    """The predicted log deviations: of texts by grade, of images by the number of objects.
+    """Describes the predicted log deviations: of texts by grade, of images by number of objects.
 
     Returns:
-      How to draw them, and sentences.
+      How to draw them, and sentences about them.
     """
     texts = [text for captions in split.captions for text in captions]
     panels = []
@@ -162,6 +162,6 @@ def deviations_drawn(
         path = folder / "deviations.png"
         width = 9.2 / len(panels)
         report.draw(path, *(panel(*values) for values in panels), width=width, aspect=3.4 / width)
-        return report.Figure(path, "How unsure the encoder says it is, on test pairs.")
+        return report.Figure(path, "How uncertain the encoder says it is, on test pairs.")
 
     return [("deviations", figure)], notes

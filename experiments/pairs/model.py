@@ -1,4 +1,4 @@
-"""What is trained on images and captions: the dual encoder, and the loss of a batch."""
+"""The model for images and captions: the dual encoder, and the loss of a batch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,14 +9,14 @@ import jax.numpy as jnp
 
 from experiments.pairs.objectives import Objective, Outputs
 from experiments.running.encoders import Encoder, make_encoder
-from jaxcon.augment import random_affine, two_views
+from jaxcon.augment import Transform, random_affine, two_views
 from jaxcon.encoders import Temperature, TextTransformer
 from jaxcon.encoders.dual import Embedded, Side
 from jaxcon.training.step import LossFn
 
 
 class DualEncoder(nn.Module):
-    """Two sides and the scalars that a loss learns."""
+    """Two encoders with their projections, and the scalars that a loss learns."""
 
     image: Side
     text: Side
@@ -47,42 +47,44 @@ def make_model(
     vocabulary: int,
     dim: int,
     precision: str,
+    image_encoder: nn.Module | None = None,
+    text_encoder: nn.Module | None = None,
 ) -> DualEncoder:
-    """Return the dual encoder; batch statistics are those of the global batch.
+    """Returns the dual encoder; batch statistics are those of the global batch.
 
     Args:
-      encoder: of the images.
-      objective: what is learned beside the embeddings.
-      side: of the images, in pixels.
-      vocabulary: of the tokenizer.
+      encoder: name of the image encoder.
+      objective: says what is learned besides the embeddings.
+      side: side of the images, in pixels.
+      vocabulary: number of tokens.
       dim: width of the embeddings.
       precision: "f32" or "bf16".
+      image_encoder: used instead of the one that `encoder` names.
+      text_encoder: used instead of the transformer.
     """
     settings: dict[str, Any] = {
         "axis_name": "batch",
         "dtype": jnp.bfloat16 if precision == "bf16" else None,
     }
+    image: nn.Module = image_encoder or make_encoder(encoder, side=side, **settings)
+    text = text_encoder or TextTransformer(vocabulary, dim=64, depth=1, heads=2, **settings)
     return DualEncoder(
-        image=Side(make_encoder(encoder, side=side, **settings), dim, objective.log_std),
-        text=Side(
-            TextTransformer(vocabulary, dim=64, depth=1, heads=2, **settings),
-            dim,
-            objective.log_std,
-        ),
+        image=Side(image, dim, objective.log_std),
+        text=Side(text, dim, objective.log_std),
         scalars=objective.scalars,
     )
 
 
 def shifted(key: jax.Array, image: jax.Array) -> jax.Array:
-    """Return the image moved by up to a twentieth: nothing that its caption would notice."""
+    """Returns the image shifted by up to a twentieth: not enough to make its caption wrong."""
     return random_affine(key, image, translation=0.05, outside="edge")
 
 
-def make_loss(model: DualEncoder, objective: Objective) -> LossFn:
-    """Return the loss of a batch of images and tokens; its metrics are the learned scalars."""
+def make_loss(model: DualEncoder, objective: Objective, transform: Transform = shifted) -> LossFn:
+    """Returns the loss of a batch of images and tokens; its metrics are the learned scalars."""
 
     def loss_fn(params: Any, carried: Any, batch: Any, key: jax.Array) -> Any:
-        images, _ = two_views(key, batch["image"], transform=shifted, index=batch["index"])
+        images, _ = two_views(key, batch["image"], transform=transform, index=batch["index"])
         outputs, carried = model.apply(
             {"params": params, **carried},
             images,

@@ -1,7 +1,7 @@
 """The losses of images and captions, how each starts, and how its embeddings are compared.
 
-A loss here is a function of `Outputs`; so is the score by which images and texts find each other,
-for a loss whose embeddings carry a deviation does not rank by cosine.
+Each comes with the score by which images and texts find each other: where embeddings carry a
+deviation, the ranking is not by cosine.
 """
 
 import functools
@@ -30,11 +30,12 @@ class Outputs(NamedTuple):
 
 
 def unit_mean(prompts: Embedded) -> Embedded:
-    """Return one embedding for the several of a row: the mean of their directions, as in CLIP.
+    """Returns one embedding for the prompts of a row: the mean of their directions, as in CLIP.
 
-    >>> import numpy as np
-    >>> unit_mean(Embedded(np.array([[[3.0, 0.0], [0.0, 0.1]]]))).z.round(4).tolist()
-    [[0.7071, 0.7071]]
+    Example:
+      >>> import numpy as np
+      >>> unit_mean(Embedded(np.array([[[3.0, 0.0], [0.0, 0.1]]]))).z.round(4).tolist()
+      [[0.7071, 0.7071]]
 
     Args:
       prompts: `z` is `[rows, prompts, dim]`, `log_std` `[rows, prompts]` or None.
@@ -46,7 +47,7 @@ def unit_mean(prompts: Embedded) -> Embedded:
 
 
 def raw_mean(prompts: Embedded) -> Embedded:
-    """Return the mean of the embeddings themselves, where their length has a meaning."""
+    """Returns the mean of the embeddings themselves, for losses to which their length matters."""
     return Embedded(prompts.z.mean(axis=1), _mean_log_std(prompts))
 
 
@@ -58,12 +59,15 @@ class Objective(NamedTuple):
     """A loss, how it starts, and how its embeddings are compared.
 
     Attributes:
-      loss: of the outputs, over the mapped axis "batch".
-      scalars: first values of what it learns beside the embeddings.
-      log_std: first value of the log deviations; None where there are none.
+      loss: maps the outputs to a scalar, over the mapped axis "batch".
+      scalars: initial values of what it learns besides the embeddings.
+      log_std: initial value of the log deviations; None if there are none.
       scores: `(queries, candidates) -> [queries, candidates]` of `Embedded`, higher is nearer.
-      chance: loss of equal embeddings by the size of the batch, with the best of scalars.
-      average: several phrasings of a text as one: `unit_mean`, or `raw_mean` for distances.
+      chance: maps the batch size to the loss of equal embeddings, with the best scalars.
+      average: merges several phrasings of a text: `unit_mean`, or `raw_mean` for distances.
+      softmax: whether chance is the logarithm of the batch size.
+      told: if not, which embeddings have the loss at chance, in words.
+      temperature: the fixed temperature of a loss of cosines; None if it learns it or has none.
     """
 
     loss: Callable[[Outputs], jax.Array]
@@ -72,27 +76,36 @@ class Objective(NamedTuple):
     scores: Callable[[Embedded, Embedded], jax.Array]
     chance: Callable[[int], float]
     average: Callable[[Embedded], Embedded] = unit_mean
+    softmax: bool = False
+    told: str = "for equal embeddings"
+    temperature: float | None = None
 
 
 def make_objective(name: LossName, temperature: float | None) -> Objective:
-    """Return the objective that the flag names; a temperature of None is its own first value."""
+    """Returns the objective that the flag names; a temperature of None means its default."""
     objectives = {
-        "clip": Objective(_clip, {"temperature": temperature or 0.5}, None, _cosine, chance_loss),
+        "clip": Objective(
+            _clip, {"temperature": temperature or 0.5}, None, cosine, chance_loss, softmax=True
+        ),
         "siglip": Objective(
             _siglip,
             {"temperature": temperature or 0.1, "bias": -10.0},
             None,
-            _cosine,
+            cosine,
             _chance_pairs,
         ),
         "npairs": Objective(
             functools.partial(_npairs, temperature=temperature or 1.0),
             {},
             None,
-            _cosine,
+            cosine,
             chance_loss,
+            softmax=True,
+            temperature=temperature or 1.0,
         ),
-        "gaussian": Objective(_gaussian, {}, 0.0, _log_density, chance_loss, raw_mean),
+        "gaussian": Objective(
+            _gaussian, {}, 0.0, _log_density, chance_loss, raw_mean, softmax=True
+        ),
         "csd": Objective(
             _csd,
             {"scale": 5.0, "shift": 5.0},
@@ -129,26 +142,28 @@ def _csd(outputs: Outputs) -> jax.Array:
     )
 
 
-def _cosine(queries: Embedded, candidates: Embedded) -> jax.Array:
+def cosine(queries: Embedded, candidates: Embedded) -> jax.Array:
+    """Returns the cosines `[queries, candidates]`: the scores of a loss without its own."""
     return cosine_similarity(queries.z, candidates.z)
 
 
 def _log_density(queries: Embedded, candidates: Embedded) -> jax.Array:
-    """Of the query under each candidate's Gaussian: what the loss compares."""
+    """Returns the query's log density under each candidate's Gaussian, as the loss compares them."""
     log_std = candidates.log_std
     return -log_std - squared_distance(queries.z, candidates.z) * jnp.exp(-2 * log_std)
 
 
 def _negative_sampled_distance(queries: Embedded, candidates: Embedded) -> jax.Array:
-    """Without the query's own variance, which is the same for all candidates."""
+    """Leaves out the query's own variance, which is the same for all candidates."""
     dim = candidates.z.shape[-1]
     return 2 * cosine_similarity(queries.z, candidates.z) - dim * jnp.exp(2 * candidates.log_std)
 
 
 def _chance_pairs(batch: int) -> float:
-    """Sum over N pairs, one of them right, of the entropy of guessing 1 / N each time.
+    """Returns the sum over N pairs, one of them right, of the entropy of guessing 1 / N.
 
-    >>> round(_chance_pairs(2), 4)  # 2 ln 2
-    1.3863
+    Example:
+      >>> round(_chance_pairs(2), 4)  # 2 ln 2
+      1.3863
     """
     return batch * math.log(batch) - (batch - 1) * math.log(batch - 1)

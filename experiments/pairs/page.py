@@ -14,27 +14,26 @@ from experiments.pairs.figures import (
     pictures_found,
     training_pairs,
 )
-from experiments.pairs.model import DualEncoder, shifted
+from experiments.pairs.model import DualEncoder
 from experiments.pairs.objectives import Objective
-from experiments.pairs.retrieval import Scores, evaluate, held_out, make_encode, table
+from experiments.pairs.retrieval import evaluate, held_out, make_encode
+from experiments.pairs.scores import Scores, recall_name, table
 from experiments.running.examples import make_views, spread
 from experiments.running.figures import Drawing, loss_curve
 from experiments.running.process import say
-from experiments.running.results import finish, write_page
+from experiments.running.results import Results, finish, write_page
 from experiments.running.run import Run
 from experiments.running.verdict import CHECKED, verdict
 from jaxcon import report
+from jaxcon.augment import Transform
 from jaxcon.data.captions import PairDataset
 from jaxcon.encoders.tokenizer import Tokenizer
 from jaxcon.training.metrics import read_metrics
 from jaxcon.training.workdir import Workdir
 
-# Losses whose chance level is the logarithm of the batch.
-SOFTMAX = ("clip", "npairs", "gaussian")
 
-
-def show(scores: Scores) -> None:
-    """Print the table."""
+def show(scores: Mapping[str, Mapping[str, float]]) -> None:
+    """Prints the table of the scores in results.json."""
     say(report.format_table(table(scores)))
 
 
@@ -47,33 +46,30 @@ def conclude(
     objective: Objective,
     tokenizer: Tokenizer,
     title: str,
+    transform: Transform,
     seed: int,
-    loss: str,
     batch_size: int,
     facts: Mapping[str, str],
     settings: Mapping[str, Any],
-    temperature: float | None,
 ) -> None:
-    """Evaluate before and after, mark the run finished, draw, write the page.
+    """Evaluates before and after, marks the run finished, draws, writes the page.
 
     Args:
-      workdir: of the run.
+      workdir: the run's folder.
       run: what training made.
       dataset: images with captions.
       model: the dual encoder.
-      objective: how its embeddings are compared.
-      tokenizer: of the captions.
-      title: of the page.
-      seed: of the views that are shown.
-      loss: its name.
+      objective: says how its embeddings are compared.
+      tokenizer: tokenizer of the captions.
+      title: title of the page.
+      transform: what is done to images in training.
+      seed: seed of the views that are shown.
       batch_size: pairs in a batch.
-      facts: of `experiments.running.facts`.
-      settings: to list on the page.
-      temperature: of a loss that does not learn it, or None.
+      facts: made by `experiments.running.facts`.
+      settings: settings to list on the page.
     """
-    candidates = batch_size if loss in SOFTMAX else None
-    chance = objective.chance(batch_size)
-    note = loss_notes(workdir, loss, chance, batch_size, temperature)
+    candidates = batch_size if objective.softmax else None
+    note = loss_notes(workdir, objective, batch_size)
     encode = make_encode(model, tokenizer)
     say("evaluating retrieval")
     scores = {
@@ -83,7 +79,7 @@ def conclude(
     }
     test = held_out(dataset.test)
     images, texts = encode.images(run.after, test.images), encode.texts(run.after, test.captions)
-    used = _temperature(run) if temperature is None else temperature
+    used = _temperature(run) if objective.temperature is None else objective.temperature
     checked = spread(len(test.captions), CHECKED)
     judged = verdict(
         images.z[checked], texts.z[checked], used, of="test pairs", total=len(test.captions)
@@ -92,19 +88,20 @@ def conclude(
     deviations, sentences = [], []
     if objective.log_std is not None:
         deviations, sentences = deviations_drawn(workdir.figures, encode, run.after, dataset.test)
-    results = {"scores": scores, "notes": [note, progress(scores), *judged, *sentences]}
+    named = {kind: value.as_json() for kind, value in scores.items()}
+    results = Results(named, [note, progress(scores), *judged, *sentences])
     finish(workdir, results, show)
 
     page = report.Page(
         title=title,
         summary=_summary(scores, dataset),
-        table=table(scores),
+        table=table(named),
         figures=[],
         settings=settings,
-        notes=results["notes"],
+        notes=results.notes,
         facts=facts,
     )
-    views = make_views(shifted, seed=seed)
+    views = make_views(transform, seed=seed)
     drawings: list[Drawing] = [
         ("views", lambda: training_pairs(dataset.train, views)),
         ("loss", lambda: loss_curve(workdir.figures, workdir.metrics, candidates)),
@@ -119,61 +116,60 @@ def conclude(
     write_page(workdir, page, drawings)
 
 
-def loss_notes(
-    workdir: Workdir, name: str, chance: float, batch: int, temperature: float | None
-) -> str:
-    """Say where the loss ended between 0 and chance, and how low cosines could have brought it.
+def loss_notes(workdir: Workdir, objective: Objective, batch: int) -> str:
+    """Says where the loss ended between 0 and chance, and how low cosines could have brought it.
 
     Args:
-      workdir: of the run.
-      name: of the loss.
-      chance: its value for equal embeddings.
+      workdir: the run's folder.
+      objective: what was minimized.
       batch: pairs in a batch.
-      temperature: of a loss of cosines that does not learn it, else None.
     """
+    chance, temperature = objective.chance(batch), objective.temperature
     last = [row["loss"] for row in read_metrics(workdir.metrics)[-20:] if row["loss"] is not None]
     mean = sum(last) / len(last) if last else math.nan
-    level = f"ln {batch}" if name in SOFTMAX else "for equal embeddings"
+    level = f"ln {batch}" if objective.softmax else objective.told
     note = f"Loss at the end: {mean:.3f}, {mean / chance:.2f} of chance, {chance:.3f} ({level})."
     if temperature is not None:
-        # All pairs at cosine 1, all others at that of a regular simplex, -1 / (N - 1).
+        # All pairs at cosine 1, all other rows at that of a regular simplex, -1 / (N - 1).
         lowest = math.log1p((batch - 1) * math.exp(-(1 + 1 / (batch - 1)) / temperature))
         note += (
             f" Cosines at temperature {temperature:g} cannot bring it below {lowest:.3f}, "
             f"{lowest / chance:.2f} of chance: a loss that looks stuck near ln {batch} says little "
-            "here, retrieval and the collapse check say whether anything is learned."
+            "here; retrieval and the collapse check say whether anything is learned."
         )
     return note
 
 
 def _temperature(run: Run) -> float:
-    """The learned temperature, or 0.07: only the loss that the verdict mentions depends on it."""
+    """Returns the learned temperature, or 0.07; only the loss in the verdict depends on it."""
     learned = run.after["params"].get("Temperature_0")
     return float(np.exp(learned["log_temperature"])) if learned else 0.07
 
 
-def _summary(scores: Scores, dataset: PairDataset) -> str:
+def _summary(scores: Mapping[str, Scores], dataset: PairDataset) -> str:
     trained, chance = scores["trained"], scores["chance"]
     return (
         f"Two encoders learned from {len(dataset.train):,} images with captions. Of "
         f"{len(dataset.test):,} test images and as many captions, the right image comes first for "
-        f"{trained['text to image, recall@1']:.1%} of the captions, and the right caption for "
-        f"{trained['image to text, recall@1']:.1%} of the images; in a random order for "
-        f"{chance['text to image, recall@1']:.2%}."
+        f"{trained.text_to_image[1]:.1%} of the captions, and the right caption for "
+        f"{trained.image_to_text[1]:.1%} of the images; in a random order for "
+        f"{chance.text_to_image[1]:.2%}."
     )
 
 
-def progress(scores: Scores) -> str:
-    """What the loss alone does not tell.
+def progress(scores: Mapping[str, Scores]) -> str:
+    """Says how retrieval has improved, which the loss alone does not show.
 
-    >>> name = "text to image, recall@10"
-    >>> shares = {"untrained": 0.011, "trained": 0.43, "chance": 0.01}
-    >>> progress({kind: {name: share} for kind, share in shares.items()})
-    'In training, text to image, recall@10 went from 1.1% to 43.0% (in a random order: 1.0%).'
+    Example:
+      >>> shares = {"untrained": 0.011, "trained": 0.43, "chance": 0.01}
+      >>> progress({kind: Scores({}, {10: share}) for kind, share in shares.items()})
+      'In training, text to image, recall@10 went from 1.1% to 43.0% (in a random order: 1.0%).'
     """
-    name = [name for name in scores["trained"] if name.startswith("text to image, recall@")][-1]
-    before, after, chance = (scores[kind][name] for kind in ("untrained", "trained", "chance"))
+    k = max(scores["trained"].text_to_image)
+    before, after, chance = (
+        scores[kind].text_to_image[k] for kind in ("untrained", "trained", "chance")
+    )
     return (
-        f"In training, {name} went from {before:.1%} to {after:.1%} "
+        f"In training, {recall_name('text_to_image', k)} went from {before:.1%} to {after:.1%} "
         f"(in a random order: {chance:.1%})."
     )

@@ -1,11 +1,11 @@
-"""The prompts by which an image's attributes are asked for."""
+"""The prompts that ask for an image's attributes."""
 
 from collections.abc import Sequence
 
 from jaxcon.data.shipped.drawing import SHAPES
 
 FRAMES = ("{}", "a picture of {}", "there is {}")
-# What is large for a star is not what is large for a square: sizes are asked for by shape.
+# A large star is not as large as a large square: sizes are asked for shape by shape.
 PROMPTS = {
     "shape": ("a {}",),
     "colour": ("a {} object",),
@@ -15,13 +15,14 @@ PROMPTS = {
 
 
 def make_prompts(attribute: str, values: Sequence[str]) -> list[str]:
-    """Return the prompts of every value, those of the first value first, each in every frame.
+    """Returns the prompts for all values, in their order, each prompt in every frame.
 
     An image fits a value as well as it fits the best of its prompts, averaged over frames as
     `Objective.average` says.
 
-    >>> make_prompts("colour", ["red", "orange"])[2:4]
-    ['there is a red object', 'an orange object']
+    Example:
+      >>> make_prompts("colour", ["red", "orange"])[2:4]
+      ['there is a red object', 'an orange object']
     """
     nouns = [prompt.format(value) for value in values for prompt in PROMPTS[attribute]]
     nouns = [noun.replace("a orange", "an orange") for noun in nouns]

@@ -1,6 +1,6 @@
 """How well images and captions find each other: recall both ways, and classes by their prompts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,8 +11,8 @@ from scipy.stats import spearmanr
 from experiments.pairs.model import DualEncoder
 from experiments.pairs.objectives import Objective
 from experiments.pairs.prompts import FRAMES, PROMPTS, make_prompts
+from experiments.pairs.scores import Scores
 from experiments.running.examples import map_rows
-from jaxcon import report
 from jaxcon.augment import to_float
 from jaxcon.data.captions import PairDataset, PairSplit
 from jaxcon.encoders.dual import Embedded
@@ -22,18 +22,16 @@ from jaxcon.evaluation.zero_shot import zero_shot_accuracy
 
 _RANKS = (1, 5, 10)
 
-Scores = Mapping[str, Mapping[str, float]]
-
 
 class Encode(NamedTuple):
-    """Functions of variables: images, uint8, and texts to what the objective compares."""
+    """Map variables, and uint8 images or texts, to what the objective compares."""
 
     images: Callable[[Any, Any], Embedded]
     texts: Callable[[Any, Sequence[str]], Embedded]
 
 
 class HeldOut(NamedTuple):
-    """Test images, each with one caption, the most specific; equal captions have equal ids."""
+    """Test images, each with its most specific caption; equal captions have equal ids."""
 
     images: Any
     captions: list[str]
@@ -41,7 +39,7 @@ class HeldOut(NamedTuple):
 
 
 def make_encode(model: DualEncoder, tokenizer: Tokenizer) -> Encode:
-    """Return the two functions, each compiled once for batches of one size."""
+    """Returns the two functions, each compiled once, for batches of one size."""
 
     def packed(method: str, inputs: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
         @jax.jit
@@ -66,57 +64,58 @@ def make_encode(model: DualEncoder, tokenizer: Tokenizer) -> Encode:
 
 
 def held_out(split: PairSplit) -> HeldOut:
-    """Return the images with their last captions: of the highest grade, where there are grades."""
+    """Returns the images with their last captions, which have the highest grade if there are grades."""
     captions = [texts[-1] for texts in split.captions]
     ids = np.unique(captions, return_inverse=True)[1]
     return HeldOut(split.images.images, captions, ids)
 
 
 def evaluate(
-    encode: Encode, variables: Any, objective: Objective, dataset: PairDataset
-) -> dict[str, float]:
-    """Return recall both ways and the zero-shot accuracy of each attribute, on test images."""
-    scores, images = _recalls(encode, variables, objective, dataset)
-    return scores | _zero_shot(encode, variables, objective, dataset, images)
+    encode: Encode,
+    variables: Any,
+    objective: Objective,
+    dataset: PairDataset,
+    *,
+    zero_shot: bool = True,
+) -> Scores:
+    """Returns recall both ways and the zero-shot accuracy of each attribute, on test images.
+
+    Args:
+      encode: the model's functions.
+      variables: the model's variables.
+      objective: says how embeddings are compared.
+      dataset: the dataset whose test images are scored.
+      zero_shot: whether to compute zero-shot accuracy as well as recall.
+    """
+    test = held_out(dataset.test)
+    images, texts = encode.images(variables, test.images), encode.texts(variables, test.captions)
+    return Scores(
+        _recalls(objective.scores(images, texts), test.ids),
+        _recalls(objective.scores(texts, images), test.ids),
+        _zero_shot(encode, variables, objective, dataset, images) if zero_shot else {},
+    )
+
+
+def _recalls(matrix: Any, ids: np.ndarray) -> dict[int, float]:
+    """Returns recall by rank, from scores `[queries, candidates]`; query i's pair is candidate i."""
+    matrix = np.asarray(matrix)
+    return {k: recall_at_k(matrix, ids, ids, k=k) for k in ranks(len(ids))}
 
 
 def ranks(candidates: int) -> tuple[int, ...]:
-    """Return the ranks that tell something: among the first 10 of 8 is everything.
+    """Returns the ranks worth reporting: of 8 candidates, all are among the first 10.
 
-    >>> ranks(48), ranks(8)
-    ((1, 5, 10), (1, 5))
+    Example:
+      >>> ranks(48), ranks(8)
+      ((1, 5, 10), (1, 5))
     """
     return tuple(k for k in _RANKS if k == 1 or k < candidates)
-
-
-def recalls(
-    encode: Encode, variables: Any, objective: Objective, dataset: PairDataset
-) -> dict[str, float]:
-    """Return the recall alone, under the keys of `evaluate`."""
-    return _recalls(encode, variables, objective, dataset)[0]
-
-
-def _recalls(
-    encode: Encode, variables: Any, objective: Objective, dataset: PairDataset
-) -> tuple[dict[str, float], Embedded]:
-    """The recalls, and the embedded images."""
-    test = held_out(dataset.test)
-    images, texts = encode.images(variables, test.images), encode.texts(variables, test.captions)
-    scores = {}
-    for name, queries, candidates in (
-        ("image to text", images, texts),
-        ("text to image", texts, images),
-    ):
-        matrix = np.asarray(objective.scores(queries, candidates))
-        for k in ranks(len(test.ids)):
-            scores[f"{name}, recall@{k}"] = recall_at_k(matrix, test.ids, test.ids, k=k)
-    return scores, images
 
 
 def _zero_shot(
     encode: Encode, variables: Any, objective: Objective, dataset: PairDataset, images: Embedded
 ) -> dict[str, float]:
-    """The zero-shot accuracies of the embedded images."""
+    """Returns the zero-shot accuracies of the embedded images, by attribute."""
     scores = {}
     for name, labels in dataset.test.attributes.items():
         known = np.flatnonzero(labels >= 0)
@@ -125,30 +124,24 @@ def _zero_shot(
         framed = Embedded(*(part.reshape(-1, len(FRAMES), *part.shape[1:]) for part in texts))
         matrix = np.asarray(objective.scores(of_known, objective.average(framed)))
         fits = matrix.reshape(len(known), -1, len(PROMPTS[name])).max(axis=2, keepdims=True)
-        scores[f"zero-shot {name}"] = zero_shot_accuracy(fits, labels[known])
+        scores[name] = zero_shot_accuracy(fits, labels[known])
     return scores
 
 
-def chance(dataset: PairDataset) -> dict[str, float]:
-    """Return what a random ranking and a random choice score, under the keys of `evaluate`."""
+def chance(dataset: PairDataset) -> Scores:
+    """Returns what a random ranking and a random choice score."""
     ids = held_out(dataset.test).ids
     recalls = {k: chance_recall(ids, ids, k=k) for k in ranks(len(ids))}
-    ways = ("image to text", "text to image")
-    scores = {f"{way}, recall@{k}": recall for way in ways for k, recall in recalls.items()}
-    return scores | {f"zero-shot {n}": 1 / len(dataset.classes[n]) for n in dataset.test.attributes}
-
-
-def table(scores: Scores) -> report.Table:
-    """Return the table: a row for each evaluation, chance in the last column."""
-    rows = [(name, *(kind[name] for kind in scores.values())) for name in scores["trained"]]
-    return report.Table(("on test images", *scores), rows, emphasis="trained")
+    choice = {name: 1 / len(dataset.classes[name]) for name in dataset.test.attributes}
+    return Scores(recalls, recalls, choice)
 
 
 def rank_correlation(values: np.ndarray, groups: np.ndarray) -> float:
-    """Return Spearman's coefficient, equal values sharing their mean rank; 0 if all are equal.
+    """Returns Spearman's coefficient; equal values share their mean rank; 0 if all are equal.
 
-    >>> round(rank_correlation(np.array([3.0, 2.0, 2.0]), np.array([1, 2, 3])), 4)
-    -0.866
+    Example:
+      >>> round(rank_correlation(np.array([3.0, 2.0, 2.0]), np.array([1, 2, 3])), 4)
+      -0.866
     """
     if not np.ptp(values) or not np.ptp(groups):
         return 0.0

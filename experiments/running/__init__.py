@@ -1,1 +1,1 @@
-"""What every experiment is run by: options, plan, devices, the loop, the folder, the page."""
+"""What runs every experiment: options, plan, devices, the loop, the folder, the page."""

@@ -1,7 +1,7 @@
-"""How a command starts and ends on the console, whatever happens: set before anything is imported.
+"""How a command starts and ends on the console, whatever happens: set up before other imports.
 
-Only the standard library is used here; the imports that follow take seconds, in which a user may
-press Ctrl-C as well.
+This uses only the standard library; the imports that follow take seconds, in which a user may also
+press Ctrl-C.
 """
 
 import codecs
@@ -16,17 +16,17 @@ import time
 import warnings
 from types import TracebackType
 
-# What a console of few characters is given in place of those that we print.
+# What a console with few characters gets instead of those that we print.
 _ASCII = {"±": "+-", "–": "-", "…": "...", "✓": "x", "·": ".", "×": "x", "−": "-"}  # noqa: RUF001
-_PATIENCE = 2.0  # seconds from Ctrl-C until code that does not listen is left
-_STOPPED = "stopped by Ctrl-C; the same command goes on, from the last checkpoint if there is one"
+_PATIENCE = 2.0  # seconds from Ctrl-C until code that does not listen is abandoned
+_STOPPED = "stopped by Ctrl-C; run the same command to resume from the last checkpoint, if any"
 
 _kept: list[socket.socket] = []
 _installed, _told = threading.Event(), threading.Event()
 
 
 def install() -> None:
-    """Prepare this process for being a command."""
+    """Prepares this process to be a command."""
     _installed.set()
     os.environ["MPLBACKEND"] = "agg"  # figures go into files; a notebook's setting would fail here
     for name in ("stdout", "stderr"):
@@ -36,7 +36,7 @@ def install() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="readable")  # pyright: ignore[reportAttributeAccessIssue]
-    # What Orbax leaves undone where a checkpoint is damaged; that is told in a line of our own.
+    # Orbax leaves this undone if a checkpoint is damaged; we report that in a line of our own.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     sys.excepthook = _end
     sys.unraisablehook = _end_unraisable
@@ -45,7 +45,7 @@ def install() -> None:
 
 
 def leave(code: int) -> None:
-    """End a command at once, without what libraries do at the end; elsewhere it returns."""
+    """Ends a command at once, skipping what libraries do at the end; elsewhere it returns."""
     if _installed.is_set():
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):  # nobody reads it any more
@@ -54,11 +54,12 @@ def leave(code: int) -> None:
 
 
 def _readable(error: UnicodeError) -> tuple[str, int]:
-    r"""Replace what the console cannot show, rather than fail.
+    r"""Replaces what the console cannot show, rather than fail.
 
-    >>> codecs.register_error("readable", _readable)
-    >>> "83.1 ± 2.0%, \udce9.jpg".encode("ascii", "readable")
-    b'83.1 +- 2.0%, \\udce9.jpg'
+    Example:
+      >>> codecs.register_error("readable", _readable)
+      >>> "83.1 ± 2.0%, \udce9.jpg".encode("ascii", "readable")
+      b'83.1 +- 2.0%, \\udce9.jpg'
     """
     assert isinstance(error, UnicodeEncodeError)
     characters = error.object[error.start : error.end]
@@ -67,18 +68,18 @@ def _readable(error: UnicodeError) -> tuple[str, int]:
 
 
 def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """In place of Python's own: one line for what is no bug."""
+    """Replaces Python's own hook: one line for anything that is not a bug."""
     if _is_interrupt(error):
         _tell(_STOPPED)
-        # As Python would end; but at once, for jax crashes when it is taken down while it compiles.
+        # As Python would end, but at once: jax crashes when it is taken down while compiling.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
     if isinstance(error, BrokenPipeError):  # as of `| head`
-        _tell("error: nobody reads the output any more; the same command goes on")
+        _tell("error: nobody reads the output any more; run the same command to resume")
         leave(2)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         _tell(
-            f"error: {error.filename or 'the output'}: {error.strerror}; the same command goes on"
+            f"error: {error.filename or 'the output'}: {error.strerror}; run the same command to resume"
         )
         leave(2)
     if isinstance(error, ModuleNotFoundError) and error.name:
@@ -100,22 +101,22 @@ def _end(kind: type[BaseException], error: BaseException, trace: TracebackType |
 
 
 def _end_unraisable(told: "sys.UnraisableHookArgs") -> None:
-    """An exception that Python can hand to nobody: Ctrl-C must not be lost there."""
+    """Handles exceptions that Python can pass to nobody: Ctrl-C must not be lost there."""
     if told.exc_value is not None and _is_interrupt(told.exc_value):
         _end(told.exc_type, told.exc_value, told.exc_traceback)
-    elif str(told.exc_value) != "Event loop is closed":  # tensorstore's, where a save has failed
+    elif str(told.exc_value) != "Event loop is closed":  # tensorstore's, after a failed save
         sys.__unraisablehook__(told)
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
-    """Whether it is Ctrl-C, or came of it: an import that it broke off raises an ImportError."""
+    """Returns whether it is Ctrl-C or caused by it: an import cut short raises an ImportError."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
 
 
 def _blames(error: BaseException, variable: str) -> bool:
-    """Whether jax refuses the value of a variable, while it is imported or first used."""
+    """Returns whether jax rejects the value of a variable, while it is imported or first used."""
     text = str(error)
     if variable == "JAX_PLATFORMS" and text.startswith("Unable to initialize backend"):
         return True
@@ -130,16 +131,16 @@ def _tell(line: str) -> None:
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         with contextlib.suppress(OSError):
-            # A bar stands in the last line where the loop has not been left yet.
+            # There is a bar on the last line if the loop is still running.
             bars = getattr(getattr(sys.modules.get("tqdm"), "tqdm", None), "_instances", ())
             sys.stderr.write(f"\n{line}\n" if len(bars) else f"{line}\n")
             sys.stderr.flush()
 
 
 def _listen() -> None:
-    """Let Ctrl-C end what does not return to Python for long: a compilation, say.
+    """Lets Ctrl-C end what does not return to Python for long, such as a compilation.
 
-    The training loop has a handler of its own while it runs, and is left to that; once.
+    The training loop has a handler of its own while it runs, which takes the first Ctrl-C.
     """
     here, there = socket.socketpair()
     there.setblocking(False)

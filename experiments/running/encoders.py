@@ -1,4 +1,4 @@
-"""The image encoders that a flag can name: one list, from which flags, help and checks follow."""
+"""The image encoders that a flag can name: one list that defines flags, help and checks."""
 
 import functools
 from collections.abc import Callable
@@ -9,12 +9,13 @@ from jaxcon import encoders
 
 
 class Entry(NamedTuple):
-    """An encoder of a flag.
+    """An encoder that a flag can name.
 
     Attributes:
-      make: `make(**settings)`, with `axis_name` and `dtype`.
+      make: called as `make(**settings)`, with `axis_name` and `dtype`.
       patched: whether `make` also takes `patch`, which follows from the side of the images.
-      slow_on_cpu: at 64 pixels on 2 cores a step takes many times as long as one of patch_convnet.
+      slow_on_cpu: whether at 64 pixels on 2 cores a step takes many times as long as with
+        patch_convnet.
     """
 
     make: Callable[..., Any]
@@ -24,7 +25,7 @@ class Entry(NamedTuple):
 
 _layout = functools.partial(encoders.ConvNet, narrow=(32, 32, 64), layout=True)
 
-# One name, one network: a run's folder is to say what was trained in it.
+# One name, one network: a run's folder has to tell what was trained in it.
 ENCODERS = {
     "mlp": Entry(encoders.MLP),
     "convnet": Entry(encoders.ConvNet, slow_on_cpu=True),
@@ -48,13 +49,13 @@ EncoderOfRecipe = Annotated[
 
 
 def make_encoder(name: Encoder, *, side: int, **settings: Any) -> Any:
-    """Return the encoder that the flag names, for images of `side` pixels."""
+    """Returns the encoder that the flag names, for images of `side` pixels."""
     entry = ENCODERS[name]
     if entry.patched:
-        settings["patch"] = max(side // 16, min(side // 8, 4), 1)  # maps of 8 to 16 places a side
+        settings["patch"] = max(side // 16, min(side // 8, 4), 1)  # maps of 8 to 16 places per side
     return entry.make(**settings)
 
 
 def is_slow_on_cpu(name: str) -> bool:
-    """Return whether an encoder of a flag is; of a user's own nobody knows."""
+    """Returns whether an encoder is known to be slow on a CPU; a user's own is not."""
     return name in ENCODERS and ENCODERS[name].slow_on_cpu

@@ -1,4 +1,4 @@
-"""How an experiment ends: in one line where the user can mend it, in a traceback where we must."""
+"""How an experiment ends: with one line if the user can fix it, with a traceback if we must."""
 
 import contextlib
 import errno
@@ -19,7 +19,7 @@ from jaxcon.training.files import write_text
 from jaxcon.training.workdir import Workdir, saved_steps
 
 _UNREADABLE = "unreadable.json"
-# Of the disk and of the account, not of the program.
+# Errors of the disk and the account, not of the program.
 _OF_THE_MACHINE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
     *(errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EPIPE),
@@ -27,11 +27,11 @@ _OF_THE_MACHINE = (
 
 
 def fail(text: str, *, at_once: bool = False) -> NoReturn:
-    """Print one line on stderr and end with exit code 2, the other processes of the run too.
+    """Prints one line on stderr and ends with exit code 2, as do the run's other processes.
 
     Args:
-      text: what came, what was expected, how to mend it.
-      at_once: without the farewell of libraries, which would have more to say of a full disk.
+      text: what came, what was expected, how to fix it.
+      at_once: whether to skip the cleanup of libraries, which would add more about a full disk.
     """
     line = " ".join(text.split())
     print(f"error: {line}", file=sys.stderr)
@@ -43,7 +43,7 @@ def fail(text: str, *, at_once: bool = False) -> NoReturn:
 
 @contextlib.contextmanager
 def usage_errors() -> Iterator[None]:
-    """Turn a ValueError into one line on stderr and exit code 2: the user can mend it."""
+    """Turns a ValueError into one line on stderr and exit code 2: the user can fix it."""
     try:
         yield
         return
@@ -51,7 +51,7 @@ def usage_errors() -> Iterator[None]:
         said = str(error)
     except (RuntimeError, MemoryError) as error:
         said = _out_of_memory(error)
-        if said is None and "home directory" in str(error):  # of pathlib, for ~
+        if said is None and "home directory" in str(error):  # from pathlib, about ~
             said = "there is no home folder for ~; write the path in full, or set HOME"
         if said is None:
             raise
@@ -60,9 +60,9 @@ def usage_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def run_errors(workdir: Workdir, dataset: Dataset | PairDataset) -> Iterator[None]:
-    """The same for what a run may meet once it trains or evaluates; a bug keeps its traceback.
+    """Does the same for what a run may meet once it trains or evaluates; bugs keep their traceback.
 
-    An image that cannot be read is noted in the folder, for it will have changed when it is repaired.
+    An image that cannot be read is recorded in the folder, because it will change when it is repaired.
     """
     try:
         yield
@@ -77,9 +77,9 @@ def run_errors(workdir: Workdir, dataset: Dataset | PairDataset) -> Iterator[Non
 
 
 def _mendable(error: Exception, workdir: Workdir, dataset: Dataset | PairDataset) -> str | None:
-    """The line for what the user can mend; None for a bug."""
+    """Returns the line for what the user can fix; None for a bug."""
     if not workdir.path.exists():
-        return f"{workdir.path}: the folder was removed while the run was going on"
+        return f"{workdir.path}: the folder was removed while the run was running"
     if isinstance(error, DataError):
         if (name := name_of(dataset, error)) is not None:
             _note(workdir, name)
@@ -88,7 +88,7 @@ def _mendable(error: Exception, workdir: Workdir, dataset: Dataset | PairDataset
         return str(error)
     if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
         place = error.filename or workdir.path
-        return f"{place}: {error.strerror}; {_kept(workdir)} once that is mended"
+        return f"{place}: {error.strerror}; {_kept(workdir)} once that is fixed"
     return _out_of_memory(error)
 
 
@@ -104,7 +104,7 @@ def _out_of_memory(error: Exception) -> str | None:
 
 
 def unreadable(workdir: Any) -> list[str]:
-    """Return the images of the run that could not be read: they may have changed since."""
+    """Returns the run's images that could not be read: they may have changed since."""
     with contextlib.suppress(OSError, ValueError):
         names = json.loads((workdir / _UNREADABLE).read_bytes())
         return [name for name in names if isinstance(name, str)]
@@ -120,4 +120,4 @@ def _note(workdir: Workdir, name: str) -> None:
 def _kept(workdir: Workdir) -> str:
     steps = saved_steps(workdir.checkpoints)
     saved = f"the state after step {steps[-1]} is saved, and " if steps else ""
-    return f"{saved}the same command goes on"
+    return f"{saved}the same command resumes"

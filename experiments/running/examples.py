@@ -15,25 +15,26 @@ from jaxcon.data.splits import Split
 
 Pairs = tuple[np.ndarray, np.ndarray]
 Views = Callable[[np.ndarray], Pairs]  # from at most 64 images to two views of each
-BATCH = 64  # rows of one program, whatever is asked for
+BATCH = 64  # rows of one program, whatever is requested
 
 
 def spread(total: int, count: int, labels: np.ndarray | None = None) -> np.ndarray:
-    """Return the numbers of `count` of `total` rows, evenly from all classes, always the same ones.
+    """Returns the numbers of `count` of `total` rows, evenly from all classes, always the same.
 
-    Within a class, and between classes where there are more of them than rows, the order is that of
-    a digest of the number: the first rows, which lie in one folder, would be much alike. Without
-    labels, as many stretches of rows stand for classes.
+    Within a class, and between classes if there are more of them than rows, the order is that of a
+    digest of the number: the first rows, which come from one folder, would be too similar. Without
+    labels, `count` stretches of rows stand in for classes.
 
-    >>> labels = np.array([0] * 90 + [1] * 7 + [2] * 3)
-    >>> np.bincount(labels[spread(100, 8, labels)]).tolist()
-    [3, 3, 2]
-    >>> (spread(100, 4) // 25).tolist()
-    [0, 1, 2, 3]
+    Example:
+      >>> labels = np.array([0] * 90 + [1] * 7 + [2] * 3)
+      >>> np.bincount(labels[spread(100, 8, labels)]).tolist()
+      [3, 3, 2]
+      >>> (spread(100, 4) // 25).tolist()
+      [0, 1, 2, 3]
 
     Args:
       total: number of rows.
-      count: of those wanted; all where there are fewer.
+      count: number of rows wanted; all if there are fewer.
       labels: int `[total]`, or None.
 
     Returns:
@@ -45,18 +46,18 @@ def spread(total: int, count: int, labels: np.ndarray | None = None) -> np.ndarr
     digests = [hashlib.sha256(str(row).encode()).digest() for row in range(total)]
     by_class = np.array(sorted(range(total), key=lambda row: (labels[row], digests[row])), int)
     starts = np.searchsorted(labels[by_class], labels[by_class])
-    turn = np.empty(total, int)  # the first of every class come before the second of any
+    turn = np.empty(total, int)  # the first of every class comes before the second of any
     turn[by_class] = np.arange(total) - starts
     chosen = sorted(range(total), key=lambda row: (turn[row], digests[row]))[:count]
     return np.array(sorted(chosen, key=lambda row: (labels[row], row)), int)
 
 
 def make_views(transform: Transform, *, seed: int) -> Views:
-    """Return a function from at most 64 images to two views of each, in [0, 1].
+    """Returns a function that makes two views, in [0, 1], of each of at most 64 images.
 
     Args:
-      transform: of the training.
-      seed: the same views for the same rows.
+      transform: the transform used in training.
+      seed: seed of the views, which are the same for the same rows.
     """
     views = jit_once(functools.partial(two_views, transform=transform))
 
@@ -70,10 +71,11 @@ def make_views(transform: Transform, *, seed: int) -> Views:
 
 
 def map_rows(apply: Callable[[np.ndarray], Any], images: Any, *, batch: int = 64) -> np.ndarray:
-    """Return `apply` of every row as one array: batches of one size, so one compilation.
+    """Returns `apply` of every row as one array; batches of one size need one compilation.
 
-    >>> map_rows(lambda x: x + 1, np.arange(5), batch=2).tolist()
-    [1, 2, 3, 4, 5]
+    Example:
+      >>> map_rows(lambda x: x + 1, np.arange(5), batch=2).tolist()
+      [1, 2, 3, 4, 5]
     """
     outputs = []
     for start in range(0, len(images), batch):
@@ -84,6 +86,6 @@ def map_rows(apply: Callable[[np.ndarray], Any], images: Any, *, batch: int = 64
 
 
 def take(split: Split, rows: np.ndarray) -> np.ndarray:
-    """Return the images of an array of row numbers: `[*rows.shape, height, width, channels]`."""
+    """Returns the images of an array of row numbers: `[*rows.shape, height, width, channels]`."""
     images = np.stack([split.images[int(i)] for i in rows.flat])
     return images.reshape(*rows.shape, *images.shape[1:])

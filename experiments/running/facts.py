@@ -1,4 +1,4 @@
-"""A run in words: what is about to be trained; afterwards on what, how long, and with what."""
+"""A run in words: what is about to be trained; afterwards on what, for how long, and with what."""
 
 import importlib.metadata
 import os
@@ -15,21 +15,21 @@ from experiments.running.plan import Plan
 from jaxcon.data.captions import PairDataset
 from jaxcon.training.clock import read_times, steps_per_second
 
-_LARGE = 32  # pixels from which on it matters that an encoder is slow
+_LARGE = 32  # pixels from which it matters that an encoder is slow
 
 
 class Setup(NamedTuple):
-    """What is known of a run before its first step.
+    """What is known about a run before its first step.
 
     Attributes:
-      encoder: as the flag names it.
+      encoder: name of the encoder's flag value.
       beside: what is trained with it.
-      parameters: numbers that are learned.
+      parameters: how many numbers are learned.
       image_shape: (height, width, channels).
-      images: of the training, validation and test split.
-      with_what: what the images come with: "10 classes".
+      images: numbers of images in the training, validation and test splits.
+      with_what: what the images come with, such as "10 classes".
       plan: steps, batches, epochs.
-      devices: that share a batch.
+      devices: the devices that share a batch.
     """
 
     encoder: str
@@ -43,13 +43,13 @@ class Setup(NamedTuple):
 
 
 def count_parameters(init: Any) -> int:
-    """Return how many numbers are learned; `init` is from a key to the variables."""
+    """Returns how many numbers are learned; `init` maps a key to the variables."""
     variables = jax.eval_shape(init, jax.random.key(0))
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
 def announce(setup: Setup) -> list[str]:
-    """Return what to say before training begins: it may take long, and its first step compiles."""
+    """Returns what to say before training begins: it may take long, and its first step compiles."""
     plan, (height, width, _) = setup.plan, setup.image_shape
     lines = [
         f"training {setup.encoder} with {setup.beside}, {setup.parameters:,} parameters, on "
@@ -66,11 +66,11 @@ def announce(setup: Setup) -> list[str]:
 
 
 def facts(setup: Setup, times: Path) -> dict[str, str]:
-    """Return what a page says of a run beside its scores.
+    """Returns what a page says about a run besides its scores.
 
     Args:
-      setup: of the run.
-      times: its `times.json`.
+      setup: what was known about the run.
+      times: path of its `times.json`.
     """
     plan, (height, width, _) = setup.plan, setup.image_shape
     train, validation, test = setup.images
@@ -88,10 +88,11 @@ def facts(setup: Setup, times: Path) -> dict[str, str]:
 
 
 def dataset_title(dataset: str) -> str:
-    """Return what a heading calls a dataset: of a folder the name, not where it lies.
+    """Returns what a heading calls a dataset: for a folder, its name, not its location.
 
-    >>> dataset_title("folder:/data/my birds/"), dataset_title("cifar10")
-    ('my birds', 'cifar10')
+    Example:
+      >>> dataset_title("folder:/data/my birds/"), dataset_title("cifar10")
+      ('my birds', 'cifar10')
     """
     if not dataset.startswith("folder:"):
         return dataset
@@ -100,10 +101,11 @@ def dataset_title(dataset: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as one says it.
+    """Returns a time as one would say it.
 
-    >>> duration(8.26), duration(69.7), duration(3725)
-    ('8.3 s', '1 min 10 s', '1 h 2 min')
+    Example:
+      >>> duration(8.26), duration(69.7), duration(3725)
+      ('8.3 s', '1 min 10 s', '1 h 2 min')
     """
     if seconds < 60:
         return f"{seconds:.1f} s"
@@ -117,10 +119,11 @@ def _plan(plan: Plan) -> str:
 
 
 def _counted(number: int, noun: str) -> str:
-    """Return a number with its noun.
+    """Returns a number with its noun.
 
-    >>> _counted(1, "step"), _counted(1200, "step")
-    ('1 step', '1,200 steps')
+    Example:
+      >>> _counted(1, "step"), _counted(1200, "step")
+      ('1 step', '1,200 steps')
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
@@ -138,10 +141,11 @@ def _time(times: Path, batch_size: int) -> str:
 
 
 def _devices(devices: Sequence[Any]) -> str:
-    """Return what trains, and on how many of them.
+    """Returns in words what trains, and on how many devices.
 
-    >>> _devices(jax.devices("cpu")[:1]).startswith("1 CPU device (")
-    True
+    Example:
+      >>> _devices(jax.devices("cpu")[:1]).startswith("1 CPU device (")
+      True
     """
     first = devices[0]
     cpu = first.platform == "cpu"
@@ -155,16 +159,17 @@ def _versions() -> list[str]:
 
 
 def with_classes(class_names: Sequence[str] | None) -> str:
-    """Return how many classes there are, in words.
+    """Returns how many classes there are, in words.
 
-    >>> with_classes(("cat", "dog")), with_classes(None)
-    ('2 classes', 'no classes')
+    Example:
+      >>> with_classes(("cat", "dog")), with_classes(None)
+      ('2 classes', 'no classes')
     """
     return "no classes" if class_names is None else f"{len(class_names):,} classes"
 
 
 def with_captions(dataset: PairDataset) -> str:
-    """Return what the images of a dataset of pairs have."""
+    """Returns in words what comes with the images of a dataset of pairs."""
     parts = (dataset.train, dataset.validation, dataset.test)
     count = sum(len(texts) for part in parts for texts in part.captions)
     known = f"; known of them: {', '.join(dataset.classes)}" if dataset.classes else ""

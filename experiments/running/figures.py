@@ -1,6 +1,6 @@
 """What the pages of all experiments show: curves, matrices, input images, neighbours, a map.
 
-Scores are on disk before anything is drawn, and a figure that fails costs a line, not the run.
+Scores are on disk before anything is drawn; a figure that fails costs a line, not the run.
 """
 
 import warnings
@@ -17,7 +17,7 @@ from jaxcon.similarity import cosine_similarity
 from jaxcon.training.metrics import read_metrics
 
 Picture = report.Figure | report.Gallery
-# A figure's name, for the line where it fails, and what draws it.
+# A figure's name, for the line if it fails, and what draws it.
 Drawing = tuple[str, Callable[[], Picture]]
 
 COMPARED = 32  # pairs in a heat-map: as many as can be told apart
@@ -25,7 +25,7 @@ SHOWN = 8  # examples in a gallery
 
 
 def drawn(drawings: Sequence[Drawing]) -> tuple[list[Picture], list[str]]:
-    """Return the figures, and a sentence for each that could not be drawn; they are said as well."""
+    """Returns the figures, and a sentence for each that could not be drawn, which is also printed."""
     figures, failures, said = [], [], set()
     for name, draw in drawings:
         try:
@@ -37,16 +37,16 @@ def drawn(drawings: Sequence[Drawing]) -> tuple[list[Picture], list[str]]:
                 if line not in said:
                     said.add(line)
                     say(f"figure {name}: {line}")
-        # Fonts, signs in a user's texts, odd sizes: none of them is worth the end of a run.
+        # Fonts, characters in a user's texts, odd sizes: none of them should end a run.
         except Exception as error:
-            reason = " ".join(str(error).split())[:200] or "no reason was given"
+            reason = " ".join(str(error).split())[:200] or "no reason given"
             failures.append(f"The figure {name} is missing: {type(error).__name__}, {reason}.")
             say(failures[-1])
     return figures, failures
 
 
 def loss_curve(folder: Path, metrics: Path, candidates: int | None) -> report.Figure:
-    """Draw the loss by step with ln of the number of candidates, where chance is that."""
+    """Draws the loss by step, with ln of the number of candidates if that is chance."""
     rows = [row for row in read_metrics(metrics) if row["loss"] is not None]
     steps = np.array([row["step"] for row in rows])
     losses = np.array([row["loss"] for row in rows])
@@ -64,13 +64,13 @@ def loss_curve(folder: Path, metrics: Path, candidates: int | None) -> report.Fi
 def heatmaps(
     folder: Path, embeddings: Mapping[str, Pairs], *, rows: str, columns: str, of: str
 ) -> report.Figure:
-    """Draw the cosines of pairs before and after training.
+    """Draws the cosines of pairs before and after training.
 
     Args:
-      folder: for the file.
-      embeddings: pairs by the time they are of; those that are drawn.
-      rows: what the first ones of the pairs are.
-      columns: what the second ones are.
+      folder: where the file goes.
+      embeddings: the pairs to draw, by their time ("before", "after").
+      rows: what the first of each pair is.
+      columns: what the second is.
       of: what is compared, for the caption.
     """
     path = folder / "similarity.png"
@@ -79,14 +79,14 @@ def heatmaps(
     return report.Figure(
         path,
         f"Cosines between {of}, none of them seen in training. A row and the column of the same "
-        "number belong together: an encoder that tells them apart has a bright diagonal alone.",
+        "number belong together: with an encoder that tells them apart, only the diagonal is bright.",
     )
 
 
 def matrices(
     path: Path, values: Mapping[str, np.ndarray], *, rows: str, columns: str, label: str
 ) -> None:
-    """Draw matrices of values in [-1, 1] side by side, with one scale of colours for all."""
+    """Draws matrices of values in [-1, 1] side by side, on one colour scale."""
 
     def panel(when: str) -> Callable[[Any], object]:
         def draw(ax: Any) -> None:

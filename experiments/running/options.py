@@ -1,7 +1,7 @@
 """Options that all experiments share, and how a command line becomes a checked configuration.
 
-Each experiment nests these groups in its own dataclass; tyro makes flags and `--help` of them. A
-value of None stands for the recipe of the dataset and is filled in before anything else happens.
+Each experiment nests these groups in its own dataclass; tyro turns them into flags and `--help`. None
+stands for the value in the dataset's recipe and is filled in before anything else happens.
 """
 
 import contextlib
@@ -11,26 +11,27 @@ import io
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
+from experiments.running.optimizers import OPTIMIZERS, Optimizer
 from jaxcon.data.messages import printable
 
 Config = TypeVar("Config")
 
 
 def _path(typed: Sequence[str]) -> Path:
-    """Return the path that was typed; the folder one is in is ".", and not nothing."""
+    """Returns the path that was typed; an empty one is refused, as the current folder is "."."""
     if not typed[0].strip():
-        raise ValueError("expected a path, got none (a variable of the shell that is empty?)")
+        raise ValueError("expected a path, got none (a shell variable that is empty?)")
     return Path(typed[0])
 
 
-# Optional flags, and what `--help` says of leaving them out.
-of_recipe = functools.partial(tyro.conf.arg, help_behavior_hint="(default: what suits the dataset)")
+# Optional flags, and what `--help` says about leaving them out.
+of_recipe = functools.partial(tyro.conf.arg, help_behavior_hint="(default: depends on the dataset)")
 _unset = functools.partial(tyro.conf.arg, help_behavior_hint="(default: none)")
 # The constructor keeps "None" from being a value that can be typed.
 IntOfRecipe = Annotated[int | None, of_recipe(metavar="INT", constructor=int)]
@@ -53,65 +54,64 @@ OptionalPath = Annotated[
     ),
     tyro.conf.arg(help_behavior_hint=""),
 ]
-Optimizer = Literal["adamw", "lars", "sgd"]
 OptimizerOfRecipe = Annotated[
     Optimizer | None,
     of_recipe(  # pyright: ignore[reportCallIssue]
-        metavar=f"{{{','.join(get_args(Optimizer))}}}",
-        constructor=Optimizer,  # pyright: ignore[reportArgumentType]
+        metavar=f"{{{','.join(OPTIMIZERS)}}}",
+        constructor=Optimizer,
     ),
 ]
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """How long, in what steps, with which random numbers."""
+    """How long to train, in what steps, with which random numbers."""
 
     seed: int = 0
-    """Decides the first weights, the order of the data and the views."""
+    """Decides the initial weights, the order of the data and the views."""
     epochs: IntOfRecipe = None
     """Passes over the training images."""
     batch_size: IntOfRecipe = None
-    """Images a step, over all devices together."""
+    """Images per step, over all devices together."""
     optimizer: OptimizerOfRecipe = None
     """Update rule."""
     learning_rate: FloatOfRecipe = None
-    """Peak, reached after the warm-up; then a cosine down to 0."""
+    """Peak rate, reached after the warm-up; it then falls to 0 along a cosine."""
     weight_decay: FloatOfRecipe = None
-    """On kernels; biases and norms are left alone."""
+    """Applied to kernels; biases and norms are left alone."""
     warmup_epochs: FloatOfRecipe = None
     """Epochs in which the learning rate rises."""
     clip_norm: OptionalFloat = None
-    """Shorten longer gradients to this norm."""
+    """Gradients with a larger norm are scaled down to this one."""
     ema: OptionalFloat = None
-    """Decay of a moving average of the weights, which is then what is evaluated."""
+    """Decay of a moving average of the weights, which is then evaluated instead of them."""
     precision: Literal["f32", "bf16"] = "f32"
-    """Of the encoder's computation; parameters and the loss stay float32."""
+    """Precision of the encoder's computation; parameters and the loss stay float32."""
     start_from: OptionalPath = None
-    """Folder of another run, to begin with its weights in place of random ones. Default: none."""
+    """Folder of another run, to start from its weights instead of random ones. Default: none."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """Where it runs; a run may be resumed with other values."""
+    """Where it runs; a run can be resumed with other values."""
 
     workdir: OptionalPath = None
     """Folder of the run; the same command resumes there. Default: runs/EXPERIMENT-DATASET."""
     accelerator: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
-    """auto takes the best there is; the others mean that one, or an error."""
+    """auto takes the best there is; the others mean that one or an error."""
     num_devices: OptionalInt = None
-    """Devices that share the batch; a CPU is divided into as many. Default: all, and 1 CPU."""
+    """Devices that share the batch; a CPU is split into that many. Default: all; on CPU, 1."""
     checkpoint_every: OptionalInt = None
     """Steps between checkpoints. Default: a twentieth of the run."""
 
 
 def parse(config: type[Config], *, program: str | None, arguments: Sequence[str] | None) -> Config:
-    """Return the configuration of a command line; `--help` and unknown flags end the process.
+    """Returns the configuration of a command line; `--help` and unknown flags end the process.
 
     Args:
-        config: the options.
-        program: a module of `experiments`; None: the file that runs.
-        arguments: of the command line. None: those of the process.
+      config: the options.
+      program: a module of `experiments`; None: the file that runs.
+      arguments: arguments of the command line; None: those of the process.
     """
     command = f"python {sys.argv[0]}" if program is None else f"python -m experiments.{program}"
     box = io.StringIO()
@@ -130,13 +130,14 @@ def parse(config: type[Config], *, program: str | None, arguments: Sequence[str]
 
 
 def one_line(box: str) -> str:
-    r"""Return what tyro draws in a box of many lines: its first part, and the flags it proposes.
+    r"""Returns in one line what tyro draws in a box: its first part, and the flags it proposes.
 
-    >>> box = ["╭─ Unrecognized options ────────────╮", "│ Unrecognized options: --epoch=1   │"]
-    >>> box += ["│ ───────────────────────────────── │", "│ Perhaps you meant:                │"]
-    >>> box += ["│     --epochs INT                  │", "╰───────────────────────────────────╯"]
-    >>> print(one_line("\n".join(box)))
-    Unrecognized options: --epoch=1; did you mean --epochs? (--help lists all options)
+    Example:
+      >>> box = ["╭─ Unrecognized options ────────────╮", "│ Unrecognized options: --epoch=1   │"]
+      >>> box += ["│ ───────────────────────────────── │", "│ Perhaps you meant:                │"]
+      >>> box += ["│     --epochs INT                  │", "╰───────────────────────────────────╯"]
+      >>> print(one_line("\n".join(box)))
+      Unrecognized options: --epoch=1; did you mean --epochs? (--help lists all options)
     """
     lines = [line.strip("│╭╮╰╯ ") for line in box.strip().splitlines()[1:]]
     # A rule ends the first part; where the terminal is ASCII, another one underlines the title.
@@ -151,20 +152,22 @@ def one_line(box: str) -> str:
 
 
 def fill(group: Config, **defaults: Any) -> Config:
-    """Return the group with its None values replaced by the recipe's.
+    """Returns the group with its None values replaced by the recipe's.
 
-    >>> fill(Training(epochs=3), epochs=100, batch_size=256).epochs
-    3
+    Example:
+      >>> fill(Training(epochs=3), epochs=100, batch_size=256).epochs
+      3
     """
     missing = {name: value for name, value in defaults.items() if getattr(group, name) is None}
     return dataclasses.replace(group, **missing)  # pyright: ignore[reportArgumentType]
 
 
 def flag(name: str) -> str:
-    """Return the flag of a field.
+    """Returns the flag of a field.
 
-    >>> flag("batch_size")
-    '--batch-size'
+    Example:
+      >>> flag("batch_size")
+      '--batch-size'
     """
     return "--" + name.replace("_", "-")
 
@@ -172,11 +175,12 @@ def flag(name: str) -> str:
 def check_range(
     group: Any, *names: str, low: float, high: float = math.inf, open_low: bool = True
 ) -> None:
-    """Raise a ValueError that names the flag of a number outside of its range; None passes.
+    """Raises a ValueError that names the flag of a number out of its range; None passes.
 
-    >>> check_range(Training(ema=1.5), "ema", low=0, high=1)
-    Traceback (most recent call last):
-    ValueError: --ema=1.5: expected a number above 0 and below 1
+    Example:
+      >>> check_range(Training(ema=1.5), "ema", low=0, high=1)
+      Traceback (most recent call last):
+      ValueError: --ema=1.5: expected a number above 0 and below 1
     """
     for name in names:
         value = getattr(group, name)
@@ -189,8 +193,20 @@ def check_range(
             raise ValueError(f"{flag(name)}={value}: expected a number {lower}{upper}")
 
 
+def check_taken(group: Any, takes: Iterable[str]) -> None:
+    """Raises a ValueError for a value that the loss of the group, its field `loss`, does not take.
+
+    Args:
+      group: the options of a loss; those without a value are None.
+      takes: names of the options that the loss has a use for.
+    """
+    for name, value in dataclasses.asdict(group).items():
+        if value is not None and name not in ("loss", *takes):
+            raise ValueError(f"{flag(name)}={value}: --loss={group.loss} has none; leave it out")
+
+
 def check_training(training: Training, machine: Machine) -> None:
-    """Raise a ValueError for the first option outside of its range."""
+    """Raises a ValueError for the first option that is out of its range."""
     check_range(training, "seed", low=0, high=2**31, open_low=False)
     check_range(training, "epochs", "batch_size", "learning_rate", "clip_norm", low=0)
     check_range(training, "weight_decay", "warmup_epochs", low=0, open_low=False)
@@ -199,10 +215,11 @@ def check_training(training: Training, machine: Machine) -> None:
 
 
 def flat(*groups: Any) -> dict[str, Any]:
-    """Return the fields of several groups in one dictionary of JSON values, as files can hold them.
+    """Returns the fields of several groups as one dictionary of JSON values, as files can hold them.
 
-    >>> flat(Machine(workdir=Path("runs/a")))["workdir"]
-    'runs/a'
+    Example:
+      >>> flat(Machine(workdir=Path("runs/a")))["workdir"]
+      'runs/a'
     """
     fields = {k: v for group in groups for k, v in dataclasses.asdict(group).items()}
     return {k: printable(str(v)) if isinstance(v, str | Path) else v for k, v in fields.items()}

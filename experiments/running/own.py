@@ -1,29 +1,54 @@
-"""What a user wrote, as config.json says it: the name of a library's, or that it is the user's own."""
+"""What config.json says about functions passed in: a library's name, or that it is the user's own."""
 
 import dataclasses
 import functools
 import importlib.metadata
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.linen as nn
 
 from jaxcon.encoders.describe import describe
+from jaxcon.encoders.dual import Side
 
 _OF_THIS_CHECKOUT = ("jaxcon", "experiments")
 
+Group = TypeVar("Group")
+
+
+def as_named(group: Group, *, encoder: nn.Module | None, dataset: Any) -> Group:
+    """Returns the options, with the names of what was passed in instead of the flags' values."""
+    names = {}
+    if encoder is not None:
+        names["encoder"] = type(encoder).__name__
+    if dataset is not None:
+        names["dataset"] = dataset.name
+    return dataclasses.replace(group, **names)  # pyright: ignore[reportArgumentType]
+
+
+def names(dataset: Any, **handed: Any) -> dict[str, str]:
+    """Returns what config.json says about it, under keys that no flag has, such as `own_encoder`.
+
+    Args:
+      dataset: the user's own, or None.
+      **handed: what else was passed in, or None.
+    """
+    said = {f"own_{kind}": named(thing) for kind, thing in handed.items() if thing is not None}
+    return said | ({} if dataset is None else {"own_dataset": f"the user's own {dataset.name}"})
+
 
 def named(thing: Any) -> str:
-    """Return the name of a function or of an object's class, and whose it is.
+    """Returns the name of a function or of an object's class, and whose it is.
 
-    >>> from jaxcon.losses import ntxent_loss
-    >>> named(functools.partial(ntxent_loss, temperature=0.2))
-    'jaxcon.losses.softmax.ntxent_loss(temperature=0.2)'
-    >>> named(lambda z1, z2: 0)
-    "the user's own <lambda>"
+    Example:
+      >>> from jaxcon.losses import ntxent_loss
+      >>> named(functools.partial(ntxent_loss, temperature=0.2))
+      'jaxcon.losses.softmax.ntxent_loss(temperature=0.2)'
+      >>> named(lambda z1, z2: 0)
+      "the user's own <lambda>"
     """
     if isinstance(thing, functools.partial):
-        given = [repr(value) for value in thing.args]
-        given += [f"{name}={value!r}" for name, value in thing.keywords.items()]
+        given = [_setting(value) for value in thing.args]
+        given += [f"{name}={_setting(value)}" for name, value in thing.keywords.items()]
         return f"{named(thing.func)}({', '.join(given)})"
     if not hasattr(thing, "__qualname__"):
         thing = type(thing)
@@ -33,16 +58,24 @@ def named(thing: Any) -> str:
     return f"{module}.{name}"
 
 
+def _setting(value: Any) -> str:
+    """Returns a setting in words that are the same in the next process: a function by its name."""
+    return named(value) if callable(value) else repr(value)
+
+
 def _of_a_library(module: str) -> bool:
     root = module.partition(".")[0]
     return root in _OF_THIS_CHECKOUT or root in importlib.metadata.packages_distributions()
 
 
 def describe_module(module: nn.Module) -> dict[str, Any]:
-    """Return a network as JSON values: one of jaxcon so that it can be built again, others by name.
+    """Returns a network as JSON values: those of jaxcon so that they can be rebuilt, others by name.
 
-    Of others the settings are told too, so that a run is not resumed with different ones.
+    The settings of others are included, so that a run is not resumed with different ones.
     """
+    if type(module) is Side:  # a network of jaxcon, whatever encoder it contains
+        whole = describe(module.clone(encoder=None))
+        return whole | {"encoder": describe_module(module.encoder)}
     try:
         return describe(module)
     except TypeError:

@@ -32,7 +32,7 @@ class Plan:
 
 
 def make_plan(training: Training, *, examples: int, devices: int) -> Plan:
-    """Return the plan, or raise a ValueError where batch, dataset and devices do not fit."""
+    """Returns the plan; raises a ValueError if batch, dataset and devices do not fit together."""
     batch_size = training.batch_size
     assert batch_size is not None
     assert training.epochs is not None
@@ -60,12 +60,12 @@ def make_plan(training: Training, *, examples: int, devices: int) -> Plan:
 
 
 def share_batch(config: Options, resolve: Callable[[Options], Options], *, devices: int) -> Options:
-    """Return the resolved configuration, its default batch one that the devices can share.
+    """Returns the resolved configuration, with a default batch that the devices can share.
 
     Args:
-      config: of the command line.
+      config: configuration from the command line.
       resolve: fills in what was left open.
-      devices: number of them.
+      devices: number of devices.
     """
     resolved = resolve(config)
     batch_size = resolved.training.batch_size
@@ -77,10 +77,11 @@ def share_batch(config: Options, resolve: Callable[[Options], Options], *, devic
 
 
 def default_batch(largest: int, examples: int) -> int:
-    """Return the recipe's batch, halved until the dataset fills two.
+    """Returns the recipe's batch size, halved until the dataset fills two batches.
 
-    >>> default_batch(512, 300)
-    128
+    Example:
+      >>> default_batch(512, 300)
+      128
     """
     while largest > 2 and 2 * largest > examples:
         largest //= 2

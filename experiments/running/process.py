@@ -12,20 +12,20 @@ from jaxcon.training.devices import select_accelerator
 
 
 def jit_once(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function compiled in a hurry: for what is called once, not for what is fast."""
+    """Returns the function compiled quickly, for what is called once rather than fast."""
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def say(text: str) -> None:
-    """Print a line of the main process, now."""
+    """Prints a line from the main process, at once."""
     if jax.process_index() == 0:
         print(text, flush=True)
 
 
 def quiet_libraries() -> None:
-    """Leave the console to the run: they narrate every save, and print what they raise, too.
+    """Keeps libraries off the console: they narrate every save, and print what they raise.
 
-    What Pillow warns of, such as damaged notes of a camera, names no file; what it cannot read is an
+    Pillow's warnings, such as about damaged camera notes, name no file; what it cannot read raises an
     error of ours.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -34,7 +34,7 @@ def quiet_libraries() -> None:
 
 
 def select_devices(machine: Machine) -> list[Any]:
-    """Return the devices of the run; on CPU one, unless more are asked for."""
+    """Returns the devices of the run; on CPU one, unless more are requested."""
     devices = select_accelerator(machine.accelerator, num_devices=machine.num_devices)
     single = machine.num_devices is None and jax.process_count() == 1
     return devices[:1] if single and devices[0].platform == "cpu" else devices

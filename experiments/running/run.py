@@ -1,16 +1,18 @@
-"""The one training loop: from a task and a plan to trained variables, resumed where it was stopped.
+"""A run of an experiment: from a task and a plan to trained variables, resumed where it stopped.
 
-Frozen values go in, a `Run` comes out; what is learned, and from what, is said by a `Task`.
+Frozen values go in, a `Run` comes out; a `Task` says what is learned, and from what. The loop is in
+`jaxcon.training.loop`; short runs without a folder, as in the study of uncertainty, use its `advance`
+directly.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from experiments.running.optimizers import OPTIMIZERS
 from experiments.running.options import Machine, Training
 from experiments.running.plan import Plan
 from experiments.running.process import jit_once, say
@@ -32,17 +34,17 @@ class Task:
     """What is learned, from what, and what becomes of it.
 
     Attributes:
-      network: what is trained, as config.json says it.
-      encoder: what the images go through, in a word.
+      network: what is trained, as config.json describes it.
+      encoder: what the images go through, in one word.
       beside: what is trained with it.
-      with_what: what the images come with: "10 classes".
-      init: from a key to the variables.
-      apply_fn: of the model, kept in the state for the evaluation.
-      loss_fn: of `jaxcon.training.step`, over the mapped axis "batch".
-      batches: from a step and a sharding to the batches from that step on.
-      chance: loss of embeddings that tell nothing.
+      with_what: what the images come with, such as "10 classes".
+      init: maps a key to the variables.
+      apply_fn: the model's, kept in the state for evaluation.
+      loss_fn: a loss for `jaxcon.training.step`, over the mapped axis "batch".
+      batches: maps a step and a sharding to the batches from that step on.
+      chance: loss of embeddings that carry no information.
       conclude: `(workdir, run, *, facts, settings)`: evaluates and writes the page.
-      own: what the user wrote, by what it stands for, as config.json says it.
+      own: what the user wrote, by its role, as config.json describes it.
       notes: to say before training begins.
     """
 
@@ -70,7 +72,7 @@ class Run:
 
 
 def abstract_state(training: Training, plan: Plan, task: Task) -> Any:
-    """Return the shapes of the state that `pretrain` trains, without making it."""
+    """Returns the shapes of the state that `pretrain` trains, without making it."""
 
     def begin(key: jax.Array) -> Any:
         return _first_state(training, plan, task.init(key), task.apply_fn)
@@ -79,25 +81,25 @@ def abstract_state(training: Training, plan: Plan, task: Task) -> Any:
 
 
 def checkpoint_space(state: Any, path: Path) -> int:
-    """Return how many bytes the checkpoints of a run will take, beyond those that are there.
+    """Returns how many more bytes the checkpoints of a run will take than those that exist.
 
     Args:
-      state: or its shapes.
-      path: of the run's folder.
+      state: the state, or its shapes.
+      path: path of the run's folder.
     """
     missing = KEPT + 1 - len(saved_steps(absolute(path) / "checkpoints"))
     return max(1, missing) * state_bytes(state)
 
 
 def make_optimizer(training: Training, plan: Plan) -> Any:
-    """Return the optimizer that the options name."""
+    """Returns the optimizer that the options name."""
     assert training.learning_rate is not None
     assert training.optimizer is not None
     schedule = optimizers.warmup_cosine(
         training.learning_rate, warmup_steps=plan.warmup_steps, total_steps=plan.steps
     )
-    build = getattr(optimizers, training.optimizer)
-    optimizer = build(schedule, weight_decay=training.weight_decay, clip_norm=training.clip_norm)
+    make = OPTIMIZERS[training.optimizer].make
+    optimizer = make(schedule, weight_decay=training.weight_decay, clip_norm=training.clip_norm)
     return optimizers.keep_between(optimizer, Temperature().bounds)
 
 
@@ -111,20 +113,19 @@ def pretrain(
     devices: list[Any],
     start: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Train to the end, from the newest intact checkpoint where there is one.
+    """Trains to the end, from the newest intact checkpoint if there is one.
 
     Args:
-      workdir: of `open_workdir`.
-      training: how.
-      machine: where.
-      plan: how long.
-      task: what.
-      devices: to share the batch.
-      start: variables to start from in place of those of `task.init`.
+      workdir: from `open_workdir`.
+      training: how to train.
+      machine: where to train.
+      plan: how long to train.
+      task: what to learn.
+      devices: the devices that share the batch.
+      start: variables to start from instead of those of `task.init`.
 
     Returns:
-      The variables of `task.init`, and those after training, averaged where the run keeps an
-      average.
+      The variables of `task.init`, and those after training, averaged if the run keeps an average.
     """
     mesh = make_mesh(devices)
     keys = jax.random.split(jax.random.key(training.seed))
@@ -150,12 +151,13 @@ def pretrain(
         )
     if 2 * (skipped := int(result.state.skipped)) > int(result.state.step):
         raise FloatingPointError(
-            f"{skipped} of {int(result.state.step)} updates were not taken, for losses, gradients, "
-            "weights or statistics were not finite; try a smaller --learning-rate, or --precision=f32"
+            f"{skipped} of {int(result.state.step)} updates were not taken, because losses, "
+            "gradients, weights or statistics were not finite; try a smaller --learning-rate, "
+            "or --precision=f32"
         )
     if not result.finished:
         say(
-            f"stopped after step {int(result.state.step)} of {plan.steps}; the same command goes on"
+            f"stopped after step {int(result.state.step)} of {plan.steps}; the same command resumes"
         )
     after = jax.device_get(result.state.variables(average=True))
     return Run(variables, after, result.finished)
@@ -166,42 +168,3 @@ def _first_state(
 ) -> TrainState:
     optimizer = make_optimizer(training, plan)
     return create_state(variables, optimizer, apply_fn=apply_fn, average=training.ema is not None)
-
-
-def follow(
-    state: Any,
-    step: Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]],
-    batches: Iterable[Any],
-    *,
-    steps: int,
-    read_every: int,
-    give_up: Callable[[list[dict[str, Any]]], bool] = lambda rows: False,
-) -> tuple[Any, list[dict[str, Any]]]:
-    """Train a short run of many: no folder, no checkpoints, the metrics of all steps in memory.
-
-    >>> state, rows = follow(0, lambda n, x: (n + x, {"sum": n + x}), [1, 2, 3], steps=2, read_every=1)
-    >>> state, [int(row["sum"]) for row in rows]
-    (3, [1, 3])
-
-    Args:
-      state: before the first step.
-      step: `(state, batch) -> (state, metrics)`.
-      batches: at least as many as steps.
-      steps: of the run.
-      read_every: steps between readings of the metrics, which wait for the device.
-      give_up: of the metrics so far: whether to end early.
-
-    Returns:
-      The state after the last step, and the metrics of every step, on the host.
-    """
-    rows: list[dict[str, Any]] = []
-    pending: list[dict[str, jax.Array]] = []
-    for number, batch in enumerate(itertools.islice(batches, steps), start=1):
-        state, metrics = step(state, batch)
-        pending.append(metrics)
-        if number % read_every == 0 or number == steps:
-            rows += jax.device_get(pending)
-            pending = []
-            if give_up(rows):
-                break
-    return state, rows

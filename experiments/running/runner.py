@@ -1,7 +1,7 @@
 """From the options of a command to its page: the same stages, in the same order, for every experiment.
 
 options -> devices, data -> all options -> plan -> task -> folder -> run -> scores -> page. Each stage
-is a function from frozen values to frozen values; an `Experiment` says those that differ.
+is a function from frozen values to frozen values; an `Experiment` provides those that differ.
 """
 
 import dataclasses
@@ -25,18 +25,18 @@ from jaxcon.training.workdir import Workdir
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What one experiment says to the stages that all share.
+    """What one experiment contributes to the stages that all share.
 
     Its options are a frozen dataclass of groups: what is learned from (with the field `dataset`), the
     loss, `training` and `machine`.
 
     Attributes:
-      command: as config.json names it.
-      folder: of its runs, before the dataset's name; from the options.
+      command: its name in config.json.
+      folder: maps options to the name of its runs' folder, before the dataset's name.
       check: raises a ValueError for an option that cannot work.
-      load: from the options to the dataset.
-      resolve: from options and the number of training images to all options.
-      task: from all options, the dataset, the run to start from and the folder to what is learned.
+      load: maps options to the dataset.
+      resolve: maps options and the number of training images to complete options.
+      task: maps complete options, dataset, run to start from and folder to what is learned.
       show: prints the scores of results.json.
     """
 
@@ -51,13 +51,13 @@ class Experiment:
 
 @dataclasses.dataclass(frozen=True)
 class Ready:
-    """All that a run needs, checked: nothing in its folder changes before.
+    """All that a run needs, checked before anything in its folder changes.
 
     Attributes:
-      config: with everything filled in.
-      devices: that share the batch.
+      config: the options with everything filled in.
+      devices: the devices that share the batch.
       dataset: images, or images with captions.
-      plan: how long.
+      plan: how long to train.
       task: what is learned.
       start: the run whose weights it starts from, or None.
       workdir: its folder.
@@ -73,20 +73,20 @@ class Ready:
 
 
 def groups(config: Any) -> dict[str, Any]:
-    """Return the option groups of a configuration by name; what is learned from comes first."""
+    """Returns the option groups of a configuration by name; those on data come first."""
     return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
 
 
 def dataset_name(config: Any) -> str:
-    """Return the dataset that the options name."""
+    """Returns the dataset that the options name."""
     return next(iter(groups(config).values())).dataset
 
 
 def run(config: Any, experiment: Experiment) -> None:
-    """Train, evaluate and report; or resume; or show the table of a finished run.
+    """Trains, evaluates and reports; or resumes; or shows the table of a finished run.
 
     Args:
-      config: of the command line.
+      config: configuration from the command line.
       experiment: what it trains.
     """
     with usage_errors():
@@ -117,10 +117,10 @@ def run(config: Any, experiment: Experiment) -> None:
 
 
 def prepare(config: Any, experiment: Experiment) -> Ready:
-    """Return what a run needs, after every check.
+    """Returns everything a run needs, after every check.
 
     Raises:
-      ValueError: what the user can mend.
+      ValueError: for anything the user can fix.
     """
     experiment.check(config)
     start_from, name = config.training.start_from, dataset_name(config)
@@ -152,7 +152,7 @@ def prepare(config: Any, experiment: Experiment) -> Ready:
 
 
 def describe(ready: Ready) -> Setup:
-    """Return what is known of a run before its first step."""
+    """Returns what is known about a run before its first step."""
     dataset, task = ready.dataset, ready.task
     return Setup(
         encoder=task.encoder,

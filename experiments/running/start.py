@@ -21,12 +21,12 @@ TOLD = 8  # differences in a message
 
 
 class Network(NamedTuple):
-    """What is trained, as config.json says it.
+    """What is trained, as config.json describes it.
 
     Attributes:
-      modules: by the name of their variables.
+      modules: networks by the name of their variables.
       image_shape: (height, width, channels) of its images.
-      tokenizer: of its texts; None without texts.
+      tokenizer: tokenizer of its texts; None without texts.
     """
 
     modules: Mapping[str, nn.Module]
@@ -38,10 +38,10 @@ class Start(NamedTuple):
     """Another run whose weights this one starts from.
 
     Attributes:
-      record: for config.json: folder, step and hash of the weights.
-      variables: the weights; None where this run has begun, and needs them no more.
+      record: folder, step and hash of the weights, for config.json.
+      variables: the weights; None if this run has begun, and no longer needs them.
       folder: where its tokenizer lies, and the configuration that names it.
-      config: of that folder.
+      config: the configuration in that folder.
     """
 
     record: dict[str, Any]
@@ -51,21 +51,21 @@ class Start(NamedTuple):
 
 
 def load_start(run: Path | None, path: Path) -> Start | None:
-    """Return the run to start from, or None without one.
+    """Returns the run to start from, or None without one.
 
     Args:
       run: the folder of `--start-from`.
       path: the folder of this run.
 
     Raises:
-      ValueError: no run lies there, none of its checkpoints is intact, or it is this one.
+      ValueError: if there is no run, none of its checkpoints is intact, or it is this one.
     """
     if run is None:
         return None
     run, path = absolute(run), absolute(path)
     if run.resolve() == path.resolve():
         raise ValueError(
-            f"--start-from={run}: that is the --workdir too; choose another for the new run"
+            f"--start-from={run}: that is also the --workdir; choose another for the new run"
         )
     own = read_config(path) or {}
     record = own.get("start_from")
@@ -81,12 +81,12 @@ def load_start(run: Path | None, path: Path) -> Start | None:
 
 
 def check_fits(start: Start | None, network: Network, init: Callable[[jax.Array], Any]) -> None:
-    """Raise a ValueError where the weights to start from are those of another network.
+    """Raises a ValueError if the weights to start from belong to another network.
 
     Args:
-      start: of `load_start`.
+      start: from `load_start`.
       network: what is to be trained.
-      init: from a key to its variables.
+      init: maps a key to its variables.
     """
     if start is None or start.variables is None:
         return
@@ -99,7 +99,7 @@ def check_fits(start: Start | None, network: Network, init: Callable[[jax.Array]
             if not before["model"].keys() & network.modules.keys():
                 raise ValueError(
                     f"{place}: it is a run of experiments.{start.config.get('experiment')}, with "
-                    f"{' and '.join(before['model'])} in place of {' and '.join(network.modules)}"
+                    f"{' and '.join(before['model'])} instead of {' and '.join(network.modules)}"
                 )
             said = listed(odd.values(), TOLD)
             raise ValueError(f"{place}: {said}; give it the options of that run")
@@ -114,18 +114,18 @@ def check_fits(start: Start | None, network: Network, init: Callable[[jax.Array]
 
 
 def kept_tokenizer(path: Path, start: Start | None, options: Mapping[str, Any]) -> Tokenizer | None:
-    """Return the tokenizer that this run was begun with, or that of the run it starts from.
+    """Returns the tokenizer that this run began with, or that of the run it starts from.
 
-    None where there is neither, or where the former is damaged: then it is learned again, and has to
+    Returns None if there is neither, or if the former is damaged: then it is learned again, and must
     turn out the same.
 
     Args:
-      path: of the run's folder.
-      start: of `load_start`.
-      options: that a tokenizer is learned with.
+      path: path of the run's folder.
+      start: from `load_start`.
+      options: the options for learning a tokenizer.
 
     Raises:
-      ValueError: the other run has none, or learned it with other options.
+      ValueError: if the other run has none, or learned it with other options.
     """
     own = read_config(path)
     if own is not None and "tokenizer" in own and (start is None or start.variables is None):
@@ -134,7 +134,7 @@ def kept_tokenizer(path: Path, start: Start | None, options: Mapping[str, Any]) 
     if start is not None:
         if "tokenizer" not in start.config:
             raise ValueError(
-                f"--start-from={start.record['run']}: says nothing of its tokenizer: it was "
+                f"--start-from={start.record['run']}: has no record of a tokenizer: it was "
                 "trained on images alone, or by an earlier version of jaxcon"
             )
         odd = differences({name: start.config.get(name) for name in options}, options)
@@ -148,5 +148,5 @@ def kept_tokenizer(path: Path, start: Start | None, options: Mapping[str, Any]) 
 
 
 def describe_network(network: Network) -> dict[str, Any]:
-    """Return the networks by the name of their variables, as config.json says them."""
+    """Returns the networks by the names of their variables, as config.json describes them."""
     return {name: describe_module(module) for name, module in network.modules.items()}

@@ -1,18 +1,23 @@
-"""What is said of a run's embeddings: the grade of the collapse report, and what the scores add.
+"""What is said about a run's embeddings: the verdict of the collapse report, and what the scores add.
 
-A check that sees embeddings alone calls those healthy that spread and find their pairs. Whether that
-is of use for telling classes apart only labels can say.
+A check that only sees embeddings calls those healthy that spread and find their pairs. Whether that
+helps to tell classes apart only labels can say.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxcon.diagnostics import collapse_report
 
 CHECKED = 1000  # pairs at most: similarities of all with all are computed
-_FEW_LABELS = {"1 label": "one label a class", "5 labels": "five labels a class"}
+
+
+class Ahead(NamedTuple):
+    """What does better than the trained encoder: its name, and the sentence on it."""
+
+    names: str
+    sentence: str
 
 
 def verdict(
@@ -22,48 +27,23 @@ def verdict(
     *,
     of: str,
     total: int,
-    scores: Mapping[str, Mapping[str, Any]] | None = None,
+    ahead: Ahead | None = None,
 ) -> list[str]:
-    """Return sentences: the collapse report's verdict, and where less than training does better.
+    """Returns sentences: the collapse report's verdict, and where less training does better.
 
     Args:
       z1: embeddings of held-out pairs, `[n, dim]`.
-      z2: the others of the pairs.
-      temperature: of the loss; what counts as a narrow cone depends on it.
+      z2: the other embeddings of the pairs.
+      temperature: temperature of the loss; what counts as a narrow cone depends on it.
       of: what the pairs are, in the plural.
-      total: how many of them there are, of which n were drawn.
-      scores: shares of test images classified correctly, by features and evaluation.
+      total: how many there are, of which n were drawn.
+      ahead: what does better according to the labels; None if nothing does.
     """
     if len(z1) < 2:
         return [f"Collapse check: there are too few {of} for one."]
     which = f"all {total:,} {of}" if len(z1) == total else f"{len(z1):,} of {total:,} {of}"
     grade, colon, rest = collapse_report(z1, z2, temperature=temperature).verdict.partition(":")
-    better, sentence = _better(scores or {})
-    if better and grade == "healthy":
-        grade = f"not collapsed, yet of less use than {better}"
+    if ahead and grade == "healthy":
+        grade = f"not collapsed, yet less useful than {ahead.names}"
     check = f"Collapse check on {which}. {grade[0].upper()}{grade[1:]}{colon}{rest}."
-    return [check, sentence] if sentence else [check]
-
-
-def _better(scores: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
-    """Which features do better than the trained encoder's with few labels, and the sentence on it.
-
-    >>> scores = {"raw pixels": {"1 label": (0.35, 0.02)}, "trained encoder": {"1 label": (0.3, 0.02)}}
-    >>> print(_better(scores)[1])
-    With one label a class the trained encoder reaches 30.0%, less than raw pixels (35.0%).
-    """
-    names, parts = [], []
-    for key, said in _FEW_LABELS.items() if scores else ():
-        own = scores["trained encoder"][key][0] if key in scores["trained encoder"] else 1.0
-        ahead = {
-            name.replace("untrained", "the untrained"): row[key][0]
-            for name, row in scores.items()
-            # As precise as the table, so that the sentence and the table agree.
-            if key in row and round(row[key][0], 3) > round(own, 3)
-        }
-        if ahead:
-            names += [name for name in ahead if name not in names]
-            listed = " and ".join(f"{name} ({share:.1%})" for name, share in ahead.items())
-            parts.append(f"with {said} the trained encoder reaches {own:.1%}, less than {listed}")
-    sentence = "; ".join(parts)
-    return " and ".join(names), f"{sentence[:1].upper()}{sentence[1:]}." if parts else ""
+    return [check, ahead.sentence] if ahead else [check]

@@ -1,4 +1,4 @@
-"""The folder of an experiment's run: what is compared and noted before anything in it changes."""
+"""The folder of an experiment's run: what is compared and recorded before anything in it changes."""
 
 import hashlib
 import json
@@ -31,12 +31,12 @@ from jaxcon.training.workdir import (
 _VERSION = f"jaxcon {jaxcon.__version__}"
 _DATA = "data.json"  # a digest of every image that has a name
 _LENGTH = ("epochs", "warmup_epochs")  # what a user changes to train for longer
-_HOW_READ = ("experiment", "image_size")  # with another one all images would be others
-_ANOTHER = "go on with the former values, or choose another --workdir"
+_HOW_READ = ("experiment", "image_size")  # another value changes all images
+_ANOTHER = "use the former values, or choose another --workdir"
 
 
 def check_place(path: Path) -> None:
-    """Raise a ValueError where no run can be written; that of a finished one may be read-only."""
+    """Raises a ValueError if no run can be written there; a finished one may be read-only."""
     with told(absolute(path)):
         finished = Workdir(absolute(path), resumed=True).finished
     if not finished:
@@ -54,19 +54,19 @@ def open_run(
     start: Start | None = None,
     needed: int = 0,
 ) -> Workdir:
-    """Return the folder of the run, with everything written down that decides its result.
+    """Returns the folder of the run, with everything recorded that decides its result.
 
     Args:
-      path: of the folder.
+      path: path of the folder.
       experiment: the command.
-      options: all that were given or filled in, but for where it runs.
+      options: all that were given or filled in, except where it runs.
       network: what is trained.
-      dataset: what on.
-      start: of `load_start`.
-      needed: bytes of the checkpoints to come.
+      dataset: what it is trained on.
+      start: from `load_start`.
+      needed: bytes that the coming checkpoints need.
 
     Raises:
-      ValueError: another configuration, other data, or a folder that cannot be used.
+      ValueError: if the configuration or the data differ, or the folder cannot be used.
     """
     # Where datasets are prepared decides nothing.
     options = {"experiment": experiment, **options, "start_from": start and start.record}
@@ -85,7 +85,7 @@ def open_run(
             return _open_of_earlier_version(path)
         data = before["data"]
         if (version := before.get(WRITTEN_BY)) != _VERSION:
-            say(f"begun by {version}, goes on with {_VERSION}: the last digits may be others")
+            say(f"begun with {version}, resumed with {_VERSION}: the last digits may differ")
     files: dict[str, bytes] = {}
     if now.images and data == now.summary:
         files[_DATA] = json.dumps(now.images).encode()
@@ -109,7 +109,7 @@ def open_run(
 
 
 def _same_options(path: Path, before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """The options, or a ValueError where they are not those of the run."""
+    """Returns the options; raises a ValueError if they are not those of the run."""
     if _both_folders(before, now):  # what lies there is compared, not where it lies
         now = {**now, "dataset": before["dataset"]}
     old = {name: before.get(name) for name in now if name in before or "data" in before}
@@ -117,15 +117,15 @@ def _same_options(path: Path, before: dict[str, Any], now: dict[str, Any]) -> di
     if odd and set(odd) <= set(_LENGTH) and "epochs" in odd:
         raise ValueError(
             f"{path}: {odd['epochs']}. A run is planned to its end, where its learning rate is 0. To "
-            f"go on from its weights, add --start-from={path}: a run of its own, with epochs "
-            "counted anew"
+            f"train on from its weights, add --start-from={path}: a new run, with epochs "
+            "counted from 0"
         )
     if odd:
         told = [odd["experiment"]] if "experiment" in odd else [*odd.values()]
         more = f" and {len(told) - TOLD} more" if len(told) > TOLD else ""
         raise ValueError(
             f"{path}: made with another configuration: {', '.join(told[:TOLD])}{more}; {_ANOTHER} "
-            f"(--start-from={path} begins with its weights)"
+            f"(--start-from={path} starts from its weights)"
         )
     return now
 
@@ -135,14 +135,14 @@ def _both_folders(*configs: Mapping[str, Any]) -> bool:
 
 
 def _check_data(path: Path, before: Any, now: Fingerprint) -> None:
-    """Raise a ValueError where the run was trained on other data than what is at hand."""
+    """Raises a ValueError if the run was trained on other data than what is at hand."""
     if not isinstance(before, dict) or before == now.summary:
         return  # an earlier version did not say
     said = changes(Fingerprint(before, _images(path)), now, ignore=unreadable(path))
     if said is not None:
         raise ValueError(
-            f"{path}: trained on other data: {said}; bring back the data that the run was begun "
-            f"with, or choose another --workdir (--start-from={path} begins with its weights)"
+            f"{path}: trained on other data: {said}; bring back the data that the run began "
+            f"with, or choose another --workdir (--start-from={path} starts from its weights)"
         )
 
 
@@ -151,10 +151,12 @@ def _open_of_earlier_version(path: Path) -> Workdir:
     if not workdir.finished:
         raise ValueError(
             f"{path}: begun by an earlier version of jaxcon, which did not record its data and its "
-            "network, so nobody can tell whether it would go on alike; choose another --workdir "
-            f"(--start-from={path} begins with its weights)"
+            "network, so nobody can tell whether it would continue alike; choose another --workdir "
+            f"(--start-from={path} starts from its weights)"
         )
-    say("by an earlier version of jaxcon, which did not record its data: they may have changed")
+    say(
+        "made by an earlier version of jaxcon, which did not record its data: they may have changed"
+    )
     return workdir
 
 
@@ -178,12 +180,13 @@ _LONGEST_NAME = 100  # bytes of a run's folder
 def workdir_path(
     machine: Machine, experiment: str, dataset: str, start_from: Path | None = None
 ) -> Path:
-    """Return the folder asked for, or `runs/EXPERIMENT-DATASET`, with the run that it starts from.
+    """Returns the folder requested, or `runs/EXPERIMENT-DATASET` and the run it starts from.
 
-    >>> print(workdir_path(Machine(), "simclr", "folder:/data/my birds/"))
-    runs/simclr-folder-data-my-birds
-    >>> print(workdir_path(Machine(), "simclr", "digits", Path("runs/simclr-digits")))
-    runs/simclr-digits-from-simclr-digits
+    Example:
+      >>> print(workdir_path(Machine(), "simclr", "folder:/data/my birds/"))
+      runs/simclr-folder-data-my-birds
+      >>> print(workdir_path(Machine(), "simclr", "digits", Path("runs/simclr-digits")))
+      runs/simclr-digits-from-simclr-digits
     """
     after = f"-from-{absolute(start_from).name}" if start_from else ""
     name = "-".join(re.findall(r"[\w.]+", f"{experiment}-{dataset}"))
@@ -191,12 +194,13 @@ def workdir_path(
 
 
 def _file_name(text: str) -> str:
-    """Return a text as the name of a folder; of a long one the start, and a digest of the whole.
+    """Returns a text as a folder name; of a long one the start, and a digest of the whole.
 
     File systems allow 255 bytes, encrypted ones 143.
 
-    >>> len(_file_name("ä" * 1000)) < 100, _file_name("ä" * 1000) == _file_name("ä" * 1001)
-    (True, False)
+    Example:
+      >>> len(_file_name("ä" * 1000)) < 100, _file_name("ä" * 1000) == _file_name("ä" * 1001)
+      (True, False)
     """
     if len(text.encode()) <= _LONGEST_NAME:
         return text

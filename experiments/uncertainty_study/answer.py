@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.uncertainty_study.comparisons import (
-    compare_seeds,
+    compare_recall,
     compare_stability,
-    intervals,
+    grade_interval,
     overall,
     space_answer,
     variance_answer,
@@ -18,15 +18,15 @@ from experiments.uncertainty_study.tables import cell
 def answer_text(
     protocol: Protocol, records: Records, comparisons: Mapping[str, Sequence[str]]
 ) -> str:
-    """By the rules of the protocol, of its first comparison; only when every run is there."""
+    """Returns the answer by the protocol's rules and its first comparison, once all runs are there."""
     left = len(pieces(protocol)) - len(records)
     if left:
         return f"Not yet: {left} runs are missing, and the answer is drawn from all of them."
     loss, controls = next(iter(comparisons.items()))
     stable = {c: compare_stability(records, loss, c).answer for c in controls}
-    better = {c: compare_seeds(protocol, records, loss, c, "recall@1") for c in controls}
+    better = {c: compare_recall(records, loss, c) for c in controls}
     space: dict[str, Any] = {c: space_answer(value) for c, value in better.items() if value}
-    correlation = intervals(protocol, records, loss).get("text with grade")
+    correlation = grade_interval(records, loss)
     if correlation is None:
         told = "**cannot be told**: no run has deviations that are finite."
     else:

@@ -1,6 +1,6 @@
 """How losses are compared, and how the answer follows from the comparisons.
 
-A comparison is of runs that differ in the loss alone: of one seed, or of one batch size and rate.
+A comparison is between runs that only differ in the loss: of one seed, or of one batch size and rate.
 """
 
 import itertools
@@ -13,20 +13,22 @@ from experiments.uncertainty_study.pieces import Protocol, Records, choose_rate,
 from experiments.uncertainty_study.statistics import (
     Interval,
     interval,
+    measures,
     of_seeds,
     of_settings,
 )
 
 
 class Stability(NamedTuple):
-    """How the runs of one loss fared beside those of another, in the same settings.
+    """How the runs of one loss compare with those of another, in the same settings.
 
     Attributes:
-      fewer: settings in which the other failed alone, and more: in which this one did.
-      p: of the two-sided sign test between them.
+      fewer: settings in which only the other failed.
+      more: settings in which only this one failed.
+      p: p-value of the two-sided sign test between them.
       spikes: differences of spikes in 100 steps, where both trained.
       variation: differences of the gradient norm's variation, where both trained.
-      n: settings compared.
+      n: number of settings compared.
     """
 
     fewer: int
@@ -50,7 +52,7 @@ class Stability(NamedTuple):
 
 
 def compare_stability(records: Records, loss: str, control: str) -> Stability:
-    """Return the comparison over the settings that both losses were run in."""
+    """Returns the comparison over the settings in which both losses were run."""
     own, other = of_settings(records, loss), of_settings(records, control)
     shared = [setting for setting in own if setting in other]
     fewer = sum(other[s].failure is not None and own[s].failure is None for s in shared)
@@ -67,19 +69,21 @@ def compare_stability(records: Records, loss: str, control: str) -> Stability:
     )
 
 
-def compare_seeds(
-    protocol: Protocol, records: Records, loss: str, control: str, name: str
-) -> Interval | None:
-    """Return the interval of the differences of a measure between runs of the same seed."""
-    own, other = (of_seeds(protocol, records, which) for which in (loss, control))
-    return interval([own[seed][name] - other[seed][name] for seed in own if seed in other])
+def compare_recall(records: Records, loss: str, control: str) -> Interval | None:
+    """Returns the interval of the differences of recall@1 between runs of the same seed."""
+    own, other = (
+        {seed: record.scored.mean_recall() for seed, record in of_seeds(records, which).items()}
+        for which in (loss, control)
+    )
+    return interval([own[seed] - other[seed] for seed in own if seed in other])
 
 
 def space_answer(difference: Interval) -> str:
-    """Return "better", "worse" or "no difference shown" for a difference of recall.
+    """Returns "better", "worse" or "no difference shown" for a difference of recall.
 
-    >>> space_answer(Interval(0.02, 0.01, 5)), space_answer(Interval(0.02, 0.03, 5))
-    ('better', 'no difference shown')
+    Example:
+      >>> space_answer(Interval(0.02, 0.01, 5)), space_answer(Interval(0.02, 0.03, 5))
+      ('better', 'no difference shown')
     """
     if difference.above:
         return "better"
@@ -87,10 +91,11 @@ def space_answer(difference: Interval) -> str:
 
 
 def variance_answer(correlation: Interval) -> str:
-    """Return what the correlation of a text's deviation with its grade says of general captions.
+    """Returns whether general captions get the larger deviation, by its correlation with the grade.
 
-    >>> variance_answer(Interval(-0.6, 0.1, 5)), variance_answer(Interval(-0.2, 0.1, 5))
-    ('yes', 'weakly')
+    Example:
+      >>> variance_answer(Interval(-0.6, 0.1, 5)), variance_answer(Interval(-0.2, 0.1, 5))
+      ('yes', 'weakly')
     """
     if correlation.half is None:
         return "no"
@@ -102,10 +107,11 @@ def variance_answer(correlation: Interval) -> str:
 
 
 def overall(answers: Sequence[str], good: str, bad: str) -> str:
-    """Return "yes" if every comparison is good; else "no", and whether one is bad.
+    """Returns "yes" if every comparison is good; otherwise "no", and whether one is bad.
 
-    >>> overall(["better", "worse"], "better", "worse")
-    'no: worse in a comparison'
+    Example:
+      >>> overall(["better", "worse"], "better", "worse")
+      'no: worse in a comparison'
     """
     if all(answer == good for answer in answers):
         return "yes"
@@ -115,19 +121,22 @@ def overall(answers: Sequence[str], good: str, bad: str) -> str:
 def summarize(
     protocol: Protocol, records: Records, comparisons: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
-    """Return all results as JSON values.
+    """Returns all results as JSON values.
 
     Args:
-      protocol: of the study.
-      records: that are there.
-      comparisons: for each loss with deviations its controls.
+      protocol: the protocol of the study.
+      records: the records that are there.
+      comparisons: maps each loss with deviations to its controls.
     """
     pairs = [(loss, control) for loss, controls in comparisons.items() for control in controls]
     return {
         "done": len(records),
         "planned": len(pieces(protocol)),
         "learning rates": {n: choose_rate(protocol, records, n) for n in protocol.losses},
-        "seeds": {name: _summary(protocol, records, name) for name in protocol.losses},
+        "seeds": {
+            name: {measure: _plain(value) for measure, value in intervals(records, name).items()}
+            for name in protocol.losses
+        },
         "stability": {
             name: [
                 {"batch size": batch, "learning rate": rate, **row.as_json()}
@@ -136,9 +145,7 @@ def summarize(
             for name in protocol.losses
         },
         "differences of recall@1": {
-            f"{loss} - {control}": _plain(
-                compare_seeds(protocol, records, loss, control, "recall@1")
-            )
+            f"{loss} - {control}": _plain(compare_recall(records, loss, control))
             for loss, control in pairs
         },
         "differences of stability": {
@@ -151,18 +158,17 @@ def summarize(
     }
 
 
-def _summary(protocol: Protocol, records: Records, loss: str) -> dict[str, Any]:
-    return {name: _plain(value) for name, value in intervals(protocol, records, loss).items()}
+def intervals(records: Records, loss: str) -> dict[str, Interval | None]:
+    """Returns the interval over the seeds of each measure of a loss, by the names of `measures`."""
+    runs = [measures(record) for record in of_seeds(records, loss).values()]
+    names = dict.fromkeys(itertools.chain.from_iterable(runs))
+    return {name: interval([values[name] for values in runs if name in values]) for name in names}
 
 
-def intervals(protocol: Protocol, records: Records, loss: str) -> dict[str, Interval | None]:
-    """Return the interval of every measure of a loss over its seeds."""
-    by_seed = of_seeds(protocol, records, loss)
-    names = dict.fromkeys(itertools.chain.from_iterable(by_seed.values()))
-    return {
-        name: interval([values[name] for values in by_seed.values() if name in values])
-        for name in names
-    }
+def grade_interval(records: Records, loss: str) -> Interval | None:
+    """Returns the interval of the rank correlation of a caption's deviation with its grade."""
+    runs = of_seeds(records, loss).values()
+    return interval([record.deviations.grade for record in runs if record.deviations])
 
 
 def _plain(value: Any) -> Any:

@@ -2,20 +2,27 @@
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.uncertainty_study.pieces import Protocol, Records
-from experiments.uncertainty_study.statistics import Interval, interval, measures, of_settings
+from experiments.uncertainty_study.record import Record
+from experiments.uncertainty_study.statistics import (
+    Interval,
+    interval,
+    of_seeds,
+    of_settings,
+    zero_shot_mean,
+)
 
-# Of diverged runs, which lie far above the others: they are drawn there.
+# Diverged runs lie far above the others: values above these are drawn here.
 _HIGHEST = {"final_loss": 2.0, "norm_variation": 1.2}
 _MARKS = ("o", "s", "^", "v", "D", "P", "X")
 
 
 def draw_all(protocol: Protocol, records: Records, folder: Path) -> dict[str, str]:
-    """Draw what there are runs for; return the caption of each figure by its file name."""
+    """Draws what there are runs for; returns the caption of each figure by its file name."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = {piece.part for piece in records}
     captions = {}
@@ -25,7 +32,7 @@ def draw_all(protocol: Protocol, records: Records, folder: Path) -> dict[str, st
             "Test images: every run is a point; bars are means with 95 % intervals over seeds. A mean "
             "below half of the best is written at the lower edge."
         )
-        if any(record["deviations"] for record in records.values()):
+        if any(record.deviations for record in records.values()):
             deviations(protocol, records, folder / "deviations.svg")
             captions["deviations.svg"] = (
                 "Predicted log deviation of test captions by grade (1 is most general) and of test "
@@ -43,17 +50,17 @@ def draw_all(protocol: Protocol, records: Records, folder: Path) -> dict[str, st
 
 
 def scores(protocol: Protocol, records: Records, path: Path) -> None:
-    """Recall@1, averaged over both ways, and the mean of the zero-shot accuracies, by loss."""
-    names = {
-        "recall@1": "recall@1, mean of both ways",
-        "zero-shot mean": "zero-shot accuracy, mean",
+    """Draws recall@1, averaged over both ways, and the mean zero-shot accuracy, by loss."""
+    shares: dict[str, Callable[[Record], float]] = {
+        "recall@1, mean of both ways": lambda record: record.scored.mean_recall(),
+        "zero-shot accuracy, mean": zero_shot_mean,
     }
 
-    def panel(ax: Any, name: str) -> None:
+    def panel(ax: Any, title: str) -> None:
         values: dict[str, list[float]] = {loss: [] for loss in protocol.losses}
         for piece, record in records.items():
             if piece.part == "seeds":
-                values[piece.loss].append(100 * measures(record)[name])
+                values[piece.loss].append(100 * shares[title](record))
         means = {loss: interval(of_loss) for loss, of_loss in values.items()}
         best = max(mean.mean for mean in means.values() if mean)
         for place, (loss, mean) in enumerate(means.items()):
@@ -67,13 +74,13 @@ def scores(protocol: Protocol, records: Records, path: Path) -> None:
             ax.plot([place] * len(values[loss]), values[loss], ".", color="0.6", zorder=1)
             _bar(ax, place + 0.2, mean, colour)
         ax.set_xticks(range(len(protocol.losses)), protocol.losses, rotation=30, ha="right")
-        ax.set(title=names[name], ylabel="percent")
+        ax.set(title=title, ylabel="percent")
 
-    _draw(path, [[lambda ax, name=name: panel(ax, name) for name in names]], legend=False)
+    _draw(path, [[lambda ax, title=title: panel(ax, title) for title in shares]], legend=False)
 
 
 def stability(protocol: Protocol, records: Records, path: Path) -> None:
-    """A row for the loss at the end, one for the gradient norm; a column for each batch size."""
+    """Draws a row for the final loss, one for the gradient norm; a column for each batch size."""
     rows = {"final_loss": "loss at the end / chance", "norm_variation": "gradient-norm variation"}
 
     def panel(ax: Any, name: str, batch: int) -> None:
@@ -100,15 +107,15 @@ def stability(protocol: Protocol, records: Records, path: Path) -> None:
 
 
 def deviations(protocol: Protocol, records: Records, path: Path) -> None:
-    """Mean log deviation of captions by grade, and of images by their number of objects."""
-    axes = {"text mean": "grade of the caption", "image mean": "objects in the image"}
+    """Draws mean log deviations of captions by grade, and of images by their number of objects."""
+    axes = {"by_grade": "grade of the caption", "by_objects": "objects in the image"}
 
     def panel(ax: Any, kind: str) -> None:
         for number, loss in enumerate(protocol.losses):
             runs = [
-                record["deviations"][kind]
-                for piece, record in records.items()
-                if piece.part == "seeds" and piece.loss == loss and record["deviations"]
+                getattr(record.deviations, kind)
+                for record in of_seeds(records, loss).values()
+                if record.deviations
             ]
             if runs:
                 groups = list(runs[0])
@@ -131,7 +138,7 @@ def deviations(protocol: Protocol, records: Records, path: Path) -> None:
     _draw(path, [[lambda ax, kind=kind: panel(ax, kind) for kind in axes]], legend=True)
 
 
-def _centred(runs: Sequence[dict[str, float]], group: str) -> list[float]:
+def _centred(runs: Sequence[Mapping[str, float]], group: str) -> list[float]:
     return [run[group] - statistics.fmean(run.values()) for run in runs]
 
 
@@ -148,7 +155,7 @@ def _mark(protocol: Protocol, loss: str) -> str:
 
 
 def _draw(path: Path, grid: Sequence[Sequence[Callable[[Any], None]]], *, legend: bool) -> None:
-    """An SVG file whose bytes depend on what is drawn alone."""
+    """Writes an SVG file whose bytes only depend on what is drawn."""
     import matplotlib
     from matplotlib.figure import Figure
 

@@ -1,8 +1,8 @@
-"""The losses of the study of uncertainty: those of `experiments.clip`, and what isolates a cause.
+"""The losses of the study of uncertainty: those of `experiments.clip`, and some that isolate a cause.
 
 A control has everything but the part in question: `gaussian-shared` has the distances of `gaussian`
-and a deviation that is learned, but one for all samples; `csd-clip` adds to `csd` a term that knows
-no deviation.
+and a learned deviation, but the same one for all samples; `csd-clip` adds to `csd` a term without
+deviations.
 """
 
 import functools
@@ -21,10 +21,11 @@ NAMES = ("clip", "siglip", "gaussian", "gaussian-shared", "gaussian-exact", "csd
 
 
 def make_objective(name: str) -> Objective:
-    """Return the objective of a name in `NAMES`, with its own first values.
+    """Returns the objective of a name in `NAMES`, with its default initial values.
 
-    >>> make_objective("gaussian-shared").log_std is None
-    True
+    Example:
+      >>> make_objective("gaussian-shared").log_std is None
+      True
     """
     if name in get_args(LossName):
         return objectives.make_objective(name, None)  # pyright: ignore[reportArgumentType]
@@ -46,7 +47,7 @@ def make_objective(name: str) -> Objective:
 
 
 def _gaussian_shared(outputs: Outputs) -> jax.Array:
-    """The logarithms cancel: softmax over squared distances, with a learned temperature."""
+    """Computes a softmax over squared distances with a learned temperature: the logarithms cancel."""
     z1, z2 = outputs.image.z, outputs.text.z
     log_std = jnp.broadcast_to(outputs.scalars["log_std"], z1.shape[:1])
     return gaussian_clip_loss(z1, z2, log_std, log_std, axis_name="batch")
@@ -60,7 +61,7 @@ def _gaussian_exact(outputs: Outputs) -> jax.Array:
 
 
 def _csd_and_clip(outputs: Outputs, *, csd: Objective, clip: Objective) -> jax.Array:
-    """Csd as a sum over each anchor's pairs, as siglip is: its mean would hardly count beside clip."""
+    """Adds clip to csd, summed over each anchor's pairs as in siglip: its mean would hardly count."""
     learned = {name: outputs.scalars[name] for name in csd.scalars}
     pairs = jax.lax.axis_size("batch") * len(outputs.image.z)
     return pairs * csd.loss(outputs._replace(scalars=learned)) + clip.loss(outputs)

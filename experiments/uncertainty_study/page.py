@@ -1,4 +1,4 @@
-"""The page of the study: what was fixed beforehand, and what the runs that exist say to it."""
+"""The page of the study: what was fixed beforehand, and what the runs so far say about it."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,27 +18,27 @@ def write(
     folder: str,
     discussion: str = "",
 ) -> str:
-    """Return the page in Markdown.
+    """Returns the page in Markdown.
 
     Args:
-      protocol: of the study.
-      records: that are there.
+      protocol: the protocol of the study.
+      records: the records that are there.
       before: title, question and protocol.
       after: limits.
-      comparisons: for each loss with deviations its controls; the answer is that of the first.
+      comparisons: maps each loss with deviations to its controls; the first decides the answer.
       figures: captions by file name.
-      folder: of the figures, as seen from the page.
-      discussion: written by hand, if there is one.
+      folder: folder of the figures, relative to the page.
+      discussion: a discussion written by hand, or an empty text.
     """
     done, planned = len(records), len(pieces(protocol))
     status = f"**{done} of {planned} runs are done.**"
     if not records:
         results = f"No results yet: {status}"
     else:
-        seconds = sum(record["seconds"] for record in records.values())
-        kinds = ", ".join(sorted({record["device"] for record in records.values()}))
+        seconds = sum(record.seconds for record in records.values())
+        kinds = ", ".join(sorted({record.device for record in records.values()}))
         pairs = sum(piece.batch_size * piece.steps for piece in records)
-        speed = pairs / max(seconds, 0.1)  # a record's are rounded to tenths
+        speed = pairs / max(seconds, 0.1)  # the seconds of a record are rounded to tenths
         note = (
             f"{status} They took {seconds / 3600:.1f} hours in all, {speed:,.0f} pairs a second with "
             f"compilation and evaluation; devices: {kinds}."

@@ -1,7 +1,7 @@
-"""A study in pieces: what has to be run, what has been run, what comes next.
+"""A study in pieces: what has to be run, what has been run, and what comes next.
 
-A piece is one training run, and one JSON file that appears when the run is done. What has a file is
-not run again, so that a study may be stopped at any time; several processes may work on one folder.
+A piece is one training run, and one JSON file that appears when the run is done. A piece with a file
+is not run again, so a study may be stopped at any time; several processes may work on one folder.
 
 >>> [piece.name for piece in pieces(Protocol(losses=("clip",), rates=(1e-3,), seeds=(0, 1)))][:3]
 ['rates-clip-b128-lr0.001-s100', 'seeds-clip-s0', 'seeds-clip-s1']
@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments.running.process import say
+from experiments.uncertainty_study.record import Record
 from jaxcon.training.files import write_text
 
-Record = dict[str, Any]
 Part = Literal["rates", "seeds", "stability"]
 
 
@@ -30,13 +30,13 @@ class Protocol:
     """The numbers that are fixed before the first run.
 
     Attributes:
-      losses: that are compared, each under its name in `uncertainty_study.losses`.
-      rates: learning rates to choose from, for each loss, on validation.
-      batch_size, steps: of the runs that choose and of those that are compared.
-      seeds: of the runs that are compared.
-      trial_seed: of the runs that choose, and of those for stability; none of `seeds`.
-      stability_rates, stability_batches, stability_steps: a grid for each loss, one run a point.
-      pairs_per_second: what the first estimate assumes; later ones go by what was measured.
+      losses: names of the losses that are compared, as in `uncertainty_study.losses`.
+      rates: learning rates to choose from, for each loss, on validation images.
+      batch_size, steps: those of the runs that choose a rate, and of those that are compared.
+      seeds: seeds of the runs that are compared.
+      trial_seed: seed of the runs that choose a rate, and of those for stability; not one of `seeds`.
+      stability_rates, stability_batches, stability_steps: a grid for each loss, one run per point.
+      pairs_per_second: speed that the first estimate assumes; later ones use what was measured.
     """
 
     losses: tuple[str, ...]
@@ -53,7 +53,7 @@ class Protocol:
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """One run; its learning rate is None where the runs of the part "rates" choose it."""
+    """One run; its learning rate is None if the runs of the part "rates" choose it."""
 
     part: Part
     loss: str
@@ -71,7 +71,7 @@ class Piece:
         return f"{self.part}-{self.loss}-{rate}-s{self.seed}"
 
     def settings(self, rate: float) -> dict[str, Any]:
-        """What its file says that it is."""
+        """Returns the settings that its file records."""
         return {**dataclasses.asdict(self), "learning_rate": rate}
 
 
@@ -80,10 +80,10 @@ Records = Mapping[Piece, Record]
 
 
 def pieces(protocol: Protocol) -> list[Piece]:
-    """Return all pieces in the order of running: what chooses, what is compared, stability.
+    """Returns all pieces in running order: those that choose a rate, those compared, stability.
 
-    Within a part all losses come once before any comes again, so that a study which is stopped
-    early has as much of each.
+    Within a part, every loss comes once before any comes again, so that a study that is stopped
+    early has equally many runs of each.
     """
     size = (protocol.batch_size, protocol.steps)
     trial, short = protocol.trial_seed, protocol.stability_steps
@@ -105,23 +105,24 @@ def pieces(protocol: Protocol) -> list[Piece]:
 
 
 def select(every: Sequence[Piece], patterns: Sequence[str]) -> list[Piece]:
-    """Return the pieces whose names fit one of the patterns; all without any pattern.
+    """Returns the pieces whose names match one of the patterns; without patterns, all.
 
-    >>> every = pieces(Protocol(losses=("clip", "csd")))
-    >>> [piece.name for piece in select(every, ["seeds-*-s0"])]
-    ['seeds-clip-s0', 'seeds-csd-s0']
+    Example:
+      >>> every = pieces(Protocol(losses=("clip", "csd")))
+      >>> [piece.name for piece in select(every, ["seeds-*-s0"])]
+      ['seeds-clip-s0', 'seeds-csd-s0']
 
     Args:
-      every: of `pieces`.
-      patterns: with `*` and `?`, for the whole name.
+      every: the pieces to select from.
+      patterns: patterns with `*` and `?`, for the whole name.
 
     Raises:
-      ValueError: no piece fits a pattern.
+      ValueError: if no piece matches a pattern.
     """
     for pattern in patterns:
         if not any(fnmatchcase(piece.name, pattern) for piece in every):
             raise ValueError(
-                f"--only {pattern}: fits no piece; names look like {every[0].name} (* and ? stand "
+                f"--only {pattern}: matches no piece; names look like {every[0].name} (* and ? stand "
                 "for what varies, --dry-run lists what is left)"
             )
     fits = (p for p in every if any(fnmatchcase(p.name, pattern) for pattern in patterns))
@@ -129,72 +130,60 @@ def select(every: Sequence[Piece], patterns: Sequence[str]) -> list[Piece]:
 
 
 def load(folder: Path, protocol: Protocol) -> dict[Piece, Record]:
-    """Return the records that are there.
+    """Returns the records that are there.
 
     Raises:
-      ValueError: a file that is no record of its piece under this protocol.
+      ValueError: if a file is not the record of its piece under this protocol.
     """
-    records = {}
-    for piece in pieces(protocol):
+    records: dict[Piece, Record] = {}
+    for piece in pieces(protocol):  # those that choose a rate come first
         path = folder / f"{piece.name}.json"
-        if path.exists():
-            records[piece] = _read(path)
-    for piece, record in records.items():
+        if not path.exists():
+            continue
         rate = piece.learning_rate or choose_rate(protocol, records, piece.loss)
         if rate is None:
             raise ValueError(
-                f"{folder / piece.name}.json: made at a learning rate that the runs of the part "
-                "rates chose, but these are gone; restore them, or delete this file too"
+                f"{path}: made at a learning rate that the runs of the part rates chose, but these "
+                "are gone; restore them, or delete this file too"
             )
-        if record["settings"] != piece.settings(rate):
-            raise ValueError(
-                f"{folder / piece.name}.json: made with {record['settings']}, the protocol says "
-                f"{piece.settings(rate)}; delete the file and run the piece again"
-            )
+        records[piece] = _read(path, piece.settings(rate))
     return records
 
 
-def _read(path: Path) -> Record:
+def _read(path: Path, settings: Mapping[str, Any]) -> Record:
+    broken = f"{path}: not the record of a run; delete it and run the piece again"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if {"settings", "seconds"} <= set(record):
-            return record
-    except (json.JSONDecodeError, TypeError):
-        pass
-    raise ValueError(f"{path}: not the record of a run; delete it and run the piece again")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        made_with = content["settings"]
+    except (json.JSONDecodeError, TypeError, KeyError):
+        raise ValueError(broken) from None
+    if made_with != settings:
+        raise ValueError(
+            f"{path}: made with {made_with}, the protocol says {settings}; delete the file and run "
+            "the piece again"
+        )
+    try:
+        return Record.from_json(content)
+    except (KeyError, TypeError, AttributeError):
+        raise ValueError(broken) from None
 
 
 def choose_rate(protocol: Protocol, records: Records, loss: str) -> float | None:
-    """Return the learning rate with the best validation recall; None before all are tried.
+    """Returns the learning rate with the best validation recall; None until all have been tried.
 
-    Of equal ones the lower is taken. Recall is recall@1, averaged over both ways.
+    Among equals the lower rate wins. Recall is recall@1, averaged over both ways.
     """
     tried = [p for p in pieces(protocol) if p.part == "rates" and p.loss == loss]
     if not all(piece in records for piece in tried):
         return None
     tried.sort(key=lambda piece: piece.learning_rate or 0)
-    return max(tried, key=lambda piece: mean_recall(records[piece])).learning_rate
-
-
-def mean_recall(record: Record, k: int = 1) -> float:
-    """Return recall@k, averaged over both ways; of a run that cannot be evaluated, chance.
-
-    >>> mean_recall({"scores": {"image to text, recall@1": 0.5, "text to image, recall@1": 0.25}})
-    0.375
-    """
-    scores = scores_of(record)
-    return sum(scores[f"{way}, recall@{k}"] for way in ("image to text", "text to image")) / 2
-
-
-def scores_of(record: Record) -> dict[str, float]:
-    """Return what a run scored; a run whose embeddings are not finite ranks at random."""
-    return record["chance"] if record["scores"] is None else record["scores"]
+    return max(tried, key=lambda piece: records[piece].scored.mean_recall()).learning_rate
 
 
 def estimate(piece: Piece, records: Records, protocol: Protocol) -> float:
-    """Return the seconds that a piece will take, by the pieces that were run."""
-    alike = [r["seconds"] / _pairs(p) for p, r in records.items() if _pairs(p) == _pairs(piece)]
-    alike = alike or [r["seconds"] / _pairs(p) for p, r in records.items()]
+    """Returns how many seconds a piece will take, judging by the pieces that were run."""
+    alike = [r.seconds / _pairs(p) for p, r in records.items() if _pairs(p) == _pairs(piece)]
+    alike = alike or [r.seconds / _pairs(p) for p, r in records.items()]
     return _pairs(piece) * (statistics.median(alike) if alike else 1 / protocol.pairs_per_second)
 
 
@@ -203,7 +192,7 @@ def _pairs(piece: Piece) -> int:
 
 
 def overview(wanted: Sequence[Piece], records: Records, protocol: Protocol) -> str:
-    """Return one line: how many of the pieces are left, and about how long they will take."""
+    """Returns one line: how many pieces are left, and about how long they will take."""
     left = [piece for piece in wanted if piece not in records]
     hours = sum(estimate(piece, records, protocol) for piece in left) / 3600
     basis = "measured" if records else "assumed"
@@ -220,15 +209,15 @@ def work(
     budget: float | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Run what has no file yet, in order.
+    """Runs, in order, the pieces that have no file yet.
 
     Args:
       wanted: pieces of the protocol.
-      folder: of the files.
-      protocol: what they belong to.
-      runner: from a piece and its learning rate to its record.
-      budget: seconds; no piece is begun that would probably end later. None: no limit.
-      clock: tells seconds.
+      folder: folder of their files.
+      protocol: the protocol to which they belong.
+      runner: maps a piece and its learning rate to its record; the seconds are filled in here.
+      budget: in seconds; no piece is begun that would probably end later. None: no limit.
+      clock: returns the time in seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
     start = clock()
@@ -245,16 +234,17 @@ def work(
                 say(f"stopped before {piece.name}: it would end after the budget")
                 return
             began = clock()
-            record = {"settings": piece.settings(rate), **runner(piece, rate)}
-            record["seconds"] = round(clock() - began, 1)
-            write_text(folder / f"{piece.name}.json", json.dumps(record) + "\n")
+            record = runner(piece, rate)
+            record = dataclasses.replace(record, seconds=round(clock() - began, 1))
+            content = {"settings": piece.settings(rate), **record.as_json()}
+            write_text(folder / f"{piece.name}.json", json.dumps(content) + "\n")
         records = load(folder, protocol)
-        say(f"{piece.name}: {record['seconds']:.0f} s; {overview(wanted, records, protocol)}")
+        say(f"{piece.name}: {record.seconds:.0f} s; {overview(wanted, records, protocol)}")
 
 
 @contextlib.contextmanager
 def _claim(path: Path) -> Iterator[bool]:
-    """Yield whether this process shall make the file: nobody has, and nobody is at it.
+    """Yields whether this process should make the file: nobody has, and nobody is making it.
 
     The lock is the kernel's: it ends with its process, however that ends.
     """

@@ -20,8 +20,8 @@ SIZES = {
     ),
 }
 
-# Losses with a deviation for each sample, and what they are set against. The answer is that of the
-# first; the others are told beside it.
+# Losses with a deviation for each sample, and their controls. The first decides the answer; the others
+# are reported as well.
 COMPARISONS = {
     "gaussian": ("clip", "gaussian-shared"),
     "gaussian-exact": ("clip", "gaussian-shared"),
@@ -160,7 +160,7 @@ LIMITS = """\
 
 
 def protocol_text(protocol: Protocol) -> str:
-    """Return what the page says before any result."""
+    """Returns what the page says before any result."""
     every = pieces(protocol)
     seconds = sum(estimate(piece, {}, protocol) for piece in every)
     return BEFORE.format(
@@ -188,10 +188,11 @@ def protocol_text(protocol: Protocol) -> str:
 
 
 def listed(numbers: Sequence[float]) -> str:
-    """Return numbers as words.
+    """Returns numbers as words.
 
-    >>> listed((0.001, 0.016, 1))
-    '0.001, 0.016 and 1'
+    Example:
+      >>> listed((0.001, 0.016, 1))
+      '0.001, 0.016 and 1'
     """
     *first, last = (f"{number:g}" for number in numbers)
     return f"{', '.join(first)} and {last}" if first else last

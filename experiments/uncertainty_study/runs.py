@@ -1,7 +1,7 @@
 """How a piece of the study becomes a record: train, then measure.
 
-What is compiled for a loss and a batch size serves all its pieces: seed and learning rate are
-arrays of the step, not constants in it.
+What is compiled for a loss and a batch size serves all its pieces: the seed and the learning rate are
+inputs of the step, not constants in it.
 """
 
 import dataclasses
@@ -25,13 +25,12 @@ from experiments.pairs.retrieval import (
     held_out,
     make_encode,
     rank_correlation,
-    recalls,
 )
 from experiments.running.encoders import Encoder
 from experiments.running.process import jit_once
-from experiments.running.run import follow
 from experiments.uncertainty_study.losses import make_objective
-from experiments.uncertainty_study.pieces import Piece, Record
+from experiments.uncertainty_study.pieces import Piece
+from experiments.uncertainty_study.record import Deviations, Record
 from jaxcon.data.captions import PairDataset, PairSplit
 from jaxcon.data.pairs import pair_batches
 from jaxcon.diagnostics import collapse_report
@@ -39,20 +38,21 @@ from jaxcon.encoders import Temperature
 from jaxcon.encoders.dual import Embedded
 from jaxcon.encoders.tokenizer import Tokenizer
 from jaxcon.training.devices import batch_sharding, make_mesh, replicate
+from jaxcon.training.loop import advance
 from jaxcon.training.optimizers import adamw, keep_between, warmup_cosine
 from jaxcon.training.state import create_state
 from jaxcon.training.step import Step, make_train_step, shard_step
 
 DIM = 128
 VOCABULARY = 4096
-LENGTH = 35  # of a row of tokens when it was run: the longest caption of scenes to learn from
+LENGTH = 35  # tokens in a row when the study was run, as in the longest training caption of scenes
 WEIGHT_DECAY = 1e-2
-WARMUP = 0.1  # of the steps
+WARMUP = 0.1  # share of the steps
 _PATIENCE = 50  # refused updates in a row that end a run
 
 
 class Network(NamedTuple):
-    """What belongs to a loss: its objective, the model, and both compiled for first use and last."""
+    """What belongs to a loss: its objective, its model, and functions compiled for start and end."""
 
     objective: Objective
     model: DualEncoder
@@ -71,10 +71,10 @@ class Laboratory:
     """Runs pieces on a dataset of captioned images with grades.
 
     Args:
-      dataset: of `load_pairs("scenes")`.
-      devices: that share a batch.
-      encoder: of the images.
-      vocabulary: of the captions.
+      dataset: the dataset `load_pairs("scenes")`.
+      devices: the devices that share a batch.
+      encoder: name of the image encoder.
+      vocabulary: number of tokens at most.
     """
 
     def __init__(
@@ -96,19 +96,20 @@ class Laboratory:
         self._trainer = functools.cache(self._make_trainer)
 
     def __call__(self, piece: Piece, rate: float) -> Record:
-        """Return the record of a run at a learning rate, all of it ready for JSON."""
+        """Returns the record of a run at a learning rate, without the seconds that it took."""
         network = self._network(piece.loss)
         variables, rows = self._train(piece, rate)
-        return {
-            "device": self._mesh.devices.flat[0].device_kind,
-            "chance_loss": network.objective.chance(piece.batch_size),
-            "warmup": _warmup(piece.steps),
-            "loss": [_rounded(row["loss"]) for row in rows],
-            "gradient_norm": [_rounded(row["gradient_norm"]) for row in rows],
-            "skipped": int(rows[-1]["skipped"]),
-            "scalars": {name: _rounded(rows[-1][name]) for name in network.objective.scalars},
+        return Record(
+            device=self._mesh.devices.flat[0].device_kind,
+            chance_loss=network.objective.chance(piece.batch_size),
+            warmup=_warmup(piece.steps),
+            loss=[_rounded(row["loss"]) for row in rows],
+            gradient_norm=[_rounded(row["gradient_norm"]) for row in rows],
+            skipped=int(rows[-1]["skipped"]),
+            scalars={name: _rounded(rows[-1][name]) for name in network.objective.scalars},
+            seconds=0.0,
             **self._measure(piece, network, variables),
-        }
+        )
 
     def _make_network(self, loss: str) -> Network:
         objective = make_objective(loss)
@@ -126,7 +127,7 @@ class Laboratory:
         return Network(objective, model, init, make_encode(model, self._tokenizer))
 
     def _make_trainer(self, loss: str, batch_size: int, steps: int) -> Trainer:
-        """The batch size is in the key alone: each has its own compiled step."""
+        """Makes a trainer; the batch size only serves as a key: each has its own compiled step."""
         network = self._network(loss)
         schedule = warmup_cosine(1.0, warmup_steps=_warmup(steps), total_steps=steps)
         optimizer = optax.chain(adamw(schedule, weight_decay=WEIGHT_DECAY), times_state())
@@ -135,7 +136,7 @@ class Laboratory:
         return Trainer(optimizer, shard_step(step, self._mesh))
 
     def _train(self, piece: Piece, rate: float) -> tuple[Any, list[dict[str, Any]]]:
-        """Variables after the run, and the metrics of its steps."""
+        """Returns the variables after the run, and the metrics of its steps."""
         network = self._network(piece.loss)
         trainer = self._trainer(piece.loss, piece.batch_size, piece.steps)
         keys = jax.random.split(jax.random.key(piece.seed))
@@ -151,18 +152,24 @@ class Laboratory:
             batch_size=piece.batch_size,
             sharding=batch_sharding(self._mesh),
         )
-        state, rows = follow(
-            state,
-            lambda state, batch: trainer.step(state, batch, keys[1]),
-            batches,
-            steps=piece.steps,
-            read_every=_PATIENCE,
-            give_up=lambda rows: gave_up([int(row["skipped"]) for row in rows]),
+        rows, pending = [], []
+        walk = advance(
+            state, lambda now, batch: trainer.step(now, batch, keys[1]), batches, steps=piece.steps
         )
+        for done, state, metrics in walk:  # noqa: B007  (the last state is the trained one)
+            pending.append(metrics)
+            if done % _PATIENCE == 0 or done == piece.steps:  # reading them waits for the device
+                rows += jax.device_get(pending)
+                pending = []
+                if gave_up([int(row["skipped"]) for row in rows]):
+                    break
         return jax.device_get(state.variables()), rows
 
-    def _measure(self, piece: Piece, network: Network, variables: Any) -> Record:
-        """The test images are touched by the part "seeds" alone; others measure on validation."""
+    def _measure(self, piece: Piece, network: Network, variables: Any) -> dict[str, Any]:
+        """Returns the fields of a record that are measured after the run.
+
+        Only the part "seeds" uses the test images; the others measure on validation images.
+        """
         split = self._dataset.test if piece.part == "seeds" else self._dataset.validation
         measured = dataclasses.replace(self._dataset, test=split)
         held = held_out(split)
@@ -170,31 +177,35 @@ class Laboratory:
             network.encode.images(variables, held.images),
             network.encode.texts(variables, held.captions),
         )
-        record: Record = {"scores": None, "deviations": None}
-        record |= {"verdict": "not finite", "effective_rank": 0.0, "uniformity": 0.0}
-        record["chance"] = chance(measured)
+        fields = {"scores": None, "deviations": None, "chance": chance(measured)}
         if not all(rankable(side) for side in sides):
-            return record
+            return fields | {"verdict": "not finite", "effective_rank": 0.0, "uniformity": 0.0}
         report = collapse_report(sides[0].z, sides[1].z, temperature=0.07)
-        record |= {
+        fields |= {
             "verdict": report.verdict,
             "effective_rank": _rounded(report.effective_rank),
             "uniformity": _rounded(report.uniformity),
+            "scores": evaluate(
+                network.encode,
+                variables,
+                network.objective,
+                measured,
+                zero_shot=piece.part != "stability",
+            ),
         }
-        score = recalls if piece.part == "stability" else evaluate
-        record["scores"] = score(network.encode, variables, network.objective, measured)
         if piece.part == "seeds" and network.objective.log_std is not None:
-            record["deviations"] = deviations(network.encode, variables, split)
-        return record
+            fields["deviations"] = deviations(network.encode, variables, split)
+        return fields
 
 
 def times_state() -> optax.GradientTransformation:
-    """Return an update times a number that is its state: a learning rate that is not compiled in.
+    """Returns a transformation that multiplies updates by its state: a rate that is not compiled in.
 
-    >>> update = times_state().update
-    >>> updates, _ = update({"w": jnp.ones(2)}, jnp.float32(0.5))
-    >>> updates["w"].tolist()
-    [0.5, 0.5]
+    Example:
+      >>> update = times_state().update
+      >>> updates, _ = update({"w": jnp.ones(2)}, jnp.float32(0.5))
+      >>> updates["w"].tolist()
+      [0.5, 0.5]
     """
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
@@ -203,13 +214,13 @@ def times_state() -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: jnp.ones((), jnp.float32), update)
 
 
-def deviations(encode: Encode, variables: Any, split: PairSplit) -> Record:
-    """Return how the log deviations follow what is known of captions and images.
+def deviations(encode: Encode, variables: Any, split: PairSplit) -> Deviations:
+    """Returns how the log deviations relate to what is known about captions and images.
 
     Args:
-      encode: of the model.
-      variables: of the model.
-      split: with grades, counts and the attribute size, 0 for small.
+      encode: the model's functions.
+      variables: the model's variables.
+      split: pairs with grades, counts and the attribute size, 0 for small.
     """
     assert split.grades is not None
     assert split.counts is not None
@@ -218,16 +229,14 @@ def deviations(encode: Encode, variables: Any, split: PairSplit) -> Record:
     of_texts = encode.texts(variables, texts).log_std
     of_images = encode.images(variables, split.images.images).log_std
     size = split.attributes["size"]
-    return {
-        "text with grade": rank_correlation(of_texts, grades),
-        "text with grade, from 2 on": rank_correlation(of_texts[grades > 1], grades[grades > 1]),
-        "image with number of objects": rank_correlation(of_images, split.counts),
-        "image with size of a single object": rank_correlation(
-            of_images[size >= 0], size[size >= 0]
-        ),
-        "text mean": _means(of_texts, grades),
-        "image mean": _means(of_images, split.counts),
-    }
+    return Deviations(
+        grade=rank_correlation(of_texts, grades),
+        grade_from_2=rank_correlation(of_texts[grades > 1], grades[grades > 1]),
+        objects=rank_correlation(of_images, split.counts),
+        size=rank_correlation(of_images[size >= 0], size[size >= 0]),
+        by_grade=_means(of_texts, grades),
+        by_objects=_means(of_images, split.counts),
+    )
 
 
 def _means(values: np.ndarray, groups: np.ndarray) -> dict[str, float]:
@@ -235,12 +244,12 @@ def _means(values: np.ndarray, groups: np.ndarray) -> dict[str, float]:
 
 
 def rankable(side: Embedded) -> bool:
-    """Whether scores can be computed: NaN, and what overflows in them, cannot be ranked."""
+    """Returns whether scores can be computed: NaN, and values that overflow, cannot be ranked."""
     return bool((np.abs(side.z) < 1e15).all() and (np.abs(side.log_std) < 40).all())
 
 
 def gave_up(skipped: Sequence[int]) -> bool:
-    """Whether none of the last updates was taken, from the count of refused ones at each step."""
+    """Returns whether the last updates were all refused, from the count of refusals at each step."""
     before = skipped[-_PATIENCE - 1] if len(skipped) > _PATIENCE else 0
     return skipped[-1] - before >= _PATIENCE
 
@@ -250,9 +259,10 @@ def _warmup(steps: int) -> int:
 
 
 def _rounded(value: Any) -> Any:
-    """Five digits are enough for a figure; JSON has no NaN.
+    """Rounds to five digits, enough for a figure; None for what is not finite, as JSON has no NaN.
 
-    >>> _rounded(0.123456), _rounded(float("nan"))
-    (0.12346, None)
+    Example:
+      >>> _rounded(0.123456), _rounded(float("nan"))
+      (0.12346, None)
     """
     return float(f"{float(value):.5g}") if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""The statistics of one run of the study: plain functions of numbers."""
+"""The statistics of the runs of the study: plain functions of numbers."""
 
 import dataclasses
 import math
@@ -8,21 +8,15 @@ from typing import Any, NamedTuple
 
 from scipy import stats
 
-from experiments.uncertainty_study.pieces import (
-    Protocol,
-    Record,
-    Records,
-    mean_recall,
-    scores_of,
-)
+from experiments.pairs.scores import Scores
+from experiments.uncertainty_study.pieces import Records
+from experiments.uncertainty_study.record import Curve, Record
 
-WINDOW = 20  # steps before a step that it is compared with
+WINDOW = 20  # number of preceding steps that a step is compared with
 SPIKE = 5.0  # deviations above their median
-LEVEL = 0.99  # of the loss of equal embeddings
-FALL = 0.9  # of the first loss
+LEVEL = 0.99  # share of the loss of equal embeddings
+FALL = 0.9  # share of the first loss
 LUCK = 4.0  # times the recall@1 of a random ranking: one hit, and three standard deviations of it
-
-Curve = Sequence[float | None]
 
 
 class Interval(NamedTuple):
@@ -44,11 +38,12 @@ class Interval(NamedTuple):
 
 
 def interval(values: Sequence[float]) -> Interval | None:
-    """Return mean and t interval of independent values; None without any.
+    """Returns mean and t interval of independent values; None if there are none.
 
-    >>> found = interval([1.0, 2.0, 3.0])
-    >>> found.mean, round(found.half, 3)  # 4.303 / sqrt(3)
-    (2.0, 2.484)
+    Example:
+      >>> found = interval([1.0, 2.0, 3.0])
+      >>> found.mean, round(found.half, 3)  # 4.303 / sqrt(3)
+      (2.0, 2.484)
     """
     n = len(values)
     if n < 2:
@@ -58,14 +53,14 @@ def interval(values: Sequence[float]) -> Interval | None:
 
 
 def spikes(losses: Curve, *, start: int) -> int:
-    """Return how often the loss jumps above what the steps before it let expect.
+    """Returns how often the loss jumps above what the preceding steps suggest.
 
     A step is out of line if its loss is not finite, or exceeds the median of the `WINDOW` finite
     losses before it by `SPIKE` times their median absolute deviation, scaled by 1.4826 to be a
-    standard deviation of normal values. Steps out of line in a row are one spike.
+    standard deviation for normal values. Consecutive steps out of line are one spike.
 
     Args:
-      losses: step by step, None where not finite.
+      losses: losses, step by step, None where not finite.
       start: first step that counts.
     """
     count, before = 0, False
@@ -83,13 +78,13 @@ def spikes(losses: Curve, *, start: int) -> int:
 
 
 def norm_variation(norms: Curve, *, start: int) -> float | None:
-    """Return the deviation of ln(norm / median of the `WINDOW` norms before it).
+    """Returns the deviation of ln(norm / median of the `WINDOW` norms before it).
 
-    The ratio has no unit, so that losses of different scale can be compared, and follows the slow
-    change in the course of a run.
+    The ratio has no unit, so losses of different scale can be compared, and the slow change in the
+    course of a run does not count.
 
     Args:
-      norms: of the gradient, step by step; those that are None or 0 are left out.
+      norms: norms of the gradient, step by step; those that are None or 0 are left out.
       start: first step that counts.
     """
     ratios = []
@@ -101,51 +96,55 @@ def norm_variation(norms: Curve, *, start: int) -> float | None:
 
 
 def final_loss(record: Record) -> float:
-    """Return the mean loss of the last tenth of the steps, as a share of chance."""
-    losses = [value for value in record["loss"] if value is not None]
+    """Returns the mean loss of the last tenth of the steps, as a share of chance."""
+    losses = [value for value in record.loss if value is not None]
     last = losses[-max(1, len(losses) // 10) :]
-    return statistics.fmean(last) / record["chance_loss"] if last else math.inf
+    return statistics.fmean(last) / record.chance_loss if last else math.inf
 
 
 def failure(record: Record) -> str | None:
-    """Return how a run failed, None if it did not.
+    """Returns how a run failed, None if it did not.
 
-    The first that applies of
+    The answer is the first of these that applies:
 
     "not finite": an update had to be refused, or the embeddings cannot be compared;
     "collapsed": all images or all texts point the same way;
     "at chance": the loss ends at `LEVEL` of that of equal embeddings, or above; and it has not fallen
-    to `FALL` of the first, or pairs are found by luck, recall@1 at most `LUCK` times that of a random
-    ranking. Sigmoid losses begin far above chance: where they are on their way down and find pairs,
-    they learn slowly, but do not fail.
+    to `FALL` of the first loss, or pairs are found by luck: recall@1 is at most `LUCK` times that of a
+    random ranking. Sigmoid losses begin far above chance: if they are on their way down and find
+    pairs, they learn slowly, but do not fail.
     """
-    if record["skipped"] or record["verdict"] == "not finite":
+    if record.skipped or record.verdict == "not finite":
         return "not finite"
-    if record["verdict"].startswith("complete collapse"):
+    if record.verdict.startswith("complete collapse"):
         return "collapsed"
     level = final_loss(record)
-    first = next((value for value in record["loss"] if value is not None), 0.0)
-    stuck = level * record["chance_loss"] >= FALL * first
-    lost = stuck or mean_recall(record) <= LUCK * mean_recall({"scores": record["chance"]})
+    first = next((value for value in record.loss if value is not None), 0.0)
+    stuck = level * record.chance_loss >= FALL * first
+    lost = stuck or record.scored.mean_recall() <= LUCK * record.chance.mean_recall()
     return "at chance" if level >= LEVEL and lost else None
 
 
+def zero_shot_mean(record: Record) -> float:
+    """Returns the mean of the zero-shot accuracies of the attributes."""
+    return statistics.fmean(record.scored.zero_shot.values())
+
+
 def measures(record: Record) -> dict[str, float]:
-    """Return all that is compared between runs of the part "seeds", by name."""
-    scores = scores_of(record)
-    values = {f"recall@{k}": mean_recall(record, k) for k in (1, 5, 10)}
-    values |= {name: score for name, score in scores.items() if "recall" in name}
-    attributes = {n: score for n, score in scores.items() if n.startswith("zero-shot")}
-    values |= {"zero-shot mean": statistics.fmean(attributes.values()), **attributes}
-    values |= {name: record[name] for name in ("effective_rank", "uniformity")}
-    told = record["deviations"] or {}
-    return values | {name: value for name, value in told.items() if isinstance(value, float)}
+    """Returns all measures of a run of the part "seeds", by their names in results.json and tables."""
+    scored = record.scored
+    values = {f"recall@{k}": scored.mean_recall(k) for k in (1, 5, 10)}
+    values |= Scores(scored.image_to_text, scored.text_to_image).as_json()
+    values |= {"zero-shot mean": zero_shot_mean(record)}
+    values |= Scores({}, {}, scored.zero_shot).as_json()
+    values |= {"effective_rank": record.effective_rank, "uniformity": record.uniformity}
+    return values | (record.deviations.correlations() if record.deviations else {})
 
 
-def of_seeds(protocol: Protocol, records: Records, loss: str) -> dict[int, dict[str, float]]:
-    """Return the measures of a loss by seed, as far as they are there."""
+def of_seeds(records: Records, loss: str) -> dict[int, Record]:
+    """Returns the runs of a loss that are compared, by seed, as far as they are there."""
     return {
-        piece.seed: measures(record)
+        piece.seed: record
         for piece, record in records.items()
         if piece.part == "seeds" and piece.loss == loss
     }
@@ -156,10 +155,10 @@ class Steadiness:
     """What is compared between runs of the part "stability".
 
     Attributes:
-      failure: of `failure`.
-      spikes: in 100 steps.
-      norm_variation: of `norm_variation`.
-      final_loss: as a share of chance; None where it is not finite.
+      failure: how the run failed, by `failure`.
+      spikes: number of spikes in 100 steps.
+      norm_variation: the value of `norm_variation`.
+      final_loss: loss at the end, as a share of chance; None if it is not finite.
     """
 
     failure: str | None
@@ -168,25 +167,25 @@ class Steadiness:
     final_loss: float | None
 
     def as_json(self) -> dict[str, Any]:
-        """Return the values by the names that results.json has for them."""
+        """Returns the values by their names in results.json."""
         return {name.replace("_", " "): value for name, value in vars(self).items()}
 
 
 def stability_of(record: Record) -> Steadiness:
-    """Return how steady a run was."""
-    start = record["warmup"]
-    counted = max(1, len(record["loss"]) - start)
+    """Returns how steady a run was."""
+    start = record.warmup
+    counted = max(1, len(record.loss) - start)
     level = final_loss(record)
     return Steadiness(
         failure=failure(record),
-        spikes=100 * spikes(record["loss"], start=start) / counted,
-        norm_variation=norm_variation(record["gradient_norm"], start=start),
+        spikes=100 * spikes(record.loss, start=start) / counted,
+        norm_variation=norm_variation(record.gradient_norm, start=start),
         final_loss=level if math.isfinite(level) else None,
     )
 
 
 def of_settings(records: Records, loss: str) -> dict[tuple[int, float], Steadiness]:
-    """Return the stability of a loss by batch size and learning rate."""
+    """Returns the stability of a loss by batch size and learning rate."""
     return {
         (piece.batch_size, piece.learning_rate or 0.0): stability_of(record)
         for piece, record in records.items()

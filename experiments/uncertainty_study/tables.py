@@ -3,15 +3,23 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
+from experiments.running import markdown
 from experiments.uncertainty_study.comparisons import (
-    compare_seeds,
+    compare_recall,
     compare_stability,
     intervals,
     space_answer,
 )
 from experiments.uncertainty_study.losses import make_objective
-from experiments.uncertainty_study.pieces import Protocol, Record, Records, choose_rate, mean_recall
-from experiments.uncertainty_study.statistics import Interval, failure, interval, of_settings
+from experiments.uncertainty_study.pieces import Protocol, Records, choose_rate
+from experiments.uncertainty_study.record import Record
+from experiments.uncertainty_study.statistics import (
+    Interval,
+    failure,
+    interval,
+    of_seeds,
+    of_settings,
+)
 
 _NONE = "–"  # noqa: RUF001
 _SHARES = ("recall@1", "recall@5", "recall@10", "zero-shot mean")
@@ -23,24 +31,14 @@ _CORRELATIONS = {
 }
 
 
-def markdown(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table.
-
-    >>> print(markdown(["loss", "n"], [["clip", "5"]]))
-    | loss | n |
-    |---|---|
-    | clip | 5 |
-    """
-    lines = [heading, ["---"] * len(heading), *rows]
-    texts = ["| " + " | ".join(line) + " |" for line in lines]
-    return "\n".join([texts[0], texts[1].replace(" ", ""), *texts[2:]])
-
-
 def cell(value: Interval | None, *, factor: float = 1.0, digits: int = 1, sign: str = "") -> str:
-    """Return a mean with half its interval.
+    """Returns a mean with half its interval, as text.
 
-    >>> cell(Interval(0.834, 0.021, 5), factor=100), cell(Interval(-0.5, None, 1), digits=2), cell(None)
-    ('83.4 ± 2.1', '-0.50', '–')
+    Example:
+      >>> cell(Interval(0.834, 0.021, 5), factor=100), cell(Interval(-0.5, None, 1), digits=2)
+      ('83.4 ± 2.1', '-0.50')
+      >>> cell(None)
+      '–'
     """
     if value is None:
         return _NONE
@@ -51,8 +49,8 @@ def cell(value: Interval | None, *, factor: float = 1.0, digits: int = 1, sign: 
 def result_tables(
     protocol: Protocol, records: Records, comparisons: Mapping[str, Sequence[str]]
 ) -> list[str]:
-    """Return the tables of what was found, each under its heading."""
-    by_loss = {name: intervals(protocol, records, name) for name in protocol.losses}
+    """Returns the tables of what was found, each under its heading."""
+    by_loss = {name: intervals(records, name) for name in protocol.losses}
     texts = []
     if any(piece.part == "rates" for piece in records):
         texts += [
@@ -69,9 +67,9 @@ def result_tables(
             "over both ways.",
             _scores(records, by_loss),
             "Each way and each attribute:",
-            _details(by_loss),
+            _details(records, by_loss),
             "Difference of recall@1 in percentage points, runs of one seed against each other:",
-            _differences(protocol, records, comparisons),
+            _differences(records, comparisons),
             "### Deviations, and how much of the space is used",
             "Rank correlation of the predicted log deviation; effective rank and uniformity (lower "
             "is more uniform) of the test pairs.",
@@ -102,12 +100,12 @@ def _rates(protocol: Protocol, records: Records) -> str:
         edges = {min(protocol.rates): ", the lowest", max(protocol.rates): ", the highest"}
         told = _NONE if chosen is None else f"{chosen:g}{edges.get(chosen, '')}"
         rows.append([loss, *texts, told])
-    return markdown(["loss", *(f"{rate:g}" for rate in protocol.rates), "chosen"], rows)
+    return markdown.table(["loss", *(f"{rate:g}" for rate in protocol.rates), "chosen"], rows)
 
 
 def _chance(records: Records) -> str:
-    """Recall@1 of a random ranking, percent."""
-    chance = max(mean_recall({"scores": record["chance"]}) for record in records.values())
+    """Returns recall@1 of a random ranking, in percent."""
+    chance = max(record.chance.mean_recall() for record in records.values())
     return f"{100 * chance:.1f}"
 
 
@@ -115,46 +113,40 @@ def _tried(record: Record | None) -> str:
     if record is None:
         return _NONE
     failed = failure(record)
-    return f"{100 * mean_recall(record):.1f}" + (f" ({failed})" if failed else "")
+    return f"{100 * record.scored.mean_recall():.1f}" + (f" ({failed})" if failed else "")
 
 
 def _scores(records: Records, by_loss: Mapping[str, Mapping[str, Interval | None]]) -> str:
     rows = []
     for loss, values in by_loss.items():
-        runs = [r for p, r in records.items() if p.part == "seeds" and p.loss == loss]
+        runs = of_seeds(records, loss).values()
         failed = sum(failure(record) is not None for record in runs)
         shares = [cell(values.get(name), factor=100) for name in _SHARES]
         rows.append([loss, str(len(runs)), str(failed), *shares])
-    return markdown(["loss", "runs", "failed", *_SHARES], rows)
+    return markdown.table(["loss", "runs", "failed", *_SHARES], rows)
 
 
-def _details(by_loss: Mapping[str, Mapping[str, Interval | None]]) -> str:
-    names = [
-        name
-        for name in next(values for values in by_loss.values() if values)
-        if name not in _SHARES and (", recall@1" in name or name.startswith("zero-shot"))
-    ]
-    names = [name for name in names if not name.endswith("recall@10")]
+def _details(records: Records, by_loss: Mapping[str, Mapping[str, Interval | None]]) -> str:
+    run = next(record for piece, record in records.items() if piece.part == "seeds")
+    names = list(run.scored.at(1).as_json())
     rows = [
         [loss, *(cell(values.get(name), factor=100) for name in names)]
         for loss, values in by_loss.items()
     ]
-    return markdown(["loss", *names], rows)
+    return markdown.table(["loss", *names], rows)
 
 
-def _differences(
-    protocol: Protocol, records: Records, comparisons: Mapping[str, Sequence[str]]
-) -> str:
+def _differences(records: Records, comparisons: Mapping[str, Sequence[str]]) -> str:
     rows = []
     for loss, control in _pairs(comparisons):
-        value = compare_seeds(protocol, records, loss, control, "recall@1")
+        value = compare_recall(records, loss, control)
         told = space_answer(value) if value and value.half is not None else _NONE
         rows.append([f"{loss} - {control}", cell(value, factor=100, sign="+"), told])
-    return markdown(["losses", "recall@1", "the first is"], rows)
+    return markdown.table(["losses", "recall@1", "the first is"], rows)
 
 
 def _deviations(protocol: Protocol, by_loss: Mapping[str, Mapping[str, Interval | None]]) -> str:
-    """A run whose embeddings are not finite has no deviations: where runs are missing, n is told."""
+    """Returns the table of deviations; if runs whose embeddings are not finite lack them, with n."""
     rows = []
     for loss, values in by_loss.items():
         correlations = []
@@ -165,17 +157,17 @@ def _deviations(protocol: Protocol, by_loss: Mapping[str, Mapping[str, Interval 
         space = [cell(values.get("effective_rank")), cell(values.get("uniformity"), digits=2)]
         rows.append([loss, *correlations, *space])
     heading = ["loss", *_CORRELATIONS.values(), "effective rank", "uniformity"]
-    return markdown(heading, rows)
+    return markdown.table(heading, rows)
 
 
 def _scalars(protocol: Protocol, records: Records) -> str:
     rows = []
     for loss in protocol.losses:
-        runs = [r["scalars"] for p, r in records.items() if p.part == "seeds" and p.loss == loss]
+        runs = [record.scalars for record in of_seeds(records, loss).values()]
         for name, first in make_objective(loss).scalars.items():
-            values = [run[name] for run in runs if run[name] is not None]
+            values = [value for run in runs if (value := run[name]) is not None]
             rows.append([loss, name, f"{first:g}", cell(interval(values), digits=3)])
-    return markdown(["loss", "scalar", "first value", "after the run"], rows)
+    return markdown.table(["loss", "scalar", "first value", "after the run"], rows)
 
 
 def _stability(protocol: Protocol, records: Records) -> str:
@@ -195,7 +187,7 @@ def _stability(protocol: Protocol, records: Records) -> str:
             ]
         )
     heading = ["loss", "failed", "not finite", "collapsed", "at chance"]
-    return markdown([*heading, "spikes in 100 steps", "gradient-norm variation"], rows)
+    return markdown.table([*heading, "spikes in 100 steps", "gradient-norm variation"], rows)
 
 
 def _mean(values: Sequence[float | None], digits: int) -> str:
@@ -218,7 +210,7 @@ def _stability_differences(records: Records, comparisons: Mapping[str, Sequence[
             ]
         )
     heading = ["losses", "failed: second alone / first alone", "sign test p"]
-    return markdown([*heading, "spikes", "variation", "the first is"], rows)
+    return markdown.table([*heading, "spikes", "variation", "the first is"], rows)
 
 
 def _pairs(comparisons: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:

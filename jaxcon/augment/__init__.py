@@ -2,7 +2,7 @@
 
 A transform is a pure function of one key and one image, `transform(key, image) -> image`;
 `two_views` maps it over a batch. Every row draws from its own key, `fold_in(key, index)`, so
-the views of an example do not depend on which device it sits on or on who shares its batch.
+the views of an example do not depend on which device holds it or what else is in its batch.
 
     >>> from functools import partial
     >>> import jax, jax.numpy as jnp

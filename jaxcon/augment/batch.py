@@ -11,17 +11,17 @@ from jax.core import Tracer
 
 Transform = Callable[[Array, Array], Array]
 
-_SLACK = 1e-3  # by which rounding and resizing may leave [0, 1]
+_SLACK = 1e-3  # how far rounding and resizing may stray outside [0, 1]
 
 
 def two_views(
     key: Array, images: Array, *, transform: Transform, index: Array | None = None
 ) -> tuple[Array, Array]:
-    """Two independent random views of every image.
+    """Makes two independent random views of every image.
 
     Row `i` draws from `split(fold_in(key, index[i]))`. Under `jax.shard_map` and `jax.pmap`
-    each device sees its own rows as 0, 1, ...: there `index` has to say which of all they are. So it
-    does under a `jax.vmap` that stands for devices, where its absence cannot be noticed.
+    each device numbers its own rows 0, 1, ...: there `index` must give their global positions. The same
+    holds under a `jax.vmap` that stands for devices, where a missing `index` cannot be detected.
 
     Example:
       >>> images = jnp.full((2, 4, 4, 1), 255, jnp.uint8)
@@ -30,17 +30,18 @@ def two_views(
       (1.0, 1.0)
 
     Args:
-      key: a PRNG key, one a step.
-      images: `[batch, height, width, channels]`, as `to_float` takes them.
+      key: a PRNG key, a new one for each step.
+      images: `[batch, height, width, channels]`, of a dtype that `to_float` takes.
       transform: `(key, image) -> image` on one float32 image `[height, width, channels]`.
       index: int `[batch]`, the global position of each row; `arange(batch)` by default, but under
-          a mapped axis `collectives.row_index(batch, axis_name)`.
+        a mapped axis `collectives.row_index(batch, axis_name)`.
 
     Returns:
       Two float32 arrays with values in [0, 1], `[batch, ...]` with the transform's shape.
 
     Raises:
-      ValueError: no index where every device would draw the same; images that are not pixels.
+      ValueError: if `index` is missing where every device would draw the same views, or if the images
+        are not pixels.
     """
     chex.assert_rank(images, 4)
     batch = images.shape[0]
@@ -62,24 +63,24 @@ def two_views(
 
 
 def to_float(images: Array) -> Array:
-    """Pixels as float32 in [0, 1].
+    """Converts pixels to float32 in [0, 1].
 
-    uint8 is divided by 255, uint16 by 65,535, bool is 0 and 1, floating pixels are taken as they are.
-    Other integers have no scale: 255 is white in some arrays of int32 and nearly black in others.
+    uint8 is divided by 255, uint16 by 65,535, bool becomes 0 and 1, and floats are taken as they are.
+    Other integers have no known scale: 255 is white in some int32 arrays and nearly black in others.
 
     Example:
       >>> to_float(jnp.array([0, 255], jnp.uint8)).tolist()
       [0.0, 1.0]
 
     Args:
-      images: any shape, of the dtypes above, NumPy's or JAX's. Floating values in [0, 1]: checked
-          where they are known, that is outside of `jax.jit`; what is traced is believed.
+      images: any shape, of the dtypes above, NumPy's or JAX's. Floats must lie in [0, 1]; this
+        is checked outside of `jax.jit`, where the values are known.
 
     Returns:
       The same shape, float32.
 
     Raises:
-      ValueError: for another dtype, or floating values that are not finite or lie outside of [0, 1].
+      ValueError: for any other dtype, or floats that are not finite or lie outside [0, 1].
     """
     dtype = jnp.result_type(images)
     if dtype in (jnp.uint8, jnp.uint16):
@@ -95,6 +96,6 @@ def to_float(images: Array) -> Array:
         if not (low >= -_SLACK and high <= 1 + _SLACK):
             raise ValueError(
                 f"images: expected floats in [0, 1], got {low:g} to {high:g}; divide by the largest "
-                "possible value, or hand over uint8"
+                "possible value, or pass uint8"
             )
     return images.astype(jnp.float32)

@@ -11,11 +11,12 @@ _WIDE = 4.0  # standard deviations to which a blur reaches: 0.9995 of one is lef
 
 
 def random_gain(key: Array, image: Array, *, strength: float) -> Array:
-    """Multiplies the image by a factor, uniform in `[1 - strength, 1 + strength]`.
+    """Multiplies the image by a factor uniform in `[1 - strength, 1 + strength]`.
 
     Example:
-      >>> random_gain(jax.random.key(0), jnp.ones(2), strength=0.0).tolist()
-      [1.0, 1.0]
+      >>> a, b = random_gain(jax.random.key(0), jnp.array([1.0, 2.0]), strength=0.5)
+      >>> bool(0.5 <= a <= 1.5), bool(b == 2 * a)  # one factor for all pixels
+      (True, True)
 
     Args:
       key: a PRNG key.
@@ -23,7 +24,7 @@ def random_gain(key: Array, image: Array, *, strength: float) -> Array:
       strength: in [0, 1].
 
     Returns:
-      The image's shape.
+      An image of the same shape.
     """
     return image * jax.random.uniform(key, minval=1 - strength, maxval=1 + strength)
 
@@ -32,8 +33,9 @@ def gaussian_noise(key: Array, image: Array, *, std: float) -> Array:
     """Adds independent Gaussian noise to every pixel.
 
     Example:
-      >>> gaussian_noise(jax.random.key(0), jnp.ones(2), std=0.0).tolist()
-      [1.0, 1.0]
+      >>> noisy = gaussian_noise(jax.random.key(0), jnp.zeros((100, 100)), std=0.1)
+      >>> round(float(noisy.std()), 2)
+      0.1
 
     Args:
       key: a PRNG key.
@@ -41,15 +43,15 @@ def gaussian_noise(key: Array, image: Array, *, std: float) -> Array:
       std: the noise's standard deviation.
 
     Returns:
-      The image's shape.
+      An image of the same shape.
     """
     return image + std * jax.random.normal(key, image.shape)
 
 
 def colour_jitter(key: Array, image: Array, *, strength: float) -> Array:
-    """Brightness, contrast, saturation, hue, in this order, each by a uniform amount.
+    """Jitters brightness, contrast, saturation and hue, in this order, each by a uniform amount.
 
-    Factors lie within 0.8 `strength` of 1, the hue turns by at most 0.2 `strength`.
+    Factors lie within 0.8 `strength` of 1; the hue turns by at most 0.2 `strength`.
 
     Example:
       >>> colour_jitter(jax.random.key(0), jnp.ones((2, 2, 3)), strength=0.5).shape
@@ -57,14 +59,14 @@ def colour_jitter(key: Array, image: Array, *, strength: float) -> Array:
 
     Args:
       key: a PRNG key.
-      image: in [0, 1], `[height, width, channels]`; without 3 channels only the first two act.
+      image: in [0, 1], `[height, width, channels]`; only the first two act unless it has 3 channels.
       strength: in [0, 1.25].
 
     Returns:
-      The image's shape, in [0, 1].
+      An image of the same shape, in [0, 1].
 
     Reference:
-      Chen et al. 2020, appendix A (their code draws the order, too).
+      Chen et al. 2020, appendix A (their code also draws the order at random).
     """
     bright, contrast, saturation, hue = jax.random.split(key, 4)
     low, high = 1 - 0.8 * strength, 1 + 0.8 * strength
@@ -77,27 +79,28 @@ def colour_jitter(key: Array, image: Array, *, strength: float) -> Array:
 
 
 def grayscale(key: Array, image: Array) -> Array:
-    """The image without its colours, channels kept; the key goes unused.
+    """Removes the image's colours but keeps its channels; the key is not used.
 
     Example:
-      >>> grayscale(jax.random.key(0), jnp.ones((2, 2, 3))).shape
-      (2, 2, 3)
+      >>> red = jnp.array([[[1.0, 0.0, 0.0]]])
+      >>> [f"{value:.3f}" for value in grayscale(jax.random.key(0), red)[0, 0]]
+      ['0.299', '0.299', '0.299']
 
     Args:
-      key: ignored; here so that this is a transform like the others.
+      key: ignored; present so that this is a transform like the others.
       image: `[height, width, 3]`.
 
     Returns:
-      The image's shape.
+      An image of the same shape.
     """
     del key
     return jnp.asarray(dm_pix.rgb_to_grayscale(image, keep_dims=True))
 
 
 def random_blur(key: Array, image: Array, *, sigma: tuple[float, float] = (0.1, 2.0)) -> Array:
-    """Gaussian blur, its width uniform in `sigma` pixels; beyond the rim the image is mirrored.
+    """Blurs with a Gaussian of uniform width in `sigma`; the image is mirrored beyond its edge.
 
-    The kernel reaches four times the largest `sigma` on images of any shape, so that the blur has the
+    The kernel reaches four times the largest `sigma` on images of any shape, so the blur really has the
     width that was drawn.
 
     Example:
@@ -111,7 +114,7 @@ def random_blur(key: Array, image: Array, *, sigma: tuple[float, float] = (0.1, 
       sigma: range of the standard deviation in pixels, 0 or more; 0 blurs nothing.
 
     Returns:
-      The image's shape.
+      An image of the same shape.
     """
     width = jax.random.uniform(key, minval=sigma[0], maxval=sigma[1])
     reach = math.ceil(_WIDE * sigma[1])

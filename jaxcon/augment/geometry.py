@@ -9,11 +9,11 @@ from jax import Array
 
 Outside = Literal["black", "edge"]
 
-_TRIES = 10  # torchvision's, for a crop that fits
+_TRIES = 10  # as in torchvision, to find a crop that fits
 
 
 def affine_warp(image: Array, matrix: Array, shift: Array, *, outside: Outside = "black") -> Array:
-    """Pulls `out[p] = image[c + matrix (p - c) + shift]`, c the centre; bilinear.
+    """Warps the image: `out[p] = image[c + matrix (p - c) + shift]`, c the centre; bilinear.
 
     Example:
       >>> image = jnp.arange(4.0).reshape(2, 2, 1)
@@ -24,13 +24,13 @@ def affine_warp(image: Array, matrix: Array, shift: Array, *, outside: Outside =
       image: `[height, width, channels]`.
       matrix: `[2, 2]`, from offsets (row, column) in the output to offsets in the input.
       shift: `[2]`, (rows, columns) in pixels.
-      outside: what is read beyond the image: "black", 0, or "edge", its nearest pixel.
+      outside: what to read beyond the image: "black", 0, or "edge", the nearest pixel.
 
     Returns:
-      The image's shape.
+      An image of the same shape.
 
     Raises:
-      ValueError: for another word as `outside`.
+      ValueError: if `outside` is neither of the two.
     """
     if outside not in get_args(Outside):
         raise ValueError(f"outside: expected 'black' or 'edge', got {outside!r:.80}")
@@ -48,7 +48,7 @@ def affine_warp(image: Array, matrix: Array, shift: Array, *, outside: Outside =
 
 
 def _sample(image: Array, y: Array, x: Array) -> Array:
-    """Bilinear values of the image at float coordinates [h, w]; 0 outside."""
+    """Reads the image bilinearly at float coordinates [h, w]; 0 outside."""
     height, width, channels = image.shape
     # A border of zeros makes every neighbour of a clipped coordinate readable.
     padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0))).reshape(-1, channels)
@@ -85,10 +85,10 @@ def random_affine(
       scale: largest relative zoom of each axis, `0 <= scale < 1`.
       shear: largest horizontal shear, either way.
       translation: largest shift as a share of the side, either way.
-      outside: as of `affine_warp`; "edge" leaves a light background light.
+      outside: as in `affine_warp`; "edge" leaves a light background light.
 
     Returns:
-      The image's shape.
+      An image of the same shape.
     """
     draw = jax.random.uniform(key, (6,), minval=-1.0, maxval=1.0)
     angle, slant = rotation * draw[0], shear * draw[1]
@@ -112,13 +112,13 @@ def random_resized_crop(
     area: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Array:
-    """A crop of random area and aspect, resized (bilinear, antialiased) to the image's own size.
+    """Crops at random area and aspect, and resizes (bilinear, antialiased) to the image's own size.
 
-    Of ten draws of area and aspect the first that fits into the image counts, as in torchvision's
-    `RandomResizedCrop`; where none does, the first with its aspect moved until it fits; where no
-    aspect in the range does, the largest crop of the image's centre of one that is. So every crop is
-    within `ratio`, and within `area` wherever the image admits both. dm-pix crops to fixed sizes
-    only, hence `jax.image`.
+    Takes the first of ten draws of area and aspect that fits into the image, as torchvision's
+    `RandomResizedCrop` does; if none fits, the first draw with its aspect moved until it fits; if no
+    aspect in the range fits, the largest centre crop with an aspect in the range. So every crop is
+    within `ratio`, and within `area` whenever the image allows both. dm-pix only crops to fixed sizes,
+    hence `jax.image`.
 
     Example:
       >>> jax.jit(random_resized_crop)(jax.random.key(0), jnp.ones((8, 8, 3))).shape
@@ -131,7 +131,7 @@ def random_resized_crop(
       ratio: range of width / height, drawn uniformly in its logarithm.
 
     Returns:
-      The image's shape.
+      An image of the same shape.
     """
     corner, size = crop_box(key, image.shape[:2], area, ratio)
     side = jnp.array(image.shape[:2], jnp.float32)
@@ -144,7 +144,7 @@ def random_resized_crop(
 def crop_box(
     key: Array, shape: tuple[int, ...], area: tuple[float, float], ratio: tuple[float, float]
 ) -> tuple[Array, Array]:
-    """Upper left corner and size of a crop, (rows, columns) in pixels."""
+    """Returns the upper left corner and the size of a crop, (rows, columns) in pixels."""
     key_area, key_ratio, key_place = jax.random.split(key, 3)
     side = jnp.array(shape, jnp.float32)
     share = jax.random.uniform(key_area, (_TRIES,), minval=area[0], maxval=area[1])

@@ -1,4 +1,4 @@
-"""Whole views: what is done to a drawing, and to a photo."""
+"""Complete views: one recipe for drawings, one for photos."""
 
 from collections.abc import Callable
 
@@ -29,7 +29,7 @@ def digits_transform(
     gain: float = 0.3,
     noise: float = 0.1,
 ) -> Array:
-    """A view of a small grey drawing: affine warp, intensity, noise. No flip: 2 is not its mirror.
+    """Makes a view of a small grey drawing: warp, intensity, noise. No flip: a mirrored 2 is no 2.
 
     Example:
       >>> jax.jit(digits_transform)(jax.random.key(0), jnp.ones((8, 8, 1))).shape
@@ -46,7 +46,7 @@ def digits_transform(
       noise: standard deviation of Gaussian noise added to every pixel.
 
     Returns:
-      The image's shape, float in [0, 1].
+      An image of the same shape, float in [0, 1].
     """
     key_warp, key_gain, key_noise = jax.random.split(key, 3)
     image = random_affine(
@@ -64,9 +64,9 @@ def simclr_transform(
     strength: float = 0.5,
     gray: float = 0.2,
 ) -> Array:
-    """SimCLR's view of a photo: resized crop, flip, colour jitter, grayscale; blur above 64 px.
+    """Makes SimCLR's view of a photo: resized crop, flip, jitter, grayscale; blur above 64 px.
 
-    Images with one channel skip the colour operations but brightness and contrast.
+    On images with one channel, brightness and contrast are the only colour operations.
 
     Example:
       >>> jax.jit(simclr_transform)(jax.random.key(0), jnp.ones((32, 32, 3))).shape
@@ -76,11 +76,11 @@ def simclr_transform(
       key: a PRNG key.
       image: float in [0, 1], `[height, width, channels]` with 1 or 3 channels.
       area: range of the crop's share of the image, `0 < low <= high <= 1`.
-      strength: of the colour jitter; the paper takes 0.5 for CIFAR-10, 1.0 for ImageNet.
+      strength: strength of the colour jitter; the paper uses 0.5 for CIFAR-10, 1.0 for ImageNet.
       gray: probability of grayscale.
 
     Returns:
-      The image's shape, float in [0, 1].
+      An image of the same shape, float in [0, 1].
 
     Reference:
       Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, 2020,
@@ -101,7 +101,7 @@ def simclr_transform(
 def maybe(
     key: Array, transform: Callable[..., Array], image: Array, *, probability: float, **settings
 ) -> Array:
-    """The transformed image with the given probability, else the image itself.
+    """Transforms the image with the given probability, else returns it unchanged.
 
     Example:
       >>> maybe(jax.random.key(0), lambda key, x: x + 1, jnp.zeros(2), probability=1.0).tolist()
@@ -112,10 +112,10 @@ def maybe(
       transform: `(key, image, **settings) -> image` of the same shape.
       image: any shape.
       probability: in [0, 1].
-      **settings: handed to the transform.
+      **settings: passed on to the transform.
 
     Returns:
-      The image's shape.
+      An image of the same shape.
     """
     key_coin, key_transform = jax.random.split(key)
     heads = jax.random.bernoulli(key_coin, probability)

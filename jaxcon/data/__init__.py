@@ -1,11 +1,11 @@
-"""Datasets: what a split is, where images come from, in which order they are seen.
+"""Datasets: what a split is, where images come from, and in which order they are seen.
 
 jaxcon.data.sources      load(dataset): digits, folder:PATH or a TFDS name
 jaxcon.data.captions     load_pairs(dataset): images with captions, from the same three places
 jaxcon.data.splits       the types: Split, Dataset, PairSplit, PairDataset
 jaxcon.data.batching     batches(split, ...): their order is a pure function of (seed, step)
-jaxcon.data.pairs        pair_batches(images, tokens, ...): the same with a caption each
-jaxcon.data.image_files  check_images(paths), read_image(path): what is wrong is said in one line
+jaxcon.data.pairs        pair_batches(images, tokens, ...): the same with one caption each
+jaxcon.data.image_files  check_images(paths), read_image(path): errors in one line
 jaxcon.data.readers      folders, tables of captions and TensorFlow Datasets, behind load and load_pairs
 jaxcon.data.shipped      digits and scenes, TFDS builders that need no download
 """

@@ -34,14 +34,14 @@ _FOREVER = 2**40  # steps; Grain wants a length
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """`num_examples // batch_size`: the last, incomplete batch is dropped.
+    """Returns `num_examples // batch_size`: the last, incomplete batch is dropped.
 
     Example:
       >>> steps_per_epoch(1259, 256)
       4
 
     Raises:
-      DataError: if not even one batch is full.
+      DataError: if there are too few examples for even one batch.
     """
     if batch_size < 1:
         raise DataError(f"batch_size must be at least 1, got {batch_size}")
@@ -54,11 +54,11 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
 
 
 def batch_indices(num_examples: int, *, seed: int, batch_size: int, step: int) -> np.ndarray:
-    """The examples of one global batch.
+    """Returns the indices of the examples of one global batch.
 
     Step t is batch t mod s of epoch t // s, where s = num_examples // batch_size. The permutation
     of epoch e sorts the raw 64-bit words of Philox with key (seed, e): NumPy promises that this
-    stream never changes, which it does not for its `permutation`.
+    stream never changes, but does not promise that for its `permutation`.
 
     Example:
       >>> both = [batch_indices(6, seed=0, batch_size=3, step=step) for step in (0, 1)]
@@ -69,7 +69,7 @@ def batch_indices(num_examples: int, *, seed: int, batch_size: int, step: int) -
       num_examples: size of the split, at least `batch_size`.
       seed: any int from 0 to 2**64 - 1.
       batch_size: rows of the global batch.
-      step: training step from 0.
+      step: training step, from 0.
 
     Returns:
       int64 `[batch_size]`, without repetition.
@@ -100,8 +100,8 @@ def batches(
     """Yields the training batches from `start_step` on.
 
     A batch is `{"image": uint8 [batch, height, width, channels], "index": int32 [batch]}`. `index`
-    is the row's position in the stream of examples, `step * batch_size + row` modulo 2**31: with
-    the step it identifies an augmentation on any number of devices.
+    is the row's position in the stream of examples, `step * batch_size + row` modulo 2**31: together
+    with the step it identifies an augmentation on any number of devices.
 
     Images in memory are put on the devices once and gathered there. Others are read by Grain:
     `num_workers` processes (0: threads of this one) read ahead, and every host reads only the rows
@@ -112,13 +112,13 @@ def batches(
       seed: seed of the order.
       batch_size: rows of the *global* batch, over all devices and hosts.
       start_step: first step to yield; the stream goes on as if the earlier ones had been taken.
-      num_steps: how many batches to yield; None: without end.
+      num_steps: how many batches to yield; None: endlessly.
       sharding: where the batch goes, usually `NamedSharding(mesh, PartitionSpec("batch"))`; None:
         the default device.
-      num_workers: processes that read images which are not in memory.
+      num_workers: number of processes that read images not held in memory.
 
     Raises:
-      DataError: if the batch is larger than the split; at the call, not at the first batch.
+      DataError: if the batch is larger than the split; raised by the call, not at the first batch.
     """
     steps_per_epoch(len(split), batch_size)
     if seed < 0:
@@ -132,7 +132,7 @@ def batches(
 
 @dataclasses.dataclass(frozen=True)
 class _Stream:
-    """Which examples, and under which indices, the steps take."""
+    """The examples that each step takes, and their indices."""
 
     num_examples: int
     seed: int
@@ -193,7 +193,7 @@ def _streamed(
 
 @dataclasses.dataclass(frozen=True)
 class _Rows:
-    """The stream as Grain wants it: one sequence, of the rows that this host reads."""
+    """The stream in the form Grain wants: one sequence of the rows that this host reads."""
 
     images: ImageSource
     stream: _Stream
@@ -209,7 +209,7 @@ class _Rows:
 
 
 def _local_rows(batch_size: int, sharding: jax.sharding.Sharding | None) -> range:
-    """The rows of the global batch which this host's devices hold."""
+    """Returns the rows of the global batch that this host's devices hold."""
     if sharding is None:
         return range(batch_size)
     held = sharding.addressable_devices_indices_map((batch_size,)).values()
@@ -223,13 +223,13 @@ def place(
     local: range | None = None,
     batch_size: int | None = None,
 ) -> jax.Array:
-    """`array` as a global device array.
+    """Puts an array on the devices as one global array.
 
     Args:
       array: all rows, or those of this host.
       sharding: where they go; None: the default device.
-      local: which rows those of this host are; None: all.
-      batch_size: rows of all hosts, where `local` says which are here.
+      local: the range of rows that `array` holds; None: all.
+      batch_size: number of rows on all hosts, needed with `local`.
     """
     if sharding is None:
         return jax.device_put(array)

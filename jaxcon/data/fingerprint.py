@@ -1,13 +1,14 @@
-"""Whether data is what it was: digests of every split, and what differs where they do.
+"""Tells whether data has changed: digests of every split, and what differs if they do.
 
 >>> from jaxcon.data.sources import load
 >>> digits = fingerprint(load("digits"))
 >>> digits.summary["train"]["images"], changes(digits, digits)
 (1259, None)
 
-Images in memory are told by their pixels. Image files that are read one at a time are told by their
-size and three pieces of `_PIECE` bytes, at the beginning, in the middle and at the end; other images on
-disk (of TensorFlow Datasets) by `_SAMPLE` of them. Neither place nor date of a file matters.
+Images in memory are identified by their pixels. Image files that are read one at a time are identified
+by their size and three pieces of `_PIECE` bytes, at the beginning, in the middle and at the end; other
+images on disk (of TensorFlow Datasets) by a sample of `_SAMPLE`. Place and date of a file do not
+matter.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ _LONGEST = 40  # characters of a name in a message
 
 
 class Fingerprint(NamedTuple):
-    """What tells data from other data.
+    """What distinguishes data from other data.
 
     Attributes:
-      summary: number of images and digest of each split, and of a `Dataset` the names of its classes,
+      summary: number of images and digest of each split, and for a `Dataset` the names of its classes,
         in the order of their numbers: JSON values.
-      images: digests by the name of the image, for each split; empty where images have no names.
+      images: digests by the name of the image, for each split; empty if images have no names.
     """
 
     summary: dict[str, Any]
@@ -43,7 +44,7 @@ class Fingerprint(NamedTuple):
 
 
 def fingerprint(dataset: Dataset | PairDataset) -> Fingerprint:
-    """The fingerprint of images with their labels, or with their captions.
+    """Computes the fingerprint of images with their labels, or with their captions.
 
     Example:
       >>> split = Split(np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 1]), ("a.png", "b.png"))
@@ -61,7 +62,7 @@ def fingerprint(dataset: Dataset | PairDataset) -> Fingerprint:
 
 
 def changes(before: Fingerprint, now: Fingerprint, *, ignore: Sequence[str] = ()) -> str | None:
-    """What differs, in words; None if nothing does.
+    """Says in words what differs; None if nothing does.
 
     Example:
       >>> def of(**images):
@@ -71,9 +72,9 @@ def changes(before: Fingerprint, now: Fingerprint, *, ignore: Sequence[str] = ()
       '1 image added (c), 1 image removed (b), 1 image replaced (a)'
 
     Args:
-      before: of the data that a run was begun with.
-      now: of the data at hand.
-      ignore: names of images that may have changed.
+      before: fingerprint of the data that a run began with.
+      now: fingerprint of the data at hand.
+      ignore: names of images that are allowed to have changed.
     """
     if before.summary == now.summary:
         return None
@@ -81,7 +82,7 @@ def changes(before: Fingerprint, now: Fingerprint, *, ignore: Sequence[str] = ()
     if before.images and now.images:
         differing = [*_changed_images(before.images, now.images, ignore)]
         if not said + differing and [*_changed_images(before.images, now.images, ())]:
-            return None  # what may have changed, and that alone
+            return None  # only what was allowed to change
         said += differing
     else:
         said += _changed_splits(before.summary, now.summary)
@@ -89,7 +90,7 @@ def changes(before: Fingerprint, now: Fingerprint, *, ignore: Sequence[str] = ()
 
 
 def name_of(dataset: Dataset | PairDataset, error: DataError) -> str | None:
-    """The name of the image file that an error blames; None where it is not one of the dataset."""
+    """Returns the name of the image file that an error blames; None if the dataset has no such file."""
     for part in _PARTS:
         split: Any = getattr(dataset, part)
         split = split.images if isinstance(split, PairSplit) else split
@@ -100,7 +101,7 @@ def name_of(dataset: Dataset | PairDataset, error: DataError) -> str | None:
 
 
 def _of_split(split: Split | PairSplit) -> tuple[dict[str, Any], dict[str, str]]:
-    """Summary of a split, and digests of its images by name."""
+    """Returns the summary of a split, and the digests of its images by name."""
     images = split.images if isinstance(split, PairSplit) else split
     told = _captions(split) if isinstance(split, PairSplit) else None
     whole = hashlib.sha256()
@@ -140,7 +141,7 @@ def _nameless(images: Any) -> Iterator[Any]:
 
 
 def _named(split: Split) -> list[str]:
-    """A digest for each image."""
+    """Computes a digest for each image."""
     paths = getattr(split.images, "paths", None)
     if paths is None:
         return [_hex(np.ascontiguousarray(split.images[i])) for i in range(len(split))]
@@ -212,10 +213,11 @@ def _changed_splits(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterat
 
 
 def _some(noun: str, names: Sequence[str], what: str = "") -> str:
-    """How many, what happened to them, and the first names.
+    """Says how many, what happened to them, and the first names.
 
-    >>> _some("image", ["a.png", "b.png", "c.png", "d.png"], "removed")
-    '4 images removed (a.png, b.png, c.png, ...)'
+    Example:
+      >>> _some("image", ["a.png", "b.png", "c.png", "d.png"], "removed")
+      '4 images removed (a.png, b.png, c.png, ...)'
     """
     cut = [n if len(n) <= _LONGEST else "…" + n[1 - _LONGEST :] for n in map(str, names[:_TOLD])]
     more = ", ..." if len(names) > _TOLD else ""

@@ -1,4 +1,4 @@
-"""Image files: which there are, what is wrong with one, and reading them early, late or in part.
+"""Image files: which kinds are read, what is wrong with one, and reading them now or later.
 
 >>> import tempfile
 >>> from PIL import Image
@@ -28,13 +28,13 @@ from jaxcon.data.splits import DataError, Unreadable
 
 Value = TypeVar("Value")
 
-# Names of what Pillow only recognizes, or draws with another program.
+# Endings of what Pillow only recognizes, or draws with another program.
 _NO_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
 # Formats that Pillow reads with a package of its own: by module and by pip name.
 _PLUGINS = {"pillow_heif": "pillow-heif", "pillow_jxl": "pillow-jxl-plugin"}
 _HEIF, _JXL = (f"pip install {name}, which reads it" for name in _PLUGINS.values())
 _RAW = "export it as JPEG or TIFF"
-# What a folder of pictures holds that is not read as it is, and what to do.
+# What a folder of pictures may hold that is not read as it is, and what to do.
 UNREAD = {
     **dict.fromkeys((".heic", ".heif", ".hif"), _HEIF),
     ".jxl": _JXL,
@@ -43,7 +43,7 @@ UNREAD = {
     **dict.fromkeys((".7z", ".gz", ".rar", ".tar", ".tgz", ".zip"), "unpack it"),
 }
 _TIFF = ("a kind of TIFF that pillow cannot read", "save it as 8-bit or 16-bit TIFF")
-# How a file begins that bears an image's name and is none.
+# Beginnings of files that have an image's name but are not images.
 _BEGINNINGS = (
     (b"version https://git-lfs", "a Git LFS pointer, not the image itself", "run git lfs pull"),
     (b"<", "a text such as a web page, not an image", "download it again"),
@@ -55,7 +55,7 @@ _BEGINNINGS = (
     (b"\0" * 64, "nothing but zeros: its copy was interrupted", "copy it again"),
 )
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"}
-# How a whole file ends; one that ends otherwise is decoded to know.
+# How complete files end; one that ends otherwise is decoded to find out.
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB\x60\x82", "GIF": b";"}
 _REPAIR = "repair it, or remove it"
 _TURNS = {  # by EXIF's orientation; 1 is upright
@@ -72,7 +72,7 @@ _reading: list[int | None] = []  # Pillow's own limit, once for each thread that
 
 
 def _extensions() -> tuple[str, ...]:
-    """Lower-case endings of the names of what Pillow reads here, with the plugins installed here."""
+    """Returns lower-case endings of what Pillow reads here, with the plugins installed here."""
     for module in _PLUGINS:
         if importlib.util.find_spec(module):
             with contextlib.suppress(ImportError):
@@ -87,10 +87,10 @@ EXTENSIONS = _extensions()
 
 
 def read_image(path: str | os.PathLike[str], side: int | None) -> np.ndarray:
-    """One image file as uint8 `[height, width, 3]`, upright, fitted to a square if `side` is given.
+    """Reads an image as uint8 `[height, width, 3]`, upright; fits it to a square if `side` is given.
 
     Raises:
-      DataError: naming the file, if it cannot be decoded, with the reason and how to mend it.
+      DataError: if the file cannot be decoded; names it, with the reason and how to fix it.
     """
     try:
         with _opened(path) as opened:
@@ -103,24 +103,24 @@ def read_image(path: str | os.PathLike[str], side: int | None) -> np.ndarray:
 
 
 def check_images(paths: Sequence[str | os.PathLike[str]]) -> np.ndarray:
-    """Sizes of image files, of which only the headers are read: seconds for 10,000 files.
+    """Returns the sizes of image files, reading only their headers: seconds for 10,000 files.
 
-    A JPEG, PNG or GIF without its end, which is the mark of an interrupted copy, is decoded.
+    A JPEG, PNG or GIF without its end, the sign of an interrupted copy, is decoded.
 
     Args:
-      paths: at least one.
+      paths: at least one path.
 
     Returns:
       (height, width) of each, as stored: int `[n, 2]`.
 
     Raises:
-      DataError: naming the files that cannot be read, the first few with their reasons.
+      DataError: if files cannot be read; names the first few, with their reasons.
     """
     return np.array(_map(_read_size, paths))
 
 
 def size_note(sizes: np.ndarray) -> str:
-    """A phrase on the sizes of files, in the order of a camera: width x height.
+    """Describes the sizes of files in the order that cameras use: width x height.
 
     Example:
       >>> size_note(np.array([[30, 20], [768, 1024], [64, 64]]))
@@ -147,10 +147,10 @@ class FolderImages:
         return read_image(self.paths[index], self.shape[0])
 
     def read_all(self) -> np.ndarray:
-        """uint8 `[n, side, side, 3]`.
+        """Reads all images into one uint8 array `[n, side, side, 3]`.
 
         Raises:
-          DataError: naming the files that cannot be read, the first few with their reasons.
+          DataError: if files cannot be read; names the first few, with their reasons.
         """
         images = np.empty((len(self), *self.shape), np.uint8)
 
@@ -162,7 +162,7 @@ class FolderImages:
 
 
 def _map(read: Callable[[Any], Value], items: Sequence[Any]) -> list[Value]:
-    """`read` of all in threads, for decoding releases the GIL; raises once for all that fail."""
+    """Reads all items in threads, as decoding releases the GIL; raises once for all that fail."""
 
     def attempt(item: Any) -> Value | Unreadable:
         try:
@@ -201,9 +201,9 @@ def _read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
-    """An open image of a size that Pillow does not refuse, to be decoded within the context.
+    """Opens an image of a size that Pillow does not refuse, to be decoded within the context.
 
-    Pillow warns of a decompression bomb from half that size on; a large photograph is none.
+    Pillow warns of a decompression bomb from half that size on; a large photograph is not one.
     """
     limit = _reading[0] if _reading else Image.MAX_IMAGE_PIXELS
     with open(path, "rb") as file:
@@ -215,16 +215,16 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
                 "megapixels could be a decompression bomb",
                 "make it smaller, or remove it",
             )
-        with _pixels_limited_to(limit and 4 * limit):  # of what hides behind another size
+        with _pixels_limited_to(limit and 4 * limit):  # in case the header hides another size
             yield image
 
 
 @contextlib.contextmanager
 def _pixels_limited_to(most: int | None) -> Iterator[None]:
-    """Another limit of Pillow's until the last thread that reads is done.
+    """Sets another limit for Pillow until the last thread that reads is done.
 
-    The limit is one for the whole program, and so are the filters of `warnings`, which threads could
-    not set back in order.
+    There is one limit for the whole program; the filters of `warnings` are global too, and threads
+    could not restore them in order.
     """
     with _limit_lock:
         _reading.append(_reading[0] if _reading else Image.MAX_IMAGE_PIXELS)
@@ -239,7 +239,7 @@ def _pixels_limited_to(most: int | None) -> Iterator[None]:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What brings a loaded photograph upright; nothing where its EXIF data are damaged."""
+    """Returns what turns a loaded photograph upright; None if its EXIF data are damaged."""
     try:
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # pillow's parser raises anything, and the pixels are good
@@ -247,15 +247,15 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _explained(path: str | os.PathLike[str], error: Exception) -> Unreadable:
-    """The error of one file: the reason in words, and how to mend it."""
+    """Returns the error of one file: the reason in words, and how to fix it."""
     if isinstance(error, Unreadable):
         return Unreadable(error.reason, error.mend, path)
     if isinstance(error, FileNotFoundError):
         return Unreadable(
-            error.strerror or "no such file", "bring the file back, or name one that is there", path
+            error.strerror or "no such file", "bring the file back, or name one that exists", path
         )
     if "\0" in os.fspath(path):
-        return Unreadable("no file has a name with a NUL in it", "mend the name", path)
+        return Unreadable("no file has a name with a NUL in it", "fix the name", path)
     if isinstance(error, OSError) and error.strerror:  # of the system, not of a decoder
         return Unreadable(error.strerror, "make the file readable, or remove it", path)
     with open(path, "rb") as file:
@@ -270,7 +270,7 @@ def _explained(path: str | os.PathLike[str], error: Exception) -> Unreadable:
 
 
 def _recognized(start: bytes) -> tuple[str, str]:
-    """What a file is that Pillow cannot identify, and what to do."""
+    """Says what a file is that Pillow cannot identify, and what to do."""
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
         return "a HEIC photograph", _HEIF
     for beginning, reason, mend in _BEGINNINGS:

@@ -1,4 +1,4 @@
-"""Values of a user's in messages: printable, on one line, and no longer than a reader wants.
+"""A user's values in messages: printable, on one line, and no longer than a reader wants.
 
 >>> cut({"bytes": b"x" * 1000})
 "{'bytes': b'xxxxxxxxxxx...xxxxxxxxxxxxx'}"
@@ -15,15 +15,15 @@ _PATH = 160  # of a path, which names something that has to be found again
 
 
 def cut(value: object, limit: int = VALUE) -> str:
-    r"""A value as text: what cannot be printed is escaped, what is too long ends in dots.
+    r"""Shows a value as text: escapes what cannot be printed, and ends what is too long in dots.
 
     Example:
       >>> cut("two\nlines"), cut("abcdefgh", 6)
       ('two\\nlines', 'abc...')
 
     Args:
-      value: a text, shown as it is; of anything else its `repr`, shortened.
-      limit: characters, at least 4.
+      value: a text, shown as it is; anything else is shown by its `repr`, shortened.
+      limit: number of characters, at least 4.
     """
     text = value[: limit + 1] if isinstance(value, str) else reprlib.repr(value)
     text = printable(text)
@@ -31,7 +31,7 @@ def cut(value: object, limit: int = VALUE) -> str:
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    r"""A path as text; of a very long one the end, for there is the name.
+    r"""Shows a path as text; of a very long one the end, where the name is.
 
     Example:
       >>> shown(os.fsdecode(b"caf\xe9.jpg"))  # a name that is not UTF-8
@@ -42,7 +42,7 @@ def shown(path: str | os.PathLike[str]) -> str:
 
 
 def listed(values: Iterable[str], most: int = 3) -> str:
-    """The first few of many.
+    """Lists the first few of many values.
 
     Example:
       >>> listed(["a", "b", "c", "d", "e"]), listed(["a", "b"])
@@ -54,7 +54,7 @@ def listed(values: Iterable[str], most: int = 3) -> str:
 
 
 def counted(count: int, noun: str, rest: str = "") -> str:
-    """A number with its noun, and what follows that.
+    """Returns a number with its noun and what follows it.
 
     Example:
       >>> counted(1, "broken link"), counted(1200, "folder", " of runs")
@@ -64,7 +64,7 @@ def counted(count: int, noun: str, rest: str = "") -> str:
 
 
 def is_utf_8(text: str) -> bool:
-    r"""False for halves of surrogate pairs, which JSON may spell and no tokenizer takes.
+    r"""Returns False for halves of surrogate pairs, which JSON can spell but no tokenizer takes.
 
     Example:
       >>> is_utf_8("gr\u00fcn"), is_utf_8("\ud83d")
@@ -78,7 +78,7 @@ def is_utf_8(text: str) -> bool:
 
 
 def printable(text: str) -> str:
-    r"""A text without what a line, a figure or a file in UTF-8 cannot show: escaped.
+    r"""Escapes what a line, a figure or a UTF-8 file cannot show.
 
     Example:
       >>> printable(os.fsdecode(b"caf\xe9")), printable("a\nb")

@@ -1,4 +1,4 @@
-"""Batches of images with one of their captions each: a pure function of (seed, step), too."""
+"""Batches of images, each with one of its captions: again a pure function of (seed, step)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxcon.data.splits import Split
 
 
 class CaptionTokens:
-    """The tokens of all captions of a split, and which caption an image shows at which step.
+    """The tokens of all captions of a split; draws which caption an image has at which step.
 
     Example:
       >>> tokens = CaptionTokens([[1, 2], [3, 0], [4, 0]], counts=[2, 1])
@@ -21,9 +21,9 @@ class CaptionTokens:
 
     Args:
       tokens: int `[captions, length]`, those of the first image first.
-      counts: captions of each image, at least 1.
+      counts: number of captions of each image, at least 1.
       weights: positive, one for each caption: how often it is drawn among those of its image; None
-        draws all equally.
+        draws all equally often.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class CaptionTokens:
         ends = np.cumsum(counts)
         if not len(ends) or ends[-1] != len(self._tokens) or min(counts) < 1:
             raise ValueError(
-                f"{len(self._tokens)} captions cannot be shared out as counts, which sum to "
+                f"{len(self._tokens)} captions do not match the counts, which sum to "
                 f"{ends[-1] if len(ends) else 0} and must be at least 1 each"
             )
         weights = np.ones(len(self._tokens)) if weights is None else np.asarray(weights, float)
@@ -46,11 +46,11 @@ class CaptionTokens:
         self._edges = np.concatenate([[0.0], self._upper[self._last]])
 
     def of(self, examples: np.ndarray, *, seed: int, step: int) -> np.ndarray:
-        """int32 `[batch, length]`: a caption of each example, drawn for (seed, step, row).
+        """Returns a caption of each example, drawn for (seed, step, row): int32 `[batch, length]`.
 
         Args:
           examples: int `[batch]`.
-          seed: that of the order.
+          seed: the seed of the order.
           step: training step.
         """
         # Another counter than the order of an epoch with the same key: another part of the stream.
@@ -70,12 +70,12 @@ def pair_batches(
     start_step: int = 0,
     sharding: jax.sharding.Sharding | None = None,
 ) -> Iterator[Batch]:
-    """`batching.batches` with `"tokens"`, int32 `[batch, length]`: of one caption a row.
+    """Yields batches as in `batching.batches`, with `"tokens"` of one caption: int32 `[batch, length]`.
 
     Args:
-      images: of a `PairSplit`.
-      tokens: of their captions.
-      seed: of the order and of which caption is drawn.
+      images: the images of a `PairSplit`.
+      tokens: the tokens of their captions.
+      seed: seed of the order, and of which caption is drawn.
       batch_size: rows of the global batch.
       start_step: first step to yield.
       sharding: where the batch goes; None: the default device.

@@ -1,4 +1,4 @@
-"""Pixels of any kind of picture to uint8 arrays of one shape. Pillow is imported inside."""
+"""Converts pixels of any kind of picture to uint8 arrays of one shape. Imports Pillow when needed."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ _IN_OUR_ORDER = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 
 
 def default_side(sizes: Iterable[Sequence[int]]) -> int:
-    """The side images get when none is asked for: the median of their shorter sides, at most 64.
+    """Returns the side that images get by default: the median of their shorter sides, at most 64.
 
-    One icon or one banner among photographs does not decide it.
+    A single icon or banner among photographs does not change it.
 
     Example:
       >>> default_side([(1, 1), (40, 30), (20, 500)])
       20
 
     Args:
-      sizes: (height, width) of one image or more.
+      sizes: (height, width) of one or more images.
     """
     shorter = sorted(int(min(size)) for size in sizes)
     return min(shorter[(len(shorter) - 1) // 2], DEFAULT_SIDE)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An image of any mode as RGB; what is transparent becomes white.
+    """Converts an image of any mode to RGB; transparent pixels become white.
 
     Grey is repeated, palettes, CMYK, YCbCr, HSV and LAB are converted, more than 8 bits are brought
     to 8 by the range of the format (`tones.eight_bits`).
@@ -54,7 +54,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
       (255, 255, 255)
 
     Raises:
-      Unreadable: for floats outside of 0 to 1, and the like.
+      Unreadable: for floats outside 0 to 1, and the like.
     """
     from PIL import Image
 
@@ -72,7 +72,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _mend(image: Image.Image) -> None:
-    """Sets right, or refuses, what Pillow gets wrong of a file that is open and not loaded yet."""
+    """Corrects or refuses what Pillow gets wrong about a file that is open but not yet loaded."""
     tiles = getattr(image, "tile", [])
     if not tiles:
         return
@@ -82,7 +82,7 @@ def _mend(image: Image.Image) -> None:
         image.info["transparency"] = _CLEAR_TO_8_BITS[layout](image.info["transparency"])
     if codec == "raw" and layout in ("R", "G", "B") and tag(image, BITS) == 16:
         raise Unreadable(
-            "pillow misreads 16-bit colours in planes of their own", "save it with colours together"
+            "pillow misreads 16-bit colours in separate planes", "save it with interleaved colours"
         )
     if codec == "libtiff" and layout in _IN_OUR_ORDER:
         image.tile = [  # pyright: ignore[reportAttributeAccessIssue]
@@ -93,7 +93,7 @@ def _mend(image: Image.Image) -> None:
 def fit(image: Image.Image, side: int) -> Image.Image:
     """Resizes the shorter side to `side` (bicubic, antialiased) and crops the centre.
 
-    An image of that size already is passed on untouched.
+    An image that already has that size is returned unchanged.
 
     Example:
       >>> from PIL import Image
@@ -108,7 +108,7 @@ def fit(image: Image.Image, side: int) -> Image.Image:
 
 
 def fit_array(pixels: np.ndarray, shape: Shape) -> np.ndarray:
-    """`fit` for an array; one of another dtype than uint8 is brought to it by the dtype's range.
+    """Applies `fit` to an array; other dtypes than uint8 are converted by the dtype's range.
 
     Example:
       >>> fit_array(np.zeros((30, 20, 1), np.uint8), (8, 8, 1)).shape
@@ -116,7 +116,7 @@ def fit_array(pixels: np.ndarray, shape: Shape) -> np.ndarray:
 
     Args:
       pixels: `[height, width, channels]` with 1, 3 or 4 channels; floats are from 0 to 1.
-      shape: (side, side, channels) wanted; or the shape that `pixels` has, which resizes nothing.
+      shape: the wanted (side, side, channels), or the shape of `pixels`, which resizes nothing.
     """
     pixels = array_to_uint8(pixels)
     if pixels.shape == shape:

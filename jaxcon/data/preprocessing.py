@@ -1,4 +1,4 @@
-"""What happens to an image before an encoder sees it: written down by a run, done again in its use.
+"""What happens to an image before an encoder sees it: recorded by a run, repeated when it is used.
 
 >>> settings = preprocessing((8, 8, 1))
 >>> settings["size"], settings["channels"]
@@ -24,7 +24,7 @@ _FIT = "shorter side to size, bicubic; centre crop"
 
 
 def preprocessing(shape: Shape) -> dict[str, Any]:
-    """The settings, as JSON values, for images that a dataset hands out in this shape.
+    """Returns the settings, as JSON values, for images that a dataset provides in this shape.
 
     Args:
       shape: (height, width, channels); one channel is grey, three are RGB.
@@ -42,23 +42,23 @@ def preprocessing(shape: Shape) -> dict[str, Any]:
 
 
 def image_shape(settings: Mapping[str, Any]) -> Shape:
-    """(height, width, channels) of the images that come out."""
+    """Returns the (height, width, channels) of the images that come out."""
     height, width = settings["size"]
     return height, width, settings["channels"]
 
 
 def prepare(images: Sequence[Any], settings: Mapping[str, Any], *, first: int = 0) -> np.ndarray:
-    """float32 `[n, height, width, channels]`: what an encoder takes.
+    """Prepares images for an encoder: float32 `[n, height, width, channels]`.
 
     Args:
       images: files (paths), Pillow images, or arrays `[height, width]` or `[height, width, channels]`
-        with 1, 3 or 4 channels, uint8 or floating in [0, 1]; of any size. Floating values that have
-        to be resized are rounded to 256 levels.
-      settings: of `preprocessing`.
+        with 1, 3 or 4 channels, uint8 or floats in [0, 1]; of any size. Floats that have to be
+        resized are rounded to 256 levels.
+      settings: what `preprocessing` returned.
       first: number of the first image, for messages.
 
     Raises:
-      DataError: an image that cannot be read, or an array of another kind; with its position.
+      DataError: if an image cannot be read, or an array is of another kind; names its position.
     """
     shape = image_shape(settings)
     rows = np.empty((len(images), *shape), np.float32)
@@ -69,7 +69,7 @@ def prepare(images: Sequence[Any], settings: Mapping[str, Any], *, first: int = 
 
 
 def _prepare(image: Any, shape: Shape, place: str) -> np.ndarray:
-    """One image in [0, 1]."""
+    """Prepares one image, in [0, 1]."""
     from PIL import Image, ImageOps
 
     if isinstance(image, str | os.PathLike):
@@ -91,21 +91,21 @@ def _prepare(image: Any, shape: Shape, place: str) -> np.ndarray:
 
 
 def _array(image: Any, place: str) -> np.ndarray:
-    """An array, of whatever becomes one."""
+    """Converts to an array anything that can become one."""
     try:
         pixels = np.asarray(image)
     except ValueError as error:  # lists of several lengths
         raise DataError(f"{place}: expected an array, got rows of several lengths") from error
     if pixels.ndim == 0:
         raise DataError(
-            f"{place}: expected a path, a Pillow image or an array, got {type(image).__name__}; what "
-            "a file holds is opened by PIL.Image.open(io.BytesIO(content))"
+            f"{place}: expected a path, a Pillow image or an array, got {type(image).__name__}; the "
+            "bytes of a file are opened by PIL.Image.open(io.BytesIO(content))"
         )
     return pixels
 
 
 def _checked(pixels: np.ndarray, place: str) -> np.ndarray:
-    """`[height, width, channels]`, uint8 or floating in [0, 1]."""
+    """Returns the pixels as `[height, width, channels]`, uint8 or floats in [0, 1]."""
     floating = np.issubdtype(pixels.dtype, np.floating) or pixels.dtype.name == "bfloat16"
     if pixels.ndim == 2:
         pixels = pixels[..., None]
@@ -127,6 +127,6 @@ def _checked(pixels: np.ndarray, place: str) -> np.ndarray:
     if floating and not (pixels.min() >= 0 and pixels.max() <= 1):
         raise DataError(
             f"{place}: floats must lie in [0, 1], got {float(pixels.min()):.4g} to "
-            f"{float(pixels.max()):.4g}; divide by the largest that a pixel can be"
+            f"{float(pixels.max()):.4g}; divide by the largest possible pixel value"
         )
     return pixels

@@ -1,4 +1,4 @@
-"""`load`: one call for what we ship, a folder of images, or a TFDS name.
+"""`load`: one call for shipped datasets, a folder of images, or a TFDS name.
 
 >>> digits = load("digits")
 >>> digits.train.images.shape, digits.train.images.dtype, len(digits.class_names or ())
@@ -11,6 +11,7 @@ import os
 import re
 
 from jaxcon.data.messages import cut
+from jaxcon.data.shipped import SHIPPED
 from jaxcon.data.splits import DataError, Dataset, ImageSource, Split
 
 __all__ = ["MEMORY_LIMIT", "DataError", "Dataset", "ImageSource", "Split", "load", "refuse_path"]
@@ -28,29 +29,29 @@ def load(
 ) -> Dataset:
     """Loads train, validation and test images, preparing the dataset first where that is needed.
 
-    Which images are test is a pure function of the data (`splits.split_indices`):
+    Which images are test images is a pure function of the data (`splits.split_indices`):
 
     - `"digits"`: 1259 train, 179 validation, 359 test.
     - `"scenes"`: 10,000 train, 1,000 validation, 1,000 test, without labels.
     - `"folder:PATH"`: 70 % train, 10 % validation, 20 % test of every class.
-    - a TFDS name: its own test split; where it has none, or one without answers, its validation
-      split is the test and where it has neither, 20 % of train. Validation is its own or 10 % of
+    - a TFDS name: its own test split; if it has none, or one without labels, its validation split is
+      used for testing; and if it has neither, 20 % of train. Validation is its own split or 10 % of
       train.
 
     Args:
       dataset: `"digits"`, `"scenes"`, `"folder:PATH"`, or a name of TensorFlow Datasets such as
         `"cifar10"`.
-      data_dir: where TFDS prepares; by default `$XDG_CACHE_HOME/jaxcon` or `~/.cache/jaxcon`.
-      image_size: side of the square that images are resized and cropped to. By default images
-        whose size TFDS fixes keep it; others get the median of their shorter sides, at most 64.
-      memory_limit: bytes; decoded splits that together need no more are uint8 arrays in memory,
+      data_dir: where TFDS prepares datasets; by default `$XDG_CACHE_HOME/jaxcon` or `~/.cache/jaxcon`.
+      image_size: side of the square that images are resized and cropped to. By default,
+        images whose size TFDS fixes keep it; others get the median of their shorter sides, at most 64.
+      memory_limit: in bytes; decoded splits that together need no more are uint8 arrays in memory,
         larger ones are read from disk image by image.
 
     Returns:
-      A `Dataset`; its `summary()` says what was found, and what a folder has that was left out.
+      A `Dataset`; its `summary()` says what was found, and what in a folder was left out.
 
     Raises:
-      DataError: with one line that says what is wrong and how to mend it.
+      DataError: with one line that says what is wrong and how to fix it.
     """
     if image_size is not None and image_size < 1:
         raise DataError(f"image_size must be at least 1, got {image_size}")
@@ -67,7 +68,7 @@ def load(
 
 
 def refuse_path(dataset: str) -> None:
-    """Raises a DataError for a path without `folder:`, and for what no dataset can be called.
+    """Raises a DataError for a path without `folder:`, and for anything no dataset can be called.
 
     Example:
       >>> refuse_path("/data/pets")
@@ -83,6 +84,6 @@ def refuse_path(dataset: str) -> None:
         raise DataError(f"{cut(dataset)} is a path; did you mean folder:{cut(dataset)}?")
     if not re.fullmatch(r"\w[\w.:/=+,-]*", dataset):
         raise DataError(
-            f"unknown dataset {cut(dataset)!r}; expected digits, scenes, folder:PATH or a name of "
-            "TensorFlow Datasets"
+            f"unknown dataset {cut(dataset)!r}; expected {', '.join(SHIPPED)}, folder:PATH or a "
+            "name of TensorFlow Datasets"
         )

@@ -1,6 +1,6 @@
-"""What a dataset is here: three splits of uint8 images, with labels or captions.
+"""Datasets as they are here: three splits of uint8 images, with labels or captions.
 
-The images are in memory, or read one at a time.
+The images are in memory, or are read one at a time.
 
 >>> import numpy as np
 >>> split = Split(np.zeros((4, 8, 8, 1), np.uint8), np.array([0, 1, 0, 1], np.int32))
@@ -27,10 +27,10 @@ VALIDATION_SHARE = 0.1
 
 
 class DataError(ValueError):
-    """The data cannot be used as asked; the message is one line that says how to mend it.
+    """The data cannot be used as asked; the message is one line that says how to fix it.
 
     Attributes:
-      path: of the image file that is to blame, where it is one.
+      path: path of the image file that is to blame, if there is one.
     """
 
     path: str | os.PathLike[str] | None = None
@@ -39,13 +39,14 @@ class DataError(ValueError):
 class Unreadable(DataError):
     """One image cannot be read.
 
-    >>> print(Unreadable("the file is empty", "remove it", "cat/1.png"))
-    cannot read the image cat/1.png (the file is empty); remove it
+    Example:
+      >>> print(Unreadable("the file is empty", "remove it", "cat/1.png"))
+      cannot read the image cat/1.png (the file is empty); remove it
 
     Args:
       reason: why.
       mend: what to do.
-      path: of its file; None where the image is in memory.
+      path: path of its file; None if the image is in memory.
     """
 
     def __init__(self, reason: str, mend: str, path: str | os.PathLike[str] | None = None) -> None:
@@ -59,7 +60,7 @@ class Unreadable(DataError):
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """Random access to images that stay on disk. Must survive pickling: Grain's workers get a copy.
+    """Random access to images that stay on disk. Must be picklable: Grain's workers get a copy.
 
     `source[i]` is a uint8 array of `shape`.
     """
@@ -76,10 +77,10 @@ class Split:
     """Images with or without labels.
 
     Args:
-      images: uint8 `[n, height, width, channels]`, or an `ImageSource` for what does not fit.
+      images: uint8 `[n, height, width, channels]`, or an `ImageSource` if they do not fit into memory.
       labels_or_reader: int32 `[n]`; None for images without classes; or a function that reads them,
-        called at most once and only when somebody asks (on disk the labels lie between the images).
-      names: what a user calls each image, such as its path in the folder; None where nobody does.
+        called at most once and only when they are needed (on disk the labels lie between the images).
+      names: what the user calls each image, such as its path in the folder; None if unnamed.
     """
 
     images: np.ndarray | ImageSource
@@ -112,11 +113,11 @@ class Dataset:
     """Three splits that share no image.
 
     Args:
-      name: as it was asked for.
+      name: the name under which it was requested.
       train: images to learn from.
-      validation: images to choose settings on.
-      test: images for the last table.
-      class_names: None where there are no classes.
+      validation: images for choosing settings.
+      test: images for the final table.
+      class_names: None if there are no classes.
       notes: phrases on how a folder was understood, and what was left out and why.
     """
 
@@ -128,7 +129,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
-        """One line that says what was found: images, classes, splits, side, what was left out."""
+        """Says in one line what was found: images, classes, splits, side, what was left out."""
         names = self.class_names
         classes = f" of {len(names)} classes ({listed(map(cut, names), 5)})" if names else ""
         parts = (self.train, self.validation, self.test)
@@ -141,11 +142,11 @@ class PairSplit:
 
     Args:
       images: without labels.
-      captions: for each image its captions, at least one.
-      grades: for each image how specific each caption is, from 1; None where nobody knows.
-      attributes: labels by the name of the attribute, int32 `[n]`; -1 where an image has none (a
-        scene of several objects has no one colour).
-      counts: objects in each image, int32 `[n]`, or None.
+      captions: the captions of each image, at least one.
+      grades: for each image, how specific each caption is, from 1; None if unknown.
+      attributes: labels by the name of the attribute, int32 `[n]`; -1 if an image has none (a scene
+        of several objects has no single colour).
+      counts: number of objects in each image, int32 `[n]`, or None.
     """
 
     images: Split
@@ -163,10 +164,10 @@ class PairDataset:
     """Three splits that share no image.
 
     Args:
-      name: as it was asked for.
+      name: the name under which it was requested.
       train: images and captions to learn from.
-      validation: those to choose settings on.
-      test: those for the last table.
+      validation: those for choosing settings.
+      test: those for the final table.
       classes: names of the values of each attribute.
       notes: phrases on what was found in a folder.
     """
@@ -179,7 +180,7 @@ class PairDataset:
     notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
-        """One line that says what was found: images, captions, splits, side."""
+        """Says in one line what was found: images, captions, splits, side."""
         parts = (self.train, self.validation, self.test)
         captions = sum(len(texts) for part in parts for texts in part.captions)
         what = f"images with {captions:,} captions"
@@ -187,7 +188,7 @@ class PairDataset:
 
 
 def summarize(what: str, parts: Sequence[Sized], images: Split, notes: Sequence[str]) -> str:
-    """What was found, in one line, for `Dataset` and `PairDataset`.
+    """Says in one line what was found, for `Dataset` and `PairDataset`.
 
     Example:
       >>> split = Split(np.zeros((4, 8, 8, 1), np.uint8))
@@ -195,9 +196,9 @@ def summarize(what: str, parts: Sequence[Sized], images: Split, notes: Sequence[
       'found 12 images: 4 train, 4 validation, 4 test; read at 8 x 8 pixels; files of 9 x 8'
 
     Args:
-      what: is counted by the sizes of `parts`.
+      what: what the sizes of `parts` count.
       parts: training, validation and test examples.
-      images: of one of them.
+      images: the images of one of them.
       notes: further phrases.
     """
     counts = [len(part) for part in parts]
@@ -213,9 +214,9 @@ def summarize(what: str, parts: Sequence[Sized], images: Split, notes: Sequence[
 
 
 def require_images(parts: Mapping[str, Sized], place: str) -> None:
-    """Raises a DataError where a split has too few images to train, to choose or to test.
+    """Raises a DataError if a split has too few images to train, to choose settings or to test.
 
-    A test image is shown beside its nearest, and a training image is told from another one.
+    A test image is shown next to its nearest neighbour, and a training image is told from another.
     """
     counts = {part: len(examples) for part, examples in parts.items()}
     if counts["train"] < 2 or counts["validation"] < 1 or counts["test"] < 2:
@@ -235,9 +236,9 @@ def split_indices(
 ) -> dict[str, np.ndarray]:
     """Divides examples into train, validation and test: the same way on every machine, always.
 
-    Within each class (all examples are one class without `labels`) the examples are put in the
+    Within each class (without `labels`, all examples are one class) the examples are put in the
     order of sha256(key). The first `round(test_share * n)` are test, the next
-    `round(validation_share * n)` validation, the others train. No generator is involved whose
+    `round(validation_share * n)` validation, the others train. No random generator is involved, whose
     stream might change between versions.
 
     Example:
@@ -246,7 +247,7 @@ def split_indices(
       {'train': 7, 'validation': 1, 'test': 2}
 
     Args:
-      keys: what identifies an example, for instance its path in the folder; distinct.
+      keys: distinct identifiers of the examples, for instance their paths in the folder.
       labels: int `[n]`, or None.
       test_share: share of every class that is test, in [0, 1).
       validation_share: share of every class that is validation, in [0, 1).

@@ -1,8 +1,8 @@
-"""Grey of more than 8 bits onto 0 to 255: the range that a file's format has, not that of its values.
+"""Maps grey of more than 8 bits to 0 to 255, by the range of the file's format, not of its values.
 
-Two pictures of one camera must stay comparable, so nothing is stretched to what an image happens to
-hold. Pillow says the mode, but not always the range: a 10-bit PGM and a signed TIFF of 16 bits are
-both "I".
+Two pictures from one camera must stay comparable, so nothing is stretched to what an image happens to
+hold. Pillow tells the mode, but not always the range: a 10-bit PGM and a signed 16-bit TIFF are both
+"I".
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _WHITE_IS_ZERO, _SIGNED = 0, 2
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether the image has other tones than 0 to 255: 16 or 32 bits, floats, signed bytes."""
+    """Returns whether the image has tones other than 0 to 255: 16 or 32 bits, floats, signed bytes."""
     signed_bytes = image.mode == "L" and tag(image, _SAMPLE_FORMAT) == _SIGNED
     return signed_bytes or image.mode.startswith(("I", "F"))
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
-    """A deep image as "L", or as "LA" where one of its tones stands for transparent.
+    """Converts a deep image to "L", or to "LA" if one of its tones stands for transparent.
 
-    A tone v of a format from low to high becomes 255 (v - low) / (high - low), rounded; floats are
+    A tone v of a format from low to high becomes 255 (v - low) / (high - low), rounded; floats range
     from 0 to 1.
 
     Example:
@@ -40,8 +40,8 @@ def eight_bits(image: Image.Image) -> Image.Image:
       [[0, 64, 128, 255]]
 
     Raises:
-      Unreadable: floats outside of 0 to 1; integers of 32 bits which all become one tone, for they
-        use another range than that of their format.
+      Unreadable: for floats outside 0 to 1, and for 32-bit integers that would all become one tone
+        because they use a different range than that of their format.
     """
     from PIL import Image
 
@@ -64,14 +64,14 @@ def eight_bits(image: Image.Image) -> Image.Image:
 
 
 def array_to_uint8(pixels: np.ndarray) -> np.ndarray:
-    """The same for an array, by the range of its dtype; uint8 is passed on untouched.
+    """Converts an array in the same way, by the range of its dtype; uint8 is returned unchanged.
 
     Example:
       >>> array_to_uint8(np.array([0, 0x4000, 0xFFFF], np.uint16)).tolist()
       [0, 64, 255]
 
     Raises:
-      Unreadable: floats outside of 0 to 1.
+      Unreadable: for floats outside 0 to 1.
     """
     if pixels.dtype == np.uint8:
         return pixels
@@ -88,7 +88,7 @@ def _scaled(values: np.ndarray, low: int, high: int) -> np.ndarray:
 
 
 def _with_range(image: Image.Image, values: np.ndarray) -> tuple[np.ndarray, int, int]:
-    """The values as the file means them, and the least and the most that its format can hold."""
+    """Returns the values as the file means them, and the least and most that its format can hold."""
     if image.mode == "F":
         _require_unit(values)
         return np.clip(values, 0, 1), 0, 1
@@ -119,12 +119,12 @@ def _require_unit(values: np.ndarray) -> None:
     if low < -rounding or high > 1 + rounding:
         raise Unreadable(
             f"its values are floats from {low:g} to {high:g}, expected 0 to 1",
-            "divide them by the largest that a pixel can have, or save it as 8-bit or 16-bit grey",
+            "divide them by the largest possible pixel value, or save it as 8-bit or 16-bit grey",
         )
 
 
 def tag(image: Image.Image, number: int) -> int | None:
-    """The value of a TIFF tag, the first of several; None where it is missing, or no TIFF."""
+    """Returns the (first) value of a TIFF tag; None if it is missing or the image is not a TIFF."""
     if image.format != "TIFF":
         return None
     value = image.tag_v2.get(number)  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,6 +1,6 @@
-"""Is the encoder learning, or has it collapsed? What the loss alone does not tell.
+"""Is the encoder learning, or has it collapsed? The loss alone does not tell.
 
-A loss has no scale until it is set against chance: a model that cannot tell K candidates apart scores
+A loss has no scale until it is compared with chance: a model that cannot tell K candidates apart scores
 ln K. Nor does a loss below chance mean that all is well: embeddings may use few of their dimensions.
 
 >>> import jax.numpy as jnp

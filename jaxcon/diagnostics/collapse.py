@@ -1,4 +1,4 @@
-"""The collapse report: the loss set against chance, and a verdict whose bounds are derived.
+"""The collapse report: the loss compared with chance, and a verdict with derived thresholds.
 
 docs/collapse.md derives them, and says what each verdict means and what helps.
 """
@@ -44,20 +44,22 @@ class CollapseReport(NamedTuple):
     """What `collapse_report` found.
 
     Attributes:
-      loss: `clip_loss` at the given temperature, and chance: `ln n`, what a collapsed model scores.
+      loss: `clip_loss` at the given temperature, and
+      chance: `ln n`, the loss of a collapsed model.
       relative_loss: loss / chance; 1 is chance.
       accuracy: share of rows whose pair is the nearest candidate; 1 / n is chance.
       positive_similarity: mean cosine of the pairs.
-      negative_similarity: mean cosine of the other pairs, and negative_spread its standard deviation.
+      negative_similarity: mean cosine of all other pairs, and
+      negative_spread: its standard deviation.
       alignment, uniformity: of Wang & Isola, lower is better; uniformity averaged over both views.
-      effective_rank: the smaller of the views' (see `effective_rank`), and
+      effective_rank: that of the view with the smaller one (see `effective_rank`), and
       relative_rank: the same divided by min(n - 1, dim).
-      feature_std: `[dim]`, standard deviation of each feature of the normalized rows, the mean of
+      feature_std: `[dim]`, standard deviation of each feature of the normalized rows, averaged over
         both views; about 1 / sqrt(dim) when the directions are evenly used.
-      verdict: the same in words; it begins with "not finite", "complete collapse", "narrow cone",
+      verdict: the result in words; it begins with "not finite", "complete collapse", "narrow cone",
         "dimensional collapse", "unaligned", "undecided" or "healthy".
 
-    All numbers but chance are NaN where the verdict is "not finite".
+    All numbers except chance are NaN if the verdict is "not finite".
     """
 
     loss: float
@@ -75,7 +77,7 @@ class CollapseReport(NamedTuple):
     verdict: str
 
     def __str__(self) -> str:
-        """A table of the numbers, with the verdict first."""
+        """Formats the numbers as a table, with the verdict first."""
         numbers = {k: v for k, v in self._asdict().items() if k not in ("feature_std", "verdict")}
         std = self.feature_std
         numbers["feature_std"] = float(std.mean())
@@ -84,44 +86,45 @@ class CollapseReport(NamedTuple):
 
 
 def collapse_report(z1: ArrayLike, z2: ArrayLike, *, temperature: float) -> CollapseReport:
-    """Sets the loss against chance and says whether, and how, the embeddings have collapsed.
+    """Compares the loss with chance and says whether, and how, the embeddings have collapsed.
 
     - not finite: NaN or infinity; says how many rows, and which is the first.
-    - complete collapse: all rows point the same way, so nearly that the loss could not leave chance
+    - complete collapse: all rows point the same way, so nearly that the loss could not move from chance
       by more than 1 in 10,000 however well the pairs matched.
     - narrow cone: different rows are so similar that the loss can fall by less than a tenth of what it
-      could at this temperature. Pairs may still be found by what little differs.
+      could at this temperature. The little that differs may still be enough to find the pairs.
     - dimensional collapse: rows differ, but along fewer than a twentieth of the directions they could
       use, in little more than a plane, or along a single line.
     - unaligned: rows spread, but no more of them find their pair than luck explains; or fewer than a
-      tenth do; or fewer than half, at a loss that is not below that of a collapsed model.
-    - undecided: too few pairs, or too few that find each other, to tell luck from more.
+      tenth do; or fewer than half, with a loss no lower than that of a collapsed model.
+    - undecided: there are too few pairs, or too few find each other, to rule out luck.
     - healthy: rows spread, and a tenth of them, at least 7, find their pair. Of unrelated rows
       7 or more do so in at most 1 of 7! = 5,040 batches, of any size and dimension.
 
     Args:
       z1, z2: `[n, *features]`, paired embeddings of a batch, n >= 2, any scale; normalized here.
         Arrays on an Explicit mesh are gathered.
-      temperature: that of the training loss; `loss` depends on it, and what is a narrow cone.
+      temperature: that of the training loss; `loss` and the bound of a narrow cone depend on it.
 
     Returns:
       A `CollapseReport`; printing it shows a table.
 
     Raises:
-      ValueError: if there are fewer than two pairs, for a temperature that is not positive, under
-        `jit`, or for arguments of another shape or dtype.
+      ValueError: if there are fewer than two pairs, the temperature is not positive, the arguments
+        have another shape or dtype, or this runs under `jit`.
 
-    >>> import jax
-    >>> z = jax.random.normal(jax.random.key(0), (32, 16))
-    >>> print(collapse_report(z, z, temperature=0.1).verdict)
-    healthy: rows spread over 14.8 of 16 directions; 100 % find their pair; the loss is 0.01 of chance
+    Example:
+      >>> import jax
+      >>> z = jax.random.normal(jax.random.key(0), (32, 16))
+      >>> print(collapse_report(z, z, temperature=0.1).verdict)
+      healthy: rows spread over 14.8 of 16 directions; 100 % find their pair; the loss is 0.01 of chance
     """
     if any(isinstance(value, Tracer) for value in (z1, z2, temperature)):
-        raise ValueError("collapse_report reads its arguments: call it outside of jax.jit")
+        raise ValueError("collapse_report needs concrete values: call it outside of jax.jit")
     z1, z2 = paired_rows(z1, z2)
     n, dim = z1.shape
     if n < 2:
-        raise ValueError(f"a collapse shows between rows: expected at least 2 pairs, got {n}")
+        raise ValueError(f"collapse_report compares rows: expected at least 2 pairs, got {n}")
     temperature = _checked(temperature, z1.dtype)
     bad = count_not_finite(z1=z1, z2=z2)
     if bad:
@@ -189,17 +192,17 @@ def _measure(z1: Array, z2: Array, temperature: float) -> _Measured:
 
 
 def _opening(directions: np.ndarray) -> float:
-    """1 less the mean cosine of different rows, without the cancellation of either."""
+    """Computes 1 minus the mean cosine of different rows, without cancellation."""
     u = np.asarray(directions, np.float64)
     n = len(u)
     return float(n / (n - 1) * np.mean(np.sum((u - u.mean(axis=0)) ** 2, axis=1)))
 
 
 def _lowest(gap: float, temperature: float, n: int) -> float:
-    """The lowest `clip_loss` of n pairs whose cosines exceed the others' by `gap` on average.
+    """Computes the lowest `clip_loss` of n pairs whose mean cosine exceeds the others' by `gap`.
 
-    `ln(1 + (n - 1) e^(-gap / temperature))`. The gap is `n / (n - 1)` times the mean inner product
-    of the centred pairs, hence at most `sqrt(a b)`, a and b the `_opening` of the two sides.
+    It is `ln(1 + (n - 1) e^(-gap / temperature))`. The gap is `n / (n - 1)` times the mean inner
+    product of the centred pairs, hence at most `sqrt(a b)`, with a and b the `_opening` of the sides.
     """
     return math.log1p((n - 1) * math.exp(-gap / temperature))
 
@@ -244,12 +247,13 @@ def _verdict(
 
 
 def _found(accuracy: float, n: int) -> tuple[str, str]:
-    """How many rows find their pair, in words, and the verdict that rests on it.
+    """Says how many rows find their pair, and returns the verdict that follows from it.
 
     If the pairs are unrelated, every matching of the rows is equally likely. A given set of k rows
-    then finds its pairs with chance (n - k)! / n! at most, and there are n! / (k! (n - k)!) such sets:
-    the expected number of sets of k rows that do is at most 1 / k!, and so is the chance of any. Rows
-    that tie count in part; as the number of sets is convex in the number of rows, the bound stays.
+    then finds its pairs with probability at most (n - k)! / n!, and there are n! / (k! (n - k)!)
+    such sets: the expected number of sets of k rows that do is at most 1 / k!, and so is the chance
+    of any. Rows that tie count in part; since the number of sets is convex in the number of rows,
+    the bound holds.
     """
     hits = round(accuracy * n, 3)  # accuracy is float32
     share = f"{100 * hits / n:.0f} % find their pair"
@@ -264,12 +268,13 @@ def _found(accuracy: float, n: int) -> tuple[str, str]:
 
 
 def _mean_cosines(openings: dict[str, float]) -> str:
-    """The mean cosines in words, with the digits that set them apart from 1.
+    """Returns the mean cosines in words, with enough digits to set them apart from 1.
 
-    >>> print(_mean_cosines({"z1": 0.0124, "z2": 0.0123}))
-    different rows of z1 and of z2 have a mean cosine of 0.988
-    >>> print(_mean_cosines({"z1": 0.01, "z2": 0.00004}))
-    different rows have a mean cosine of 0.990 in z1 and 0.99996 in z2
+    Example:
+      >>> print(_mean_cosines({"z1": 0.0124, "z2": 0.0123}))
+      different rows of z1 and of z2 have a mean cosine of 0.988
+      >>> print(_mean_cosines({"z1": 0.01, "z2": 0.00004}))
+      different rows have a mean cosine of 0.990 in z1 and 0.99996 in z2
     """
     cosines = {k: f"{1 - v:.{max(3, -math.floor(math.log10(v)))}f}" for k, v in openings.items()}
     if len(set(cosines.values())) == 1:

@@ -1,4 +1,4 @@
-"""Single numbers: chance level, accuracy, rank, mean cosine; and the checks that they share."""
+"""Single numbers: chance level, accuracy, rank, mean cosine; and the checks they share."""
 
 import math
 from typing import Any
@@ -14,15 +14,16 @@ from jaxcon.typing import Array, ArrayLike
 
 
 def chance_loss(num_candidates: int) -> float:
-    """`ln K`: the cross-entropy of a model to which all K candidates look alike.
+    """Computes `ln K`, the cross-entropy of a model to which all K candidates look alike.
 
-    For `clip_loss` and `npairs_loss` K is the global batch N, for `ntxent_loss` 2 N - 1.
+    K is the global batch size N for `clip_loss` and `npairs_loss`, and 2 N - 1 for `ntxent_loss`.
 
     Raises:
       ValueError: if `num_candidates` is not a whole number >= 1.
 
-    >>> print(f"{chance_loss(7):.4f}")
-    1.9459
+    Example:
+      >>> print(f"{chance_loss(7):.4f}")
+      1.9459
     """
     if not (math.isfinite(num_candidates) and num_candidates == int(num_candidates) >= 1):
         raise ValueError(f"num_candidates must be a whole number >= 1, got {num_candidates}")
@@ -30,9 +31,9 @@ def chance_loss(num_candidates: int) -> float:
 
 
 def contrastive_accuracy(z1: ArrayLike, z2: ArrayLike) -> Array:
-    """Share of rows of z1 whose pair is the nearest, by cosine, among all rows of z2.
+    """Computes the share of rows of z1 whose pair is the nearest, by cosine, of all rows of z2.
 
-    A row that shares the highest similarity with k - 1 others counts as 1 / k, so that collapsed
+    A row whose pair ties with k - 1 others for the highest similarity counts as 1 / k, so collapsed
     embeddings score chance.
 
     Args:
@@ -42,11 +43,13 @@ def contrastive_accuracy(z1: ArrayLike, z2: ArrayLike) -> Array:
       A scalar in [0, 1]; chance is 1 / n. Under `jit`, NaN where an argument is not finite.
 
     Raises:
-      ValueError: if the shapes differ, there are no rows, for a dtype that is not float, or for
-        rows that are not finite.
+      ValueError: if the shapes differ, there are no rows, the dtype is not a float, or rows are not
+        finite.
 
-    >>> print(contrastive_accuracy(jnp.eye(4), jnp.eye(4)), contrastive_accuracy(*jnp.ones((2, 4, 3))))
-    1.0 0.25
+    Example:
+      >>> z, same = jnp.eye(4), jnp.ones((4, 3))
+      >>> print(contrastive_accuracy(z, z), contrastive_accuracy(same, same))
+      1.0 0.25
     """
     z1, z2 = paired_rows(z1, z2)
     refuse_not_finite(z1=z1, z2=z2)
@@ -57,10 +60,10 @@ def contrastive_accuracy(z1: ArrayLike, z2: ArrayLike) -> Array:
 
 
 def effective_rank(z: ArrayLike) -> float:
-    """Number of directions that the centred rows use: `exp` of their singular values' entropy.
+    """Computes how many directions the centred rows use: `exp` of their singular values' entropy.
 
-    With `p_i` the i-th singular value over their sum, `exp(-sum p_i ln p_i)`: k for rows spread
-    evenly over k directions. 0 if the centred rows hold less than 1e-6 of the rows' energy.
+    With `p_i` the i-th singular value over their sum, this is `exp(-sum p_i ln p_i)`: k for rows
+    spread evenly over k directions. 0 if the centred rows hold less than 1e-6 of the rows' energy.
 
     Args:
       z: `[n, *features]`. Rows are taken as they are; normalize them to count directions alone.
@@ -69,14 +72,15 @@ def effective_rank(z: ArrayLike) -> float:
       A number in {0} or [1, min(n - 1, dim)].
 
     Raises:
-      ValueError: if there are no rows, or for rows that are not finite.
+      ValueError: if there are no rows, or rows are not finite.
 
-    References:
+    Reference:
       Roy & Vetterli, The effective rank, 2007; Garrido et al., RankMe, 2022,
       https://arxiv.org/abs/2210.02885
 
-    >>> print(round(effective_rank(jnp.concatenate([jnp.eye(3), -jnp.eye(3)])), 4))
-    3.0
+    Example:
+      >>> print(round(effective_rank(jnp.concatenate([jnp.eye(3), -jnp.eye(3)])), 4))
+      3.0
     """
     rows = np.asarray(z, np.float64)
     _check_shape(rows.shape, "z")
@@ -94,10 +98,10 @@ def effective_rank(z: ArrayLike) -> float:
 
 
 def mean_cosine(z: ArrayLike) -> Array:
-    """Mean cosine of different rows: 1 in a collapse, near 0 when they spread. O(n dim).
+    """Computes the mean cosine of different rows: 1 in a collapse, near 0 if spread. O(n dim).
 
-    `(n |mean u|^2 - mean |u|^2) / (n - 1)` of the normalized rows u: the mean over all pairs, less
-    the pairs of a row with itself.
+    This is `(n |mean u|^2 - mean |u|^2) / (n - 1)` for the normalized rows u: the mean over all pairs,
+    without the pairs of a row with itself.
 
     Args:
       z: `[n, *features]`, n >= 2, any scale.
@@ -106,16 +110,16 @@ def mean_cosine(z: ArrayLike) -> Array:
       A scalar in [-1 / (n - 1), 1]. Under `jit`, NaN where z is not finite.
 
     Raises:
-      ValueError: if there are fewer than two rows, for a dtype that is not float, or for rows that
-        are not finite.
+      ValueError: if there are fewer than two rows, the dtype is not a float, or rows are not finite.
 
-    >>> print(mean_cosine(jnp.array([[1.0, 0.0], [2.0, 0.0], [-1.0, 0.0]])).round(3))
-    -0.333
+    Example:
+      >>> print(mean_cosine(jnp.array([[1.0, 0.0], [2.0, 0.0], [-1.0, 0.0]])).round(3))
+      -0.333
     """
     rows = as_rows(z, "z")
     n = len(rows)
     if n < 2:
-        raise ValueError(f"a mean cosine is one of different rows: expected at least 2, got {n}")
+        raise ValueError(f"mean_cosine compares different rows: expected at least 2, got {n}")
     refuse_not_finite(z=rows)
     u = l2_normalize(rows)
     own = jnp.mean(jnp.sum(u * u, axis=1))  # 1, unless there are rows of zeros
@@ -123,7 +127,7 @@ def mean_cosine(z: ArrayLike) -> Array:
 
 
 def paired_rows(z1: ArrayLike, z2: ArrayLike) -> tuple[Array, Array]:
-    """Both as `[n, dim]` of a float dtype; a ValueError if they are not pairs."""
+    """Returns both as `[n, dim]` of a float dtype; raises a ValueError if they are not pairs."""
     shapes = np.shape(z1), np.shape(z2)
     if shapes[0] != shapes[1]:
         raise ValueError(
@@ -134,7 +138,7 @@ def paired_rows(z1: ArrayLike, z2: ArrayLike) -> tuple[Array, Array]:
 
 
 def as_rows(z: ArrayLike, name: str) -> Array:
-    """`z` as `[n, dim]`, float32 at least, whole on every device of an Explicit mesh."""
+    """Returns `z` as `[n, dim]`, at least float32, whole on every device of an Explicit mesh."""
     _check_shape(np.shape(z), name)
     array: Any = z if isinstance(z, jax.Array) else np.asarray(z)
     mesh = collectives.explicit_mesh(z) if isinstance(z, jax.Array) else None
@@ -162,7 +166,7 @@ def refuse_not_finite(**rows: Array) -> None:
 
 
 def count_not_finite(**rows: Array) -> dict[str, tuple[int, int]]:
-    """By name of a concrete array with rows that are not finite: their number, and the first."""
+    """Maps names of concrete arrays to how many rows are not finite, and to the first such row."""
     concrete = {k: v for k, v in rows.items() if not isinstance(v, Tracer)}
     counts: dict[str, Any] = jax.device_get({k: _not_finite(v) for k, v in concrete.items()})
     return {k: (int(count), int(first)) for k, (count, first) in counts.items() if count}
@@ -175,10 +179,11 @@ def _not_finite(rows: Array) -> tuple[Array, Array]:
 
 
 def not_finite(bad: dict[str, tuple[int, int]], n: int) -> str:
-    """What `count_not_finite` found, in words.
+    """Says in words what `count_not_finite` found.
 
-    >>> not_finite({"z1": (3, 7)}, 64)
-    'not finite: 3 of 64 rows of z1 hold NaN or infinity, the first is row 7'
+    Example:
+      >>> not_finite({"z1": (3, 7)}, 64)
+      'not finite: 3 of 64 rows of z1 hold NaN or infinity, the first is row 7'
     """
     found = (
         f"{count} of {n} rows of {name} hold NaN or infinity, the first is row {first}"

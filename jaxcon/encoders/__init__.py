@@ -1,8 +1,8 @@
 """Encoders as flax linen modules: from a batch of inputs to features `[batch, dim]`.
 
-All image encoders are called alike and take the same last two settings: `axis_name`, the mapped
-axis over which batch statistics are averaged, and `dtype` of the computation. Parameters are
-float32, features come out in float32. Texts become numbers in `jaxcon.encoders.tokenizer`.
+All image encoders are called the same way and share their last two settings: `axis_name`, the mapped
+axis over which batch statistics are averaged, and `dtype`, that of the computation. Parameters and
+features are float32. Text becomes numbers in `jaxcon.encoders.tokenizer`.
 
     >>> from functools import partial
     >>> import jax, jax.numpy as jnp

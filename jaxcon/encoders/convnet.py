@@ -1,4 +1,4 @@
-"""A residual network for images of a few pixels."""
+"""A residual network for small images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from jaxcon.encoders.layers import BatchNorm, PatchConv, to_features
 
 
 class ConvNet(nn.Module):
-    """Residual stages of 3x3 convolutions, halved between stages; mean over the last map.
+    """Residual stages of 3x3 convolutions, halving between stages; mean over the last map.
 
     Example:
       >>> from functools import partial
@@ -26,13 +26,13 @@ class ConvNet(nn.Module):
       widths: channels of each stage; the last one is the number of features.
       blocks: residual blocks in a stage.
       patch: edge of the squares of pixels that the first layer takes as one. 4 makes images of 48
-          pixels as cheap as such of 12.
-      narrow: channels inside the blocks of each stage; their second convolution then is 1x1, which
-          makes a block about twice as cheap. None: two 3x3 convolutions as wide as the stage.
-      layout: hand out the whole last map, so that the features tell where things lie, not its
-          mean.
+        pixels as cheap as images of 12.
+      narrow: channels inside the blocks of each stage; their second convolution is then 1x1, which
+        makes a block about half as expensive. None: two 3x3 convolutions as wide as the stage.
+      layout: whether to return the whole last map instead of its mean, so that the features tell
+        where things lie.
       axis_name: the mapped axis over which batch statistics are averaged, or None.
-      dtype: of the computation, e.g. `jnp.bfloat16`; parameters stay float32.
+      dtype: dtype of the computation, e.g. `jnp.bfloat16`; parameters stay float32.
     """
 
     widths: Sequence[int] = (32, 64, 128)
@@ -45,14 +45,14 @@ class ConvNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool) -> Array:
-        """Features of images.
+        """Computes features of images.
 
         Args:
           images: float, `[batch, height, width, channels]`.
-          train: use and update the batch's statistics (`mutable=["batch_stats"]`).
+          train: whether to use and update the batch's statistics (`mutable=["batch_stats"]`).
 
         Returns:
-          `[batch, widths[-1]]`, float32; with `layout` as many for each place of the last map.
+          `[batch, widths[-1]]`, float32; with `layout`, as many for each place of the last map.
         """
         norm = {"axis_name": self.axis_name, "dtype": self.dtype}
         x = PatchConv(self.widths[0], dtype=self.dtype)(to_patches(images, self.patch))
@@ -67,10 +67,10 @@ class ConvNet(nn.Module):
 
 
 def to_patches(images: Array, patch: int) -> Array:
-    """Squares of pixels as one pixel with more channels.
+    """Turns squares of pixels into single pixels with more channels.
 
-    Where they do not tile the image, its last rows and columns are repeated until they do: any size
-    will do, and a rim of zeros would be an edge that no image has.
+    If they do not tile the image, its last rows and columns are repeated until they do: images of any
+    size are taken, and padding with zeros would add an edge that no image has.
 
     Example:
       >>> import jax.numpy as jnp
@@ -91,7 +91,7 @@ def to_patches(images: Array, patch: int) -> Array:
 
 
 def halve(x: Array) -> Array:
-    """Means of squares of 2x2; at the rim of an odd map, of the one or two places that are there.
+    """Averages squares of 2x2; at the edge of an odd map, the one or two places that exist.
 
     Example:
       >>> import jax.numpy as jnp
@@ -109,13 +109,13 @@ def halve(x: Array) -> Array:
 
 
 def _repeat_rim(x: Array, size: int) -> Array:
-    """Repeat the last row and column of a map until squares of `size` tile it."""
+    """Repeats the last row and column of a map until squares of `size` tile it."""
     rim = [(0, -side % size) for side in x.shape[1:3]]
     return jnp.pad(x, ((0, 0), *rim, (0, 0)), mode="edge")
 
 
 class ConvBlock(nn.Module):
-    """`relu(x + f(x))` with f two convolutions; starts as `relu(x)`, for f starts at 0.
+    """`relu(x + f(x))` where f is two convolutions; starts as `relu(x)`, because f starts at 0.
 
     Example:
       >>> from functools import partial
@@ -128,7 +128,7 @@ class ConvBlock(nn.Module):
       width: number of output channels.
       narrow: channels between the convolutions, which are 3x3 and 1x1; None: `width`, both 3x3.
       axis_name: the mapped axis over which batch statistics are averaged, or None.
-      dtype: of the computation.
+      dtype: dtype of the computation.
     """
 
     width: int

@@ -6,7 +6,7 @@
     >>> build(json.loads(text)) == ConvNet(widths=(8, 16), patch=4)
     True
 
-Every setting is written down, those left at their defaults too: a default may change.
+Every setting is written down, including those left at their defaults: a default may change.
 """
 
 import dataclasses
@@ -27,25 +27,26 @@ from jaxcon.encoders.vit import ViT
 
 _NETWORKS = (MLP, ConvNet, ResNet, ViT, TextTransformer, ProjectionHead, Side)
 _BLOCKS = (BasicBlock, BottleneckBlock)
-# Of how it is trained, not of what it is: flax's own fields, and the axis of the batch.
+# These concern how it is trained, not what it is: flax's own fields, and the axis of the batch.
 _LEFT_OUT = ("parent", "name", "axis_name")
 
 
 def describe(module: nn.Module) -> dict[str, Any]:
-    """Return the type and the settings of a network, of networks within it too.
+    """Returns the type and settings of a network, and of the networks within it.
 
-    >>> from jaxcon.encoders import MLP
-    >>> describe(MLP(widths=(8, 16), axis_name="batch", dtype=jnp.bfloat16))
-    {'type': 'MLP', 'widths': [8, 16], 'dtype': 'bfloat16'}
+    Example:
+      >>> from jaxcon.encoders import MLP
+      >>> describe(MLP(widths=(8, 16), axis_name="batch", dtype=jnp.bfloat16))
+      {'type': 'MLP', 'widths': [8, 16], 'dtype': 'bfloat16'}
 
     Args:
-      module: one of `jaxcon.encoders`; the axis of the batch is not described.
+      module: a network of `jaxcon.encoders`; the axis of the batch is not described.
 
     Returns:
       JSON values.
 
     Raises:
-      TypeError: a network that is not of jaxcon, or a setting that JSON cannot hold.
+      TypeError: if a network is not of jaxcon, or JSON cannot hold a setting.
     """
     if type(module) not in _NETWORKS:  # nor one derived from them: it could not be built again
         raise TypeError(f"expected one of {_names(_NETWORKS)}, got {type(module).__name__}")
@@ -55,13 +56,13 @@ def describe(module: nn.Module) -> dict[str, Any]:
 
 
 def build(description: Mapping[str, Any]) -> Any:
-    """Return the network that was described, without an axis of the batch.
+    """Returns the network that was described, without an axis of the batch.
 
     Args:
-      description: of `describe`.
+      description: what `describe` returned.
 
     Raises:
-      ValueError: a type or a setting that is unknown here.
+      ValueError: if a type or a setting is unknown.
     """
     known = {network.__name__: network for network in _NETWORKS}
     settings = dict(description)

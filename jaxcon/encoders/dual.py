@@ -1,4 +1,4 @@
-"""One side of a dual encoder: what images and texts each pass through to become comparable."""
+"""One side of a dual encoder, which makes images and texts comparable."""
 
 from typing import Any, NamedTuple
 
@@ -9,14 +9,14 @@ from jaxcon.encoders.layers import LayerNorm
 
 
 class Embedded(NamedTuple):
-    """One side of a batch: embeddings `[batch, dim]` and, or None, log deviations `[batch]`."""
+    """One side of a batch: embeddings `[batch, dim]`, and log deviations `[batch]` or None."""
 
     z: Any
     log_std: Any = None
 
 
 class Side(nn.Module):
-    """An encoder and a linear map to embeddings of norm about 1; perhaps a deviation beside.
+    """An encoder and a linear map to embeddings of norm about 1; optionally with a deviation.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -28,9 +28,9 @@ class Side(nn.Module):
       (2, 4)
 
     Attributes:
-      encoder: from inputs to features `[batch, features]`.
+      encoder: maps inputs to features `[batch, features]`.
       dim: width of the embeddings.
-      log_std: first value of the log deviations; None for embeddings without.
+      log_std: initial value of the log deviations; None for embeddings without them.
     """
 
     encoder: nn.Module
@@ -39,14 +39,14 @@ class Side(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Array, *, train: bool) -> Embedded:
-        """Embeddings of inputs.
+        """Computes embeddings of inputs.
 
         Args:
           inputs: what the encoder takes.
-          train: use and update the batch's statistics.
+          train: whether to use and update the batch's statistics.
 
         Returns:
-          float32 `[batch, dim]`, and with deviations `[batch]`.
+          float32 `[batch, dim]`, and the deviations `[batch]` if there are any.
         """
         features = LayerNorm()(self.encoder(inputs, train=train))
         scaled = nn.initializers.variance_scaling(1 / self.dim, "fan_in", "normal")

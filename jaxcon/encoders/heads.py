@@ -1,4 +1,4 @@
-"""The projection head: what the loss sees; evaluation takes the features before it."""
+"""The projection head: the loss sees its output; evaluation takes the features before it."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from jaxcon.encoders.layers import BatchNorm, to_features
 
 
 class ProjectionHead(nn.Module):
-    """A perceptron from features to embeddings: hidden layers with batch norm and relu.
+    """A perceptron from features to embeddings; its hidden layers have batch norm and relu.
 
     Example:
       >>> from functools import partial
@@ -23,7 +23,7 @@ class ProjectionHead(nn.Module):
       dim: width of the embeddings.
       layers: number of layers; 1 is a linear map.
       axis_name: the mapped axis over which batch statistics are averaged, or None.
-      dtype: of the computation.
+      dtype: dtype of the computation.
 
     Reference:
       Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, 2020.
@@ -37,11 +37,11 @@ class ProjectionHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: Array, *, train: bool) -> Array:
-        """Embeddings of features.
+        """Computes embeddings of features.
 
         Args:
           features: `[batch, features]`.
-          train: use and update the batch's statistics (`mutable=["batch_stats"]`).
+          train: whether to use and update the batch's statistics (`mutable=["batch_stats"]`).
 
         Returns:
           `[batch, dim]`, float32.

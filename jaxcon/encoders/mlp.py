@@ -12,8 +12,8 @@ from jaxcon.encoders.layers import BatchNorm, to_features
 class MLP(nn.Module):
     """Pixels as one vector, then dense layers, each with batch norm and relu.
 
-    The digits' default. On two CPU cores a SimCLR step takes a ninth of the time of `ConvNet`'s
-    (20 ms for 256 pairs), and in equal time its features separate the classes better.
+    The default for digits. On two CPU cores a SimCLR step takes a ninth of the time that it takes with
+    `ConvNet` (20 ms for 256 pairs), and in equal time its features separate the classes better.
 
     Example:
       >>> from functools import partial
@@ -25,9 +25,9 @@ class MLP(nn.Module):
       (2, 16)
 
     Attributes:
-      widths: of the layers; the last one is the number of features.
+      widths: widths of the layers; the last one is the number of features.
       axis_name: the mapped axis over which batch statistics are averaged, or None.
-      dtype: of the computation, e.g. `jnp.bfloat16`; parameters stay float32.
+      dtype: dtype of the computation, e.g. `jnp.bfloat16`; parameters stay float32.
     """
 
     widths: Sequence[int] = (512, 512, 512)
@@ -36,11 +36,11 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool) -> Array:
-        """Features of images.
+        """Computes features of images.
 
         Args:
           images: float, `[batch, height, width, channels]`.
-          train: use and update the batch's statistics (`mutable=["batch_stats"]`).
+          train: whether to use and update the batch's statistics (`mutable=["batch_stats"]`).
 
         Returns:
           `[batch, widths[-1]]`, float32.

@@ -1,9 +1,9 @@
-"""ResNet-18 and ResNet-50 with the stem that the image's size asks for.
+"""ResNet-18 and ResNet-50, with a stem that suits the size of the image.
 
 Above 64 pixels they are torchvision's networks without the last layer, number for number: padding,
-max-pool, the stride on a bottleneck's 3x3 ("v1.5"), epsilon. Weights can come in: a kernel `w` of torch
-is `w.transpose(2, 3, 1, 0)` here, a norm's weight is `scale`. Flax's padding "SAME" would be another
-network: at stride 2 it sees even sides a pixel further on.
+max-pool, the stride on a bottleneck's 3x3 ("v1.5"), epsilon. Weights can be loaded: a kernel `w` of
+torch is `w.transpose(2, 3, 1, 0)` here, and a norm's weight is `scale`. Flax's padding "SAME" would
+make a different network: at stride 2 it is shifted by a pixel on images with even sides.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ from typing import Any
 import flax.linen as nn
 from jax import Array
 
+from jaxcon.encoders.convolution import conv as fast_conv
 from jaxcon.encoders.layers import BatchNorm, he_normal, to_features
 
 
@@ -27,9 +28,9 @@ class BasicBlock(nn.Module):
 
     Attributes:
       width: number of output channels.
-      stride: of the first convolution.
+      stride: stride of the first convolution.
       axis_name: the mapped axis over which batch statistics are averaged, or None.
-      dtype: of the computation.
+      dtype: dtype of the computation.
     """
 
     width: int
@@ -59,9 +60,9 @@ class BottleneckBlock(nn.Module):
 
     Attributes:
       width: number of channels inside; the output has four times as many.
-      stride: of the 3x3 convolution.
+      stride: stride of the 3x3 convolution.
       axis_name: the mapped axis over which batch statistics are averaged, or None.
-      dtype: of the computation.
+      dtype: dtype of the computation.
     """
 
     width: int
@@ -83,7 +84,7 @@ class BottleneckBlock(nn.Module):
 class ResNet(nn.Module):
     """A residual network of four stages; mean over the last map.
 
-    Images up to 64 pixels get the CIFAR stem (one 3x3 convolution), larger ones ImageNet's
+    Images up to 64 pixels get the CIFAR stem (one 3x3 convolution), larger ones get ImageNet's
     (7x7 with stride 2, then max-pool).
 
     Example:
@@ -100,7 +101,7 @@ class ResNet(nn.Module):
       block: BasicBlock or BottleneckBlock.
       width: channels of the first stage.
       axis_name: the mapped axis over which batch statistics are averaged, or None.
-      dtype: of the computation, e.g. `jnp.bfloat16`; parameters stay float32.
+      dtype: dtype of the computation, e.g. `jnp.bfloat16`; parameters stay float32.
 
     Reference:
       He et al., Deep Residual Learning for Image Recognition, 2016; the stem for small images
@@ -115,11 +116,11 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool) -> Array:
-        """Features of images.
+        """Computes features of images.
 
         Args:
           images: float, `[batch, height, width, channels]`.
-          train: use and update the batch's statistics (`mutable=["batch_stats"]`).
+          train: whether to use and update the batch's statistics (`mutable=["batch_stats"]`).
 
         Returns:
           `[batch, features]`, float32; 512 for ResNet-18, 2048 for ResNet-50.
@@ -141,7 +142,7 @@ class ResNet(nn.Module):
 
 
 def resnet18(**settings: Any) -> ResNet:
-    """ResNet-18: 512 features.
+    """Makes a ResNet-18, with 512 features.
 
     Example:
       >>> resnet18(axis_name="batch").stages
@@ -157,7 +158,7 @@ def resnet18(**settings: Any) -> ResNet:
 
 
 def resnet50(**settings: Any) -> ResNet:
-    """ResNet-50: 2048 features.
+    """Makes a ResNet-50, with 2048 features.
 
     Example:
       >>> resnet50(axis_name="batch").stages
@@ -173,7 +174,7 @@ def resnet50(**settings: Any) -> ResNet:
 
 
 def _layers(module: Any) -> tuple[Callable[..., nn.Conv], Callable[..., BatchNorm]]:
-    """The convolution and the normalization of a module, with its axis_name and dtype."""
+    """Returns the convolution and normalization of a module, with its axis_name and dtype."""
 
     def conv(features: int, size: int, stride: int = 1) -> nn.Conv:
         return nn.Conv(
@@ -184,6 +185,7 @@ def _layers(module: Any) -> tuple[Callable[..., nn.Conv], Callable[..., BatchNor
             use_bias=False,
             dtype=module.dtype,
             kernel_init=he_normal,
+            conv_general_dilated=fast_conv,
         )
 
     def norm(zero_scale: bool = False) -> BatchNorm:

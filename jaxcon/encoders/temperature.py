@@ -12,10 +12,10 @@ from jax import Array
 class Temperature(nn.Module):
     """A positive scalar by which similarities are divided, kept in `[minimum, maximum]`.
 
-    The parameter is its logarithm. The value is clipped, its derivative is not: it is that of the
+    The parameter is its logarithm. The value is clipped, but its derivative is not: it is that of the
     exponential at the bound, so that gradients of several losses, devices or micro-batches add up to
-    that of their sum. That the parameter itself does not run away is the optimizer's part, after the
-    update, as in CLIP's code: `jaxcon.training.optimizers.keep_between` with `bounds`.
+    the gradient of their sum. Keeping the parameter itself within bounds is left to the optimizer,
+    after the update, as in CLIP's code: `jaxcon.training.optimizers.keep_between` with `bounds`.
 
     Example:
       >>> import optax
@@ -27,7 +27,7 @@ class Temperature(nn.Module):
       >>> optimizer = keep_between(optax.adamw(1e-3), module.bounds)
 
     Attributes:
-      initial: the first value, within the bounds.
+      initial: the initial value, within the bounds.
       minimum: the lower bound, above 0; 0.01 is CLIP's.
       maximum: the upper bound.
 
@@ -42,7 +42,7 @@ class Temperature(nn.Module):
 
     @nn.compact
     def __call__(self) -> Array:
-        """The temperature, a float32 scalar.
+        """Returns the temperature, a float32 scalar.
 
         Raises:
           ValueError: if not 0 < minimum <= initial <= maximum.
@@ -58,7 +58,7 @@ class Temperature(nn.Module):
 
     @property
     def bounds(self) -> dict[str, tuple[float, float]]:
-        """Bounds of the parameter by its name."""
+        """Bounds of the parameter, by its name."""
         return {"log_temperature": (math.log(self.minimum), math.log(self.maximum))}
 
 

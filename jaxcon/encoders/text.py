@@ -13,10 +13,10 @@ from jaxcon.encoders.vit import TransformerBlock
 
 
 class TextTransformer(nn.Module):
-    """Embedded tokens with learned positions, pre-norm blocks, mean over what is not padding.
+    """Embedded tokens with learned positions, pre-norm blocks, mean over all that is not padding.
 
-    Every token sees all others. It has no batch statistics: `train` and `axis_name` are taken
-    and change nothing.
+    Every token sees all others. There are no batch statistics: `train` and `axis_name` are accepted
+    but change nothing.
 
     Example:
       >>> import jax
@@ -32,7 +32,7 @@ class TextTransformer(nn.Module):
       depth: number of blocks.
       heads: attention heads.
       axis_name: unused, so that encoders are interchangeable.
-      dtype: of the computation, e.g. `jnp.bfloat16`; parameters stay float32.
+      dtype: dtype of the computation, e.g. `jnp.bfloat16`; parameters stay float32.
     """
 
     vocabulary: int
@@ -44,23 +44,22 @@ class TextTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: Array, *, train: bool) -> Array:
-        """Features of texts; those of a row of padding alone are 0.
+        """Computes features of texts; those of a row of only padding are 0.
 
         Args:
           tokens: int, `[batch, length]`, numbers from 0 to `vocabulary - 1`, 0 for padding. The
-              length is that of the first call.
+            length must be that of the first call.
           train: unused.
 
         Returns:
-          `[batch, dim]`, float32; NaN for a row with a number that is no token, where that was
-          not known before (under `jax.jit`).
+          `[batch, dim]`, float32; under `jax.jit`, NaN for a row with a number that is not a token.
 
         Raises:
-          ValueError: rows of another length, or numbers that are no tokens where they are known.
+          ValueError: if rows have another length or, outside `jax.jit`, if numbers are not tokens.
         """
         del train
         self._check(tokens)
-        # What is no token is none of the last ones, as negative numbers would be: NumPy counts back.
+        # Negative numbers are not tokens either, though NumPy would count them from the end.
         # int8 holds no number beyond a vocabulary of 300: 300 would be 44, which is a token.
         tokens = tokens.astype(jnp.promote_types(tokens.dtype, jnp.int32))
         tokens = jnp.where(tokens < 0, self.vocabulary, tokens)

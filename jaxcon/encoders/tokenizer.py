@@ -1,7 +1,7 @@
-"""Texts to rows of token numbers: a byte-level BPE, trained on the captions at hand.
+"""A tokenizer: a byte-level BPE, trained on the captions at hand, that makes rows of numbers of texts.
 
 Any text can be encoded, and comes back lower-cased, in Unicode's composed form (NFC), blanks and all:
-what no merge covers is spelled in bytes.
+whatever no merge covers is spelled in bytes.
 
     >>> tokenizer = Tokenizer.train(["a red circle", "a red square"] * 3, max_length=8)
     >>> tokens = tokenizer.encode(["a red circle", "red"])
@@ -26,8 +26,8 @@ class Tokenizer:
     """A trained vocabulary; number 0 is padding and stands for no text.
 
     Attributes:
-      vocabulary: number of tokens, padding among them.
-      length: tokens in a row of `encode`.
+      vocabulary: number of tokens, including padding.
+      length: number of tokens in a row of `encode`.
     """
 
     def __init__(self, model: Any, length: int) -> None:
@@ -39,7 +39,7 @@ class Tokenizer:
     def train(
         cls, texts: Iterable[str], *, vocabulary: int = 4096, max_length: int = 64
     ) -> Tokenizer:
-        """Learns merges from texts, until `vocabulary` tokens or until nothing is left to merge.
+        """Learns merges from texts, until there are `vocabulary` tokens or nothing is left to merge.
 
         Example:
           >>> Tokenizer.train(["blue", "blue green", "green"]).vocabulary  # 256 bytes, merges, padding
@@ -47,12 +47,13 @@ class Tokenizer:
 
         Args:
           texts: at least one that is not blank.
-          vocabulary: at most so many tokens, at least 257: bytes and padding.
-          max_length: tokens in a row, at least 1, whatever the texts to learn from: those to come may
-            be longer than these. Longer texts lose their end.
+          vocabulary: the most tokens to learn, at least 257: bytes and padding.
+          max_length: number of tokens in a row, at least 1. It does not follow from these texts, as
+            later ones may be longer. Longer texts lose their end.
 
         Raises:
-          ValueError: for settings out of range, no text to learn from, or what is no text.
+          ValueError: if settings are out of range, there is nothing to learn from, or not all are
+            texts.
         """
         from tokenizers import Tokenizer as Model
         from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
@@ -90,17 +91,17 @@ class Tokenizer:
         return cls(model, max_length)
 
     def encode(self, texts: Sequence[str], *, warn: bool = True) -> np.ndarray:
-        """Numbers of the tokens; shorter texts are padded with 0, longer ones cut.
+        """Converts texts to token numbers; shorter texts are padded with 0, longer ones are cut.
 
         Args:
-          texts: any.
-          warn: whether to issue a warning where texts are cut: those that begin alike may become one.
+          texts: any texts.
+          warn: whether to warn if texts are cut: those that begin alike may become the same.
 
         Returns:
           int32 `[len(texts), length]`.
 
         Raises:
-          ValueError: for what is no text, halves of surrogate pairs among them.
+          ValueError: if something is not a text, including halves of surrogate pairs.
         """
         texts = _as_texts(texts)
         rows = np.full((len(texts), self.length), PADDING, np.int32)
@@ -112,22 +113,22 @@ class Tokenizer:
         if cut and warn:
             warnings.warn(
                 f"{cut:,} of {len(texts):,} texts were cut at {self.length} tokens; those that begin "
-                "alike may have become one",
+                "alike may have become the same",
                 stacklevel=2,
             )
         return rows
 
     def count_cut(self, texts: Sequence[str]) -> int:
-        """How many texts `encode` would cut."""
+        """Counts the texts that `encode` would cut."""
         return sum(len(e.ids) > self.length for e in self._model.encode_batch(_as_texts(texts)))
 
     def decode(self, tokens: np.ndarray) -> list[str]:
-        """The texts again, lower-cased and composed, without padding and the blank added in front."""
+        """Returns the texts, lower-cased and composed, without padding and the blank put in front."""
         rows = [[int(token) for token in row if token != PADDING] for row in tokens]
         return [text.removeprefix(" ") for text in self._model.decode_batch(rows)]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes one JSON file, of the format of the `tokenizers` package."""
+        """Writes one JSON file, in the format of the `tokenizers` package."""
         Path(path).write_text(self._model.to_str(), encoding="utf-8")
 
     @classmethod
@@ -151,7 +152,7 @@ class Tokenizer:
 
 
 def _as_texts(texts: Iterable[str]) -> list[str]:
-    """A list of what the model can take: it has one message for all else, which names nothing."""
+    """Returns a list that the model can take; the model's own one message would name nothing."""
     if isinstance(texts, str | bytes):
         raise ValueError(f"texts: expected a list of texts, got one, {ascii(texts)[:80]}")
     texts = list(texts)
@@ -162,7 +163,7 @@ def _as_texts(texts: Iterable[str]) -> list[str]:
             )
         if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
             raise ValueError(
-                f"texts: number {number} holds half of a surrogate pair, which is no character: "
+                f"texts: number {number} holds half of a surrogate pair, which is not a character: "
                 f"{ascii(text)[:80]}; was it read with another encoding?"
             )
     return texts

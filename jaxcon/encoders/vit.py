@@ -12,7 +12,7 @@ from jaxcon.encoders.layers import LayerNorm, to_features
 class ViT(nn.Module):
     """Patches, fixed sine-cosine positions, pre-norm transformer blocks, mean over tokens.
 
-    It has no batch statistics: `train` and `axis_name` are taken and change nothing.
+    There are no batch statistics: `train` and `axis_name` are accepted but change nothing.
 
     Example:
       >>> from functools import partial
@@ -29,7 +29,7 @@ class ViT(nn.Module):
       depth: number of blocks.
       heads: attention heads.
       axis_name: unused, so that encoders are interchangeable.
-      dtype: of the computation, e.g. `jnp.bfloat16`; parameters stay float32.
+      dtype: dtype of the computation, e.g. `jnp.bfloat16`; parameters stay float32.
 
     Reference:
       Beyer et al., Better plain ViT baselines for ImageNet-1k, 2022.
@@ -44,7 +44,7 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool) -> Array:
-        """Features of images.
+        """Computes features of images.
 
         Args:
           images: float, `[batch, height, width, channels]`.
@@ -84,7 +84,7 @@ class TransformerBlock(nn.Module):
 
     Attributes:
       heads: attention heads; divides the tokens' width.
-      dtype: of the computation.
+      dtype: dtype of the computation.
     """
 
     heads: int
@@ -92,14 +92,14 @@ class TransformerBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, mask: Array | None = None) -> Array:
-        """One block.
+        """Applies the block.
 
         Args:
           x: `[batch, tokens, dim]`.
           mask: bool, broadcast to `[batch, heads, tokens, tokens]`; True may be attended to.
 
         Returns:
-          The shape of x.
+          An array of the shape of x.
         """
         dim = x.shape[-1]
         y = LayerNorm(dtype=self.dtype)(x)
@@ -110,7 +110,7 @@ class TransformerBlock(nn.Module):
 
 
 def sine_positions(height: int, width: int, dim: int) -> np.ndarray:
-    """Fixed two-dimensional positions: sines and cosines of row and column, a quarter each.
+    """Computes two-dimensional positions: sines and cosines of row and column, a quarter each.
 
     Example:
       >>> sine_positions(4, 4, 8).shape
@@ -125,7 +125,7 @@ def sine_positions(height: int, width: int, dim: int) -> np.ndarray:
       `[height, width, dim]`, float32.
 
     Raises:
-      ValueError: if dim is not such a number.
+      ValueError: if dim is not a multiple of 4, or below 8.
     """
     if dim % 4 or dim < 8:
         raise ValueError(

@@ -1,8 +1,8 @@
-"""What frozen features are worth: arrays in, floats out, no jax.
+"""How good frozen features are: arrays in, floats out, no jax.
 
 jaxcon.evaluation.knn            knn_accuracy: the labels of the nearest training images
 jaxcon.evaluation.linear_probe   linear_probe_accuracy: logistic regression on all labels;
-                                 few_label_probe: a ridge classifier on n labels a class
+                                 few_label_probe: a ridge classifier on n labels per class
 jaxcon.evaluation.retrieval      recall_at_k, chance_recall: from images to texts and back
-jaxcon.evaluation.zero_shot      zero_shot_scores, zero_shot_accuracy: classes told by prompts
+jaxcon.evaluation.zero_shot      zero_shot_scores, zero_shot_accuracy: classes given by prompts
 """

@@ -1,4 +1,4 @@
-"""What the evaluations share: features as float rows, labels as exact numbers, errors about both."""
+"""Shared by the evaluations: features as float rows, labels as exact numbers, errors about both."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-DECIMALS = 12  # to which cosines are compared: equal rows have equal ones, wherever they stand
+DECIMALS = 12  # to which cosines are compared: equal rows have equal ones, wherever they are
 
 
 def as_rows(name: str, features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -19,11 +19,12 @@ def as_rows(name: str, features: np.ndarray, labels: np.ndarray) -> tuple[np.nda
       ((4, 64), dtype('float32'))
 
     Returns:
-      Rows, float64 if they were given so or as wide integers, else float32; and labels as an array.
+      Rows, in float64 if they came in that or as wide integers, else in float32; and labels as an
+      array.
 
     Raises:
       ValueError: if features and labels do not match, there are none, a feature is not finite, or
-        labels are not whole numbers (or names).
+        labels are neither whole numbers nor names.
     """
     labels = as_labels(f"{name}: labels", labels)
     if not len(labels) or labels.shape != (len(features),):
@@ -35,10 +36,10 @@ def as_rows(name: str, features: np.ndarray, labels: np.ndarray) -> tuple[np.nda
 
 
 def as_float_rows(name: str, features: np.ndarray) -> np.ndarray:
-    """Features as finite float rows `[n, dim]`, in the precision they came in, float32 at least.
+    """Converts features to finite rows `[n, dim]`, in their own precision but at least float32.
 
     Raises:
-      ValueError: for a dtype of no numbers, or if a feature is not finite.
+      ValueError: if the dtype is not numeric, or a feature is not finite.
     """
     features = np.asarray(features)
     try:
@@ -66,17 +67,17 @@ def require_one_width(**rows: np.ndarray) -> None:
 
 
 def as_labels(name: str, labels: Any) -> np.ndarray:
-    """Labels or ids as an array in which different ones are different.
+    """Converts labels or ids to an array in which different ones stay different.
 
-    Whole numbers of any size: those that no NumPy integer holds stay Python's. Numbers in a float
-    array are taken where the float holds every whole number up to them.
+    Whole numbers may have any size: those that no NumPy integer holds stay Python's. Numbers in a
+    float array are accepted if the float holds every whole number up to them.
 
     Example:
       >>> as_labels("ids", [5, 5 + 2**64]).tolist()
       [5, 18446744073709551621]
 
     Raises:
-      ValueError: for what is neither a whole number nor a name.
+      ValueError: if a label is neither a whole number nor a name.
     """
     if not hasattr(labels, "dtype"):
         # NumPy would make floats of [-1, 2**63], and merge numbers.
@@ -95,7 +96,7 @@ def as_labels(name: str, labels: Any) -> np.ndarray:
     if bad.any():
         raise ValueError(
             f"{name} must be whole numbers, in {labels.dtype} of at most {exact:.0f}; "
-            f"got {labels[bad].flat[0]}; hand them over as integers"
+            f"got {labels[bad].flat[0]}; pass them as integers"
         )
     return labels.astype(np.int64)
 
@@ -110,10 +111,10 @@ def _as_integers(name: str, labels: np.ndarray) -> np.ndarray:
 
 
 def numbered(*labels: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Labels of `as_labels` as int64 from 0 on, in their order; equal ones get equal numbers.
+    """Numbers the labels of `as_labels`, int64 from 0, in their order; equal ones get equal numbers.
 
-    Of one numbering for all arrays, exact whatever their dtypes: NumPy makes floats of int64 beside
-    uint64.
+    All arrays share one numbering, exact whatever their dtypes: NumPy would turn int64 next to uint64
+    into floats.
 
     Example:
       >>> first, second = numbered(np.array([7, 9]), np.array([9, 2**63], np.uint64))
@@ -137,7 +138,7 @@ def numbered(*labels: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def at_least_one(name: str, value: Any) -> int:
-    """A setting that counts, as an int.
+    """Returns a setting that counts something, as an int.
 
     Raises:
       ValueError: if it is not a whole number of at least 1.
@@ -152,7 +153,7 @@ def at_least_one(name: str, value: Any) -> int:
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Rows divided by their lengths; rows of zeros stay zero.
+    """Divides rows by their lengths; rows of zeros stay zero.
 
     Example:
       >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
@@ -165,10 +166,10 @@ def unit_rows(rows: np.ndarray) -> np.ndarray:
 
 
 def shares(values: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Of each row of `[n, classes]`: 1 / m where its own class is among the m with the highest value.
+    """Returns, for each row of `[n, classes]`, 1 / m if its class is among the m highest, else 0.
 
-    Values equal to 1e-9 count as equal: sums of the same numbers, in another order, are a rounding
-    apart.
+    Values that agree to 1e-9 count as equal: sums of the same numbers in another order differ by a
+    rounding error.
 
     Example:
       >>> shares(np.array([[0.2, 0.7, 0.7], [0.9, 0.0, 0.0]]), np.array([1, 2])).tolist()

@@ -1,4 +1,4 @@
-"""k nearest neighbours of frozen features: needs no training and has almost nothing to choose."""
+"""k nearest neighbours on frozen features: needs no training and has almost nothing to tune."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def knn_accuracy(
     k: int = 20,
     temperature: float = 0.07,
 ) -> float:
-    """Share of test rows whose nearest training rows vote for their class.
+    """Computes the share of test rows whose nearest training rows vote for their class.
 
     The k training rows with the largest cosine s vote for their class with weight
-    exp(s / temperature); the class with most votes wins. Rows of equal cosine are taken in random
-    order, of m classes with equal votes each wins with chance 1 / m, and the share is the
-    expectation: no order of the rows, and no name of a class, changes it.
+    exp(s / temperature); the class with the most votes wins. Rows of equal cosine are taken in random
+    order, each of m classes with equal votes wins with probability 1 / m, and the result is the
+    expectation: it depends neither on the order of the rows nor on the names of the classes.
 
     Example:
       >>> x, y = np.eye(3), np.array([0, 1, 2])
@@ -49,17 +49,18 @@ def knn_accuracy(
       train_y: int `[n]`.
       test_x: `[m, *features]`.
       test_y: int `[m]`.
-      k: neighbours, at least 1; all of train where it has fewer.
-      temperature: above 0; small values trust the nearest, large ones count heads.
+      k: number of neighbours, at least 1; all training rows if there are fewer.
+      temperature: above 0; small values trust the nearest, large ones count all votes alike.
 
     Returns:
       Accuracy in [0, 1].
 
     Raises:
-      ValueError: for settings out of range, shapes that do not match or features not finite.
+      ValueError: if settings are out of range, shapes do not match or features are not finite.
 
-    Reference: Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination,
-    CVPR 2018, section 3.4; k = 20 is the setting of Caron et al., DINO, ICCV 2021.
+    Reference:
+      Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, CVPR 2018,
+      section 3.4; k = 20 is the setting of Caron et al., DINO, ICCV 2021.
     """
     k = at_least_one("k", k)
     if not temperature > 0:
@@ -104,7 +105,7 @@ Rival = tuple[float, int]  # votes that are fixed, training rows that tie for th
 def _contest(
     own: int, fixed: np.ndarray, tied: np.ndarray
 ) -> tuple[Rival, tuple[tuple[Rival, int], ...]]:
-    """The own class, and the others with equal ones counted: many rows ask the same question."""
+    """Summarizes the own class and counts equal others: many rows ask the same question."""
     rivals = Counter((float(f), int(t)) for f, t in zip(fixed, tied, strict=True) if f or t)
     mine = (float(fixed[own]), int(tied[own]))
     rivals[mine] -= 1
@@ -114,13 +115,13 @@ def _contest(
 def _expected_share(
     own: Rival, rivals: tuple[tuple[Rival, int], ...], weight: float, places: int
 ) -> float:
-    """Expected 1 / m where the own class is among the m with most votes, else 0.
+    """Computes the expected 1 / m if the own class is among the m with most votes, else 0.
 
-    `places` of the rows that tie are drawn, without putting back, and vote with `weight`. The number
-    of draws in which class c gets h of them is C(t_c, h); so of all classes together it is the
-    coefficient of z^places of a product of polynomials. A class that reaches the own votes carries a
+    `places` of the rows that tie are drawn without replacement and vote with `weight`. The number of
+    draws in which class c gets h of them is C(t_c, h); so for all classes together it is the
+    coefficient of z^places in a product of polynomials. A class that reaches the own votes carries a
     factor x, one that exceeds them is left out, and 1 / m is the integral of x^(m - 1) over [0, 1],
-    which Gauss and Legendre's rule gives exactly.
+    which Gauss-Legendre quadrature gives exactly.
     """
     total = own[1] + sum(rival[1] * count for rival, count in rivals)
     scale = places / (math.e * total)  # of z: keeps the numbers of draws from overflowing
@@ -147,13 +148,13 @@ def _expected_share(
 
 
 def _draws(rows: int, drawn: int, scale: float) -> float:
-    """`C(rows, drawn) scale^drawn`."""
+    """Computes `C(rows, drawn) scale^drawn`."""
     log = math.lgamma(rows + 1) - math.lgamma(drawn + 1) - math.lgamma(rows - drawn + 1)
     return math.exp(log + drawn * math.log(scale))
 
 
 def _times(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Products of polynomials `[points, degree + 1]`, cut at that degree."""
+    """Multiplies polynomials `[points, degree + 1]`, cut at that degree."""
     product = np.zeros_like(p)
     for degree in np.flatnonzero(q.any(axis=0)):
         product[:, degree:] += q[:, degree : degree + 1] * p[:, : p.shape[1] - degree]

@@ -1,7 +1,7 @@
-"""Linear classifiers on frozen features: with all labels, and with n labels a class.
+"""Linear classifiers on frozen features: with all labels, and with n labels per class.
 
 Draws of few labels are a function of the labels and a seed alone, so that every set of features is
-measured on the same ones: single draws of one label a class differ by ten points and more.
+measured on the same ones: single draws of one label per class differ by ten points and more.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jaxcon.evaluation.features import (
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 # Below this many features in all, BLAS threads cost more than they bring: on two busy cores 100
-# draws of ten labels a class took 7 s with them and 0.3 s without.
+# draws of ten labels per class took 7 s with them and 0.3 s without.
 _MANY_FEATURES = 2**23
 
 
@@ -39,13 +39,13 @@ def linear_probe_accuracy(
     validation_y: np.ndarray,
     strengths: Sequence[float] = STRENGTHS,
 ) -> float:
-    """Test accuracy of multinomial logistic regression on all labels.
+    """Computes the test accuracy of multinomial logistic regression on all labels.
 
     Features are standardized with the training rows' mean and standard deviation. The inverse
-    strength C of the l2 penalty is the one of `strengths` that classifies validation best (of
-    equals the smallest C, the simplest model); with it the model is fitted once more, on train and
-    validation together. Test rows are only counted: one that m classes fit equally well as 1 / m where
-    its own is among them, so that collapsed features are at chance, whatever the classes are called.
+    strength C of the l2 penalty is the one of `strengths` that classifies validation best (of equally
+    good ones the smallest, which is the simplest model); with it the model is fitted again, on train
+    and validation together. A test row that m classes fit equally well counts as 1 / m if its own is
+    among them, so collapsed features are at chance, whatever the classes are called.
 
     Example:
       >>> x, y = np.array([[0.0], [0.1], [1.0], [1.1]]), np.array([0, 0, 1, 1])
@@ -65,9 +65,10 @@ def linear_probe_accuracy(
       Accuracy in [0, 1].
 
     Raises:
-      ValueError: for one class alone, shapes that do not match or features that are not finite.
+      ValueError: if there is only one class, shapes do not match or features are not finite.
 
-    Reference: the protocol of Radford et al., CLIP, 2021, appendix A.3.
+    Reference:
+      The protocol of Radford et al., CLIP, 2021, appendix A.3.
     """
     train_x, train_y = as_rows("train", train_x, train_y)
     validation_x, validation_y = as_rows("validation", validation_x, validation_y)
@@ -97,7 +98,7 @@ def linear_probe_accuracy(
 
 
 def _standardized(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
-    """All with the training rows' mean and deviation, float32; of any scale that their dtype holds."""
+    """Standardizes all by the training rows, in float32, at any scale that their dtype holds."""
     rounding = 8 * np.finfo(train.dtype).eps
     # By the largest first: squares of 1e25 overflow in float32, those of 1e-25 vanish.
     largest = np.abs(train).max(axis=0).astype(np.float64)
@@ -128,7 +129,7 @@ def _accuracy(model, rows: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _share(values: np.ndarray, classes: np.ndarray, labels: np.ndarray) -> float:
-    """Mean of `shares`, of values `[n, classes]` of the numbered classes that a model knows."""
+    """Averages the `shares` of values `[n, classes]`, of the numbered classes that a model knows."""
     of_all = np.full((len(values), 1 + max(classes.max(), labels.max())), -np.inf)
     of_all[:, classes] = values
     return float(np.mean(shares(of_all, labels)))
@@ -145,7 +146,7 @@ def few_label_probe(
     seed: int = 0,
     penalty: float = 1.0,
 ) -> tuple[float, float]:
-    """Mean and standard deviation of the test accuracy over draws of n labels a class.
+    """Computes mean and deviation of the test accuracy over draws of n labels per class.
 
     Each draw fits a ridge classifier in closed form. With X the drawn rows, scaled to unit length
     and centred, and Y their one-hot labels, centred:
@@ -153,7 +154,7 @@ def few_label_probe(
         W = X' (X X' + penalty * trace(X X') / n * I)^-1 Y
 
     and the class is the largest entry of (x - mean) W. The penalty is relative to the features'
-    own spread and fixed beforehand, as few labels leave nothing to choose it by. Ties count as in
+    own spread and fixed in advance, since few labels leave nothing to choose it by. Ties count as in
     `linear_probe_accuracy`.
 
     Example:
@@ -166,17 +167,17 @@ def few_label_probe(
       train_y: int `[n]`, at least two classes.
       test_x: `[m, *features]`.
       test_y: int `[m]`.
-      labels_per_class: at least 1; classes that have fewer give all they have.
+      labels_per_class: at least 1; classes with fewer give all they have.
       num_draws: at least 1.
-      seed: of `few_label_draws`.
+      seed: passed to `few_label_draws`.
       penalty: above 0, finite.
 
     Returns:
       (mean, standard deviation) of the accuracies, each in [0, 1].
 
     Raises:
-      ValueError: for settings out of range, one class alone, shapes that do not match or features
-        that are not finite.
+      ValueError: if settings are out of range, there is only one class, shapes do not match or
+        features are not finite.
     """
     num_draws = at_least_one("num_draws", num_draws)
     if not 0 < penalty < math.inf:
@@ -198,21 +199,21 @@ def few_label_probe(
 def few_label_draws(
     labels: np.ndarray, labels_per_class: int, *, num_draws: int = 100, seed: int = 0
 ) -> Iterator[np.ndarray]:
-    """Rows with `labels_per_class` of every class, drawn at random `num_draws` times.
+    """Draws rows with `labels_per_class` of every class at random, `num_draws` times.
 
-    A function of the arguments alone, on every machine and version: draw d puts the rows in the
-    order of Philox words with key (seed, d) and takes the first n of every class. So the draws for
-    one label a class are part of those for five.
+    The draws are a function of the arguments alone, on every machine and version: draw d puts the rows
+    in the order of Philox words with key (seed, d) and takes the first n of every class. So the draws
+    for one label per class are part of those for five.
 
     Example:
       >>> [len(rows) for rows in few_label_draws(np.array([0, 0, 1, 1, 1]), 2, num_draws=2)]
       [4, 4]
 
     Yields:
-      int64 `[classes * labels_per_class]`, fewer where a class has fewer rows.
+      int64 `[classes * labels_per_class]`, fewer if a class has fewer rows.
 
     Raises:
-      ValueError: for settings out of range, or labels that are not whole numbers (or names).
+      ValueError: if settings are out of range, or labels are neither whole numbers nor names.
     """
     labels_per_class = at_least_one("labels_per_class", labels_per_class)
     if not 0 <= seed < 2**64:
@@ -228,7 +229,7 @@ def few_label_draws(
 def _ridge(
     rows: np.ndarray, labels: np.ndarray, test: np.ndarray, penalty: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores `[m, classes]` of test rows, and the classes."""
+    """Returns the scores `[m, classes]` of test rows, and the classes."""
     classes, numbers = np.unique(labels, return_inverse=True)
     targets = np.eye(len(classes), dtype=np.float32)[numbers]
     mean, of_classes = rows.mean(axis=0), targets.mean(axis=0)

@@ -19,10 +19,11 @@ _BLOCK = 1024
 def recall_at_k(
     scores: np.ndarray, query_ids: np.ndarray, candidate_ids: np.ndarray, *, k: int
 ) -> float:
-    """Share of queries that find a candidate of their own id among the k with the highest scores.
+    """Computes the share of queries that find a candidate of their own id among the k best.
 
-    Candidates of equal score are taken in random order, and the share is the expectation: where of
-    t candidates that tie with the best right one r are right, and L places are left for them,
+    Candidates of equal score are taken in random order, and the result is the expectation: if r of
+    the t candidates that tie with the best right one are right, and L places are left for them, the
+    query counts as
 
         1 - C(t - r, L) / C(t, L)
 
@@ -33,16 +34,16 @@ def recall_at_k(
       0.5
 
     Args:
-      scores: `[queries, candidates]`, of any real dtype, higher is nearer.
+      scores: `[queries, candidates]` of any real dtype; higher is nearer.
       query_ids: int `[queries]`.
       candidate_ids: int `[candidates]`; equal ids are right for each other (equal captions).
-      k: at least 1; all candidates where there are fewer.
+      k: at least 1; all candidates if there are fewer.
 
     Returns:
       A share in [0, 1]. A query without any right candidate counts as not found.
 
     Raises:
-      ValueError: for k below 1, shapes that do not match, no query, or scores that are NaN.
+      ValueError: if k is below 1, shapes do not match, there is no query, or scores are NaN.
     """
     query_ids, candidate_ids, k = _ids(query_ids, candidate_ids, k)
     scores = _comparable(scores)
@@ -66,7 +67,7 @@ def recall_at_k(
 
 
 def chance_recall(query_ids: np.ndarray, candidate_ids: np.ndarray, *, k: int) -> float:
-    """Expected `recall_at_k` of a random order of the candidates.
+    """Computes the expected `recall_at_k` of a random order of the candidates.
 
     Example:
       >>> chance_recall(np.array([0, 1]), np.array([0, 0, 1, 2]), k=2)  # 5/6 and 1/2
@@ -87,7 +88,7 @@ def chance_recall(query_ids: np.ndarray, candidate_ids: np.ndarray, *, k: int) -
 
 
 def _drawn(total: np.ndarray, right: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Chance that `places` draws from `total`, without putting back, meet one of the `right`."""
+    """Computes the chance that `places` draws without replacement meet one of the `right`."""
     missed = np.ones(len(total))
     for drawn in range(int(min(places.max(), total.max()))):
         left = np.maximum(total - drawn, 1)
@@ -97,7 +98,7 @@ def _drawn(total: np.ndarray, right: np.ndarray, places: np.ndarray) -> np.ndarr
 
 
 def _comparable(scores: np.ndarray) -> np.ndarray:
-    """Scores of a dtype whose values NumPy orders as they are: integers stay integers."""
+    """Returns scores in a dtype whose values NumPy orders as they are: integers stay integers."""
     scores = np.asarray(scores)
     if scores.dtype.kind in "iuf":
         return scores

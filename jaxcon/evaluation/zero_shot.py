@@ -1,4 +1,4 @@
-"""Classification without a classifier: which class's prompts does an image fit best?
+"""Classification without a classifier: which class's prompts fit an image best?
 
 >>> images = np.array([[1.0, 0.1], [0.2, 1.0]])
 >>> prompts = np.array([[[1.0, 0.0], [1.0, 0.4]], [[0.0, 1.0], [0.4, 1.0]]])  # two a class
@@ -24,31 +24,32 @@ from jaxcon.evaluation.features import (
 
 
 def class_embeddings(prompts: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
-    """One embedding a class: the mean of its prompts' normalized embeddings, normalized anew.
+    """Returns one embedding per class: the mean of its normalized prompts, normalized again.
 
     Example:
       >>> class_embeddings(np.array([[[3.0, 4.0], [4.0, 3.0]]])).round(4).tolist()
       [[0.7071, 0.7071]]
 
     Args:
-      prompts: `[classes, prompts, *features]`, any scale, or for each class an array
-        `[prompts, *features]`, where classes have different numbers of prompts.
+      prompts: `[classes, prompts, *features]`, any scale; or for each class an array
+        `[prompts, *features]`, if classes have different numbers of prompts.
 
     Returns:
-      float64 `[classes, dim]`, rows of length 1 (or 0, where prompts cancel).
+      float64 `[classes, dim]`, rows of length 1 (or 0 if the prompts cancel).
 
     Raises:
-      ValueError: for no class, a class without prompts, different widths, or what is not finite.
+      ValueError: if there is no class, a class has no prompts, or values differ in width or are not
+        finite.
 
-    Reference: Radford et al., Learning Transferable Visual Models From Natural Language
-    Supervision, 2021, section 3.1.4, and the authors' notebook
-    Prompt_Engineering_for_ImageNet.ipynb.
+    Reference:
+      Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021,
+      section 3.1.4, and the authors' notebook Prompt_Engineering_for_ImageNet.ipynb.
     """
     if not len(prompts) or not all(
         np.ndim(of_class) >= 2 and len(of_class) for of_class in prompts
     ):
         raise ValueError(
-            "prompts must be [classes, prompts, *features], none of them 0; "
+            "prompts must be [classes, prompts, *features], all at least 1; "
             f"got {len(prompts)} classes, shapes {[np.shape(p) for p in prompts[:3]]}"
         )
     rows = {f"class {i}": as_float_rows(f"class {i}", p) for i, p in enumerate(prompts)}
@@ -59,17 +60,17 @@ def class_embeddings(prompts: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
 
 
 def zero_shot_scores(images: np.ndarray, prompts: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
-    """Cosines of images with the `class_embeddings` of prompts: CLIP's ensemble, one score a class.
+    """Computes cosines of images with the `class_embeddings` of prompts: CLIP's ensemble.
 
     Args:
       images: `[n, *features]`, any scale.
-      prompts: as of `class_embeddings`.
+      prompts: as in `class_embeddings`.
 
     Returns:
-      float64 `[n, classes, 1]`, to 12 decimals, for `zero_shot_accuracy`.
+      float64 `[n, classes, 1]`, one score per class, to 12 decimals, for `zero_shot_accuracy`.
 
     Raises:
-      ValueError: as `class_embeddings`, or if images and prompts differ in width.
+      ValueError: as in `class_embeddings`, or if images and prompts differ in width.
     """
     rows, classes = as_float_rows("images", images), class_embeddings(prompts)
     require_one_width(images=rows, prompts=classes)
@@ -78,10 +79,10 @@ def zero_shot_scores(images: np.ndarray, prompts: np.ndarray | Sequence[np.ndarr
 
 
 def zero_shot_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Share of images whose own class has the highest mean score over its prompts.
+    """Computes the share of images whose own class has the highest mean score over its prompts.
 
-    An image that fits m classes equally well counts as 1 / m where its own is among them, so that a
-    model to which all prompts are the same is at chance.
+    An image that fits m classes equally well counts as 1 / m if its own is among them, so a model to
+    which all prompts look the same is at chance.
 
     Example:
       >>> scores = np.array([[[0.9, 0.5], [0.6, 0.4]], [[0.2, 0.3], [0.1, 0.2]]])
@@ -89,22 +90,22 @@ def zero_shot_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
       0.5
 
     Args:
-      scores: `[n, classes, prompts]`, of each image with each prompt of each class, higher is
-        nearer. `zero_shot_scores` gives those of CLIP, whose prompts are averaged as embeddings and
-        count as one; a mean over scores of several prompts is another ensemble, for where there are
-        scores alone.
+      scores: `[n, classes, prompts]`, of each image with each prompt of each class; higher is
+        nearer. `zero_shot_scores` gives those of CLIP, which averages a class's prompts as embeddings
+        and so has one score per class; averaging the scores of several prompts is another ensemble,
+        for when there are only scores.
       labels: int `[n]`, from 0 to classes - 1.
 
     Returns:
       Accuracy in [0, 1]; chance is 1 / classes.
 
     Raises:
-      ValueError: for shapes that do not match, no image, labels out of range or NaN.
+      ValueError: if shapes do not match, there is no image, labels are out of range or scores are NaN.
     """
     scores, labels = np.asarray(scores), as_labels("labels", labels)
     if scores.ndim != 3 or not scores.size:
         raise ValueError(
-            f"scores must be [n, classes, prompts], none of them 0, got {scores.shape}"
+            f"scores must be [n, classes, prompts], all at least 1, got {scores.shape}"
         )
     if labels.shape != scores.shape[:1]:
         raise ValueError(f"labels must be [n], {scores.shape[:1]}, got {labels.shape}")

@@ -1,4 +1,4 @@
-"""What a program needs and what a machine gives, before either is run.
+"""What a program needs and what a machine offers, known before running anything.
 
 | file | what |
 |---|---|

@@ -1,4 +1,4 @@
-"""What the vendors' data sheets say of chips and their links.
+"""What the vendors' data sheets say about chips and their links.
 
 >>> MACHINES["TPU v5e, ICI"].largest
 256
@@ -11,10 +11,10 @@ class Machine(NamedTuple):
     """A chip and its links.
 
     Attributes:
-      links: GB/s that a chip sends on all its links, as a gather can.
-      ring: GB/s that it sends on the one link to the next chip, as a ring does.
+      links: GB/s that a chip can send on all its links together, as in a gather.
+      ring: GB/s that it can send on the one link to the next chip, as in a ring.
       rate: TFLOP/s of float32 products: on TPUs six passes of bfloat16, which is `Precision.HIGHEST`.
-      largest: chips that these links connect.
+      largest: the most chips that these links connect.
     """
 
     links: float

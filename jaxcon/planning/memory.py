@@ -14,10 +14,10 @@ class Memory(NamedTuple):
     """Bytes on one device.
 
     Attributes:
-      arguments: what the program is given.
-      results: what it returns.
-      temporaries: what it holds besides while it runs.
-      donated: the part of the results that is written over arguments.
+      arguments: bytes of what the program is given.
+      results: bytes of what it returns.
+      temporaries: bytes that it holds in addition while it runs.
+      donated: the part of the results that overwrites arguments.
     """
 
     arguments: int
@@ -27,12 +27,12 @@ class Memory(NamedTuple):
 
     @property
     def total(self) -> int:
-        """The most that is held at a time."""
+        """The most that is held at any time."""
         return self.arguments + self.results + self.temporaries - self.donated
 
 
 def memory_of(program: Any) -> Memory:
-    """The memory of a compiled program.
+    """Returns the memory of a compiled program.
 
     Args:
       program: `jitted.lower(...).compile()`.

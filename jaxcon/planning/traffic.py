@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices, read off its text.
+"""What a compiled program sends between devices, read from its text.
 
 XLA prints a program's collectives with the shape of their result, and how often a loop runs, so the
 floats that a device sends in a step can be counted without running it.
@@ -14,18 +14,18 @@ _COMPUTATION = re.compile(r"^(?:ENTRY )?(%\S+) \(.*?\{\n(.*?)^\}", re.M | re.S)
 
 
 def floats_sent(program: str, devices: int, *, at_least: int = 1) -> dict[str, int]:
-    """Floats that a device sends in a step, by collective operation.
+    """Counts the floats that a device sends in a step, by collective operation.
 
-    Counted as the bandwidth-optimal algorithms send them: P - 1 parts of P in an all-gather or a
-    reduce-scatter, twice that in an all-reduce. What stands in a loop counts as often as it runs.
+    Counts as bandwidth-optimal algorithms send them: P - 1 parts of P in an all-gather or a
+    reduce-scatter, twice that in an all-reduce. An operation in a loop counts as often as it runs.
 
     Args:
       program: `jitted.lower(...).compile().as_text()`.
       devices: the number P of devices that the program runs on.
-      at_least: collectives of smaller results are left out.
+      at_least: collectives with smaller results are left out.
 
     Returns:
-      A dictionary of those operations that occur.
+      Numbers of floats by operation, for those operations that occur.
     """
     computations = dict(_COMPUTATION.findall(program))
     entry = re.search(r"^ENTRY (%\S+) ", program, re.M)
@@ -55,7 +55,7 @@ def floats_sent(program: str, devices: int, *, at_least: int = 1) -> dict[str, i
 
 
 def _sent(operation: str, size: int, devices: int) -> int:
-    """Floats that leave a device, from the number of floats of the result."""
+    """Returns the floats that leave a device, given the number of floats in the result."""
     if operation == "all-gather":
         return size // devices * (devices - 1)
     if operation == "reduce-scatter":

@@ -1,6 +1,6 @@
 """A run's table, figures and page: rows and arrays in, text and files out.
 
-The page is one file that needs no other and no network: figures are inlined, there is no script.
+The page is one file that needs no others and no network: figures are inlined, there are no scripts.
 
 >>> table = Table(("features", "linear", "kNN"), [("raw pixels", 0.975, 0.961)])
 >>> print(format_table(table))

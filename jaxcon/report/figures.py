@@ -1,4 +1,4 @@
-"""Figures as PNG files, and what is drawn in them: neighbours, and a map of features in the plane."""
+"""Figures as PNG files, and what goes into them: neighbours, and a map of features in the plane."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -25,18 +25,19 @@ def draw(
     aspect: float = 0.75,
     finish: Callable[[Any, np.ndarray], object] | None = None,
 ) -> None:
-    """Draw panels side by side into one PNG.
+    """Draws panels side by side into one PNG.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     draw(Path(folder) / "line.png", lambda ax: ax.plot([0, 1]))
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     draw(Path(folder) / "line.png", lambda ax: ax.plot([0, 1]))
 
     Args:
-      path: of the file; its folder is made where it is missing.
-      panels: each draws on the matplotlib axes that it gets, as `jaxcon.plots` does with `ax`.
-      width: of a panel in inches.
+      path: path of the file; its folder is made if missing.
+      panels: functions that draw on the matplotlib axes they get, as `jaxcon.plots` does with `ax`.
+      width: width of a panel in inches.
       aspect: its height over its width.
-      finish: gets the figure and the axes of the panels in the end, for what they share.
+      finish: called at the end with the figure and the axes of the panels, for what they share.
     """
     figure, axes = _figure((width * len(panels), aspect * width), (1, len(panels)))
     for panel, ax in zip(panels, axes.flat, strict=True):
@@ -47,10 +48,10 @@ def draw(
 
 
 def draw_neighbours(path: Path, images: np.ndarray) -> None:
-    """Draw a grid of images: in each row a query, then its nearest neighbours.
+    """Draws a grid of images: in each row a query, then its nearest neighbours.
 
     Args:
-      path: of the PNG.
+      path: path of the PNG.
       images: uint8 `[queries, 1 + k, height, width, channels]`, k at least 1.
     """
     queries, columns = images.shape[:2]
@@ -65,16 +66,17 @@ def draw_neighbours(path: Path, images: np.ndarray) -> None:
 
 
 def nearest_neighbours(features: np.ndarray, queries: Sequence[int], *, k: int = 5) -> np.ndarray:
-    """Return the rows most similar by cosine to each query, the query itself first.
+    """Returns the rows most similar by cosine to each query, the query itself first.
 
-    >>> points = np.array([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1]])
-    >>> nearest_neighbours(points, [0], k=2).tolist()
-    [[0, 2, 1]]
+    Example:
+      >>> points = np.array([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1]])
+      >>> nearest_neighbours(points, [0], k=2).tolist()
+      [[0, 2, 1]]
 
     Args:
       features: `[n, dim]`.
       queries: row numbers.
-      k: neighbours besides the query, fewer than n.
+      k: number of neighbours besides the query, fewer than n.
 
     Returns:
       int `[queries, 1 + k]`.
@@ -86,12 +88,13 @@ def nearest_neighbours(features: np.ndarray, queries: Sequence[int], *, k: int =
 
 
 def to_plane(features: np.ndarray) -> np.ndarray:
-    """Return a t-SNE map of the rows: neighbours stay neighbours, distances mean little.
+    """Maps the rows to the plane by t-SNE: neighbours stay neighbours, distances mean little.
 
-    Of fewer than four different rows, of a collapsed encoder say, the two main directions.
+    For fewer than four different rows, as from a collapsed encoder, takes the two main directions.
 
-    >>> to_plane(np.random.default_rng(0).normal(size=(20, 5))).shape
-    (20, 2)
+    Example:
+      >>> to_plane(np.random.default_rng(0).normal(size=(20, 5))).shape
+      (20, 2)
 
     Args:
       features: `[n, dim]`, n at least 1.
@@ -100,7 +103,7 @@ def to_plane(features: np.ndarray) -> np.ndarray:
       `[n, 2]`.
 
     Raises:
-      ValueError: values that are not finite.
+      ValueError: if values are not finite.
 
     Reference:
       van der Maaten and Hinton, Visualizing Data using t-SNE, 2008.
@@ -126,7 +129,7 @@ def to_plane(features: np.ndarray) -> np.ndarray:
 
 
 def _figure(size: tuple[float, float], grid: tuple[int, int]) -> tuple[Any, np.ndarray]:
-    """A figure without pyplot: no window system, no state left behind."""
+    """Makes a figure without pyplot: no window system, no state left behind."""
     from matplotlib.figure import Figure as Canvas
 
     figure = Canvas(figsize=size, layout="constrained", dpi=_DPI)

@@ -1,7 +1,7 @@
-"""Pictures of a page with texts beside them: the texts are the page's own, in any script.
+"""Pictures of a page with text next to them: the text belongs to the page, in any script.
 
-Drawn into a figure, a caption would need a font that has its letters, and a dollar sign would begin
-a formula; a browser has neither trouble, and a reader can copy the text.
+Drawn into a figure, a caption would need a font that has its letters, and a dollar sign would start
+a formula; a browser has neither problem, and the reader can copy the text.
 """
 
 import base64
@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxcon.report.text import escape
 
-_SHOWN = 68  # pixels of the page for a picture, about: two columns of six stand side by side
+_SHOWN = 68  # pixels of the page for a picture, roughly: two columns of six fit side by side
 _STORED = 192  # pixels of a side: more would only make the page heavy
 _FINE = 32  # below, pixels are what there is to see: they are not blurred
 
@@ -24,8 +24,8 @@ class Picture:
 
     Attributes:
       image: `[height, width, 1 or 3]`, uint8, or floats in [0, 1].
-      text: below it.
-      framed: to tell it from its neighbours.
+      text: the text below it.
+      framed: whether it has a frame, to tell it from its neighbours.
     """
 
     image: np.ndarray
@@ -35,7 +35,7 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Strip:
-    """Pictures side by side, a text before them and lines of text after them."""
+    """Pictures side by side, with text before them and lines of text after them."""
 
     pictures: Sequence[Picture]
     before: str = ""
@@ -44,12 +44,12 @@ class Strip:
 
 @dataclasses.dataclass(frozen=True)
 class Gallery:
-    """Strips, one below the other, and the sentence below them.
+    """Strips, one below the other, with a sentence below them.
 
     Attributes:
-      strips: from top to bottom.
-      caption: below them.
-      columns: of strips, where the screen is wide enough.
+      strips: strips from top to bottom.
+      caption: the sentence below them.
+      columns: number of columns of strips, if the screen is wide enough.
     """
 
     strips: Sequence[Strip]
@@ -58,12 +58,13 @@ class Gallery:
 
 
 def gallery_html(gallery: Gallery) -> str:
-    """Return the gallery as HTML, its images inlined.
+    """Returns the gallery as HTML, its images inlined.
 
-    >>> strip = Strip([Picture(np.zeros((8, 8, 1), np.uint8), "a zero", framed=True)], before="0 < 1")
-    >>> page = gallery_html(Gallery([strip], "One picture."))
-    >>> "0 &lt; 1" in page, page.count("data:image/png"), "<figcaption>One picture." in page
-    (True, 1, True)
+    Example:
+      >>> strip = Strip([Picture(np.zeros((8, 8, 1), np.uint8), "a zero", framed=True)], before="0 < 1")
+      >>> page = gallery_html(Gallery([strip], "One picture."))
+      >>> "0 &lt; 1" in page, page.count("data:image/png"), "<figcaption>One picture." in page
+      (True, 1, True)
     """
     rows = [_strip_html(strip) for strip in gallery.strips]
     height = max(1, -(-len(rows) // gallery.columns))
@@ -106,10 +107,11 @@ def _picture_html(picture: Picture) -> str:
 
 
 def _shown_width(height: int, width: int) -> int:
-    """Pixels of the page: a whole number for each of a small picture's.
+    """Returns pixels of the page: a whole number for each pixel of a small picture.
 
-    >>> _shown_width(8, 8), _shown_width(64, 64), _shown_width(224, 224)
-    (64, 64, 68)
+    Example:
+      >>> _shown_width(8, 8), _shown_width(64, 64), _shown_width(224, 224)
+      (64, 64, 68)
     """
     longer = max(height, width)
     scale = _SHOWN // longer if longer <= _SHOWN else _SHOWN / longer

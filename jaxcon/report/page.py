@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs no other and no network."""
+"""The page: one HTML file that needs no others and no network."""
 
 import base64
 import dataclasses
@@ -17,13 +17,13 @@ class Page:
     """What a report shows, from top to bottom; the facts come before the figures.
 
     Attributes:
-      title: heading, and the name of the browser's tab.
+      title: heading, and the title of the browser tab.
       summary: a sentence or two.
-      table: of scores, if there are any.
-      figures: and galleries, in their order.
-      settings: by the names of their flags; None is left out.
+      table: table of scores, if there are any.
+      figures: figures and galleries, in order.
+      settings: settings by the names of their flags; None is left out.
       notes: paragraphs.
-      facts: what was learned from, by what, how long and where.
+      facts: what was learned from, by what, for how long and where.
     """
 
     title: str
@@ -36,11 +36,11 @@ class Page:
 
 
 def write_page(path: Path, page: Page) -> None:
-    """Write the page as one self-contained HTML file.
+    """Writes the page as one self-contained HTML file.
 
     Args:
-      path: of the file.
-      page: what it shows; its figures' files must exist.
+      path: path of the file.
+      page: what it shows; the files of its figures must exist.
     """
     body = [
         f"<h1>{escape(page.title)}</h1>",

@@ -14,8 +14,8 @@ class Table:
     """A heading and rows; a number is shown as a percentage, a pair as mean ± deviation.
 
     Attributes:
-      heading: of the columns.
-      rows: as long as the heading each.
+      heading: headings of the columns.
+      rows: rows, each as long as the heading.
       emphasis: the row (by its first cell) or the column (by its heading) to set in bold.
     """
 
@@ -25,16 +25,17 @@ class Table:
 
 
 def format_cell(cell: Cell) -> str:
-    """Return a cell as text.
+    """Returns a cell as text.
 
-    >>> format_cell(0.5), format_cell((0.831, 0.02)), format_cell(None)
-    ('50.0%', '83.1 ± 2.0%', '–')
+    Example:
+      >>> format_cell(0.5), format_cell((0.831, 0.02)), format_cell(None)
+      ('50.0%', '83.1 ± 2.0%', '–')
 
     Args:
-      cell: share, (mean, standard deviation), words or None.
+      cell: a share, (mean, standard deviation), words or None.
 
     Returns:
-      Text.
+      The text.
     """
     if cell is None:
         return "–"  # noqa: RUF001
@@ -46,13 +47,13 @@ def format_cell(cell: Cell) -> str:
 
 
 def format_table(table: Table) -> str:
-    """Return the table for a terminal: first column to the left, the others to the right.
+    """Returns the table for a terminal: first column left-aligned, the others right-aligned.
 
     Args:
       table: heading and rows of equal length.
 
     Returns:
-      Lines without a last newline.
+      Lines, without a final newline.
     """
     lines = [list(table.heading), *([format_cell(cell) for cell in row] for row in table.rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(table.heading))]
@@ -66,7 +67,7 @@ def format_table(table: Table) -> str:
 
 
 def table_html(table: Table) -> str:
-    """Return the table as HTML, in a box that scrolls where the screen is narrower."""
+    """Returns the table as HTML, in a box that scrolls if the screen is narrower."""
 
     def line(cells: Sequence[Cell], tag: str) -> str:
         texts = [escape(format_cell(cell)) for cell in cells]

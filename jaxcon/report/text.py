@@ -1,22 +1,24 @@
-"""Texts of a page: whatever a user's file may be called, the page is UTF-8 and one document."""
+"""Text of a page: whatever a user's files are called, the page is valid UTF-8 and one document."""
 
 import html
 from typing import Any
 
 
 def escape(text: str) -> str:
-    r"""Return a text as HTML; what UTF-8 cannot hold (bytes of a file's name) is written out.
+    r"""Returns text as HTML; what UTF-8 cannot hold (bytes of a file name) is escaped.
 
-    >>> escape("a < b"), escape("caf\udce9")
-    ('a &lt; b', 'caf\\udce9')
+    Example:
+      >>> escape("a < b"), escape("caf\udce9")
+      ('a &lt; b', 'caf\\udce9')
     """
     return html.escape(text.encode("utf-8", "backslashreplace").decode())
 
 
 def readable(value: Any) -> str:
-    """Return a setting as one writes it: six digits at most.
+    """Returns a setting as one would write it: with at most six digits.
 
-    >>> readable(2.4000000000000004), readable(1e-06), readable(128), readable(True)
-    ('2.4', '1e-06', '128', 'True')
+    Example:
+      >>> readable(2.4000000000000004), readable(1e-06), readable(128), readable(True)
+      ('2.4', '1e-06', '128', 'True')
     """
     return f"{value:.6g}" if isinstance(value, float) else str(value)

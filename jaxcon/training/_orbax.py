@@ -1,4 +1,4 @@
-"""What orbax and tensorstore leave to whoever uses them: silence, and a word for a full disk."""
+"""What orbax and tensorstore leave to their users: silence, and recognizing a full disk."""
 
 import contextlib
 import errno
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Leave it to us to tell of damage: not to orbax's logger, nor to tensorstore's futures."""
+    """Leaves reports of damage to us: silences orbax's logger and tensorstore's futures."""
     loggers = {name: logging.getLogger(name) for name in ("absl", "asyncio")}
     levels, hook = {name: logger.level for name, logger in loggers.items()}, sys.unraisablehook
 
@@ -30,7 +30,7 @@ def quiet() -> Iterator[None]:
 
 
 def means_full(error: BaseException | None) -> bool:
-    """Whether a full disk or quota is among the causes; tensorstore tells it in words alone."""
+    """Returns whether a full disk or quota is among the causes; tensorstore only says so in words."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True

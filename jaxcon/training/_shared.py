@@ -1,4 +1,4 @@
-"""What the files of this package share: checks of settings, sums that are wide enough."""
+"""Shared by the files of this package: checks of settings, sums that are wide enough."""
 
 import math
 import numbers
@@ -14,18 +14,19 @@ from jaxcon.data.messages import cut
 def check_number(
     name: str, value: Any, *, low: float, high: float = math.inf, open_low: bool = False
 ) -> None:
-    """Raise a ValueError unless a setting is a finite number within its range; traced ones pass.
+    """Raises a ValueError unless a setting is a finite number within its range; traced ones pass.
 
-    >>> check_number("clip_norm", -1, low=0, open_low=True)
-    Traceback (most recent call last):
-    ValueError: clip_norm: expected a finite number above 0, got -1
+    Example:
+      >>> check_number("clip_norm", -1, low=0, open_low=True)
+      Traceback (most recent call last):
+      ValueError: clip_norm: expected a finite number above 0, got -1
 
     Args:
-      name: of the setting.
-      value: what came.
-      low: the lowest value; with `open_low` that too is outside.
-      high: is itself outside.
-      open_low: whether `low` is outside.
+      name: name of the setting.
+      value: the value given.
+      low: the lowest value.
+      high: the bound above, itself outside the range.
+      open_low: whether `low` itself is outside the range.
     """
     if isinstance(value, Tracer):
         return
@@ -41,11 +42,12 @@ def check_number(
 
 
 def check_count(name: str, value: Any, *, low: int = 1) -> None:
-    """Raise a ValueError unless a setting is a whole number of at least `low`.
+    """Raises a ValueError unless a setting is a whole number of at least `low`.
 
-    >>> check_count("log_every", 0)
-    Traceback (most recent call last):
-    ValueError: log_every: expected a whole number of at least 1, got 0
+    Example:
+      >>> check_count("log_every", 0)
+      Traceback (most recent call last):
+      ValueError: log_every: expected a whole number of at least 1, got 0
     """
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not whole or int(value) < low:
@@ -53,17 +55,19 @@ def check_count(name: str, value: Any, *, low: int = 1) -> None:
 
 
 def is_inexact(leaf: Any) -> bool:
-    """Whether an array holds real or complex numbers: not counts, nor keys."""
+    """Returns whether an array holds real or complex numbers, rather than counts or keys."""
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
 def at_least_float32(tree: Any) -> Any:
-    """Return the tree with its real numbers in float32 at least.
+    """Returns the tree with its real numbers in at least float32.
 
-    Sums need it: in bfloat16 an average that takes in a thousandth at a time does not move at all.
+    Sums need this: in bfloat16 an average updated by a thousandth at a time does not move at all.
 
-    >>> at_least_float32({"w": jnp.ones(2, jnp.bfloat16), "count": jnp.zeros((), jnp.int8)})["w"].dtype
-    dtype('float32')
+    Example:
+      >>> tree = at_least_float32({"w": jnp.ones(2, jnp.bfloat16), "count": jnp.zeros((), jnp.int8)})
+      >>> tree["w"].dtype, tree["count"].dtype
+      (dtype('float32'), dtype('int8'))
     """
 
     def widen(leaf: Any) -> Any:

@@ -1,9 +1,9 @@
 """Large contrastive batches through an encoder that only fits small ones: the gradient cache.
 
 A contrastive loss needs all embeddings of a batch at once, but not all of the encoder's activations.
-So: embed chunk by chunk, keeping the embeddings alone; take the loss and its gradient with respect to
-them; then embed each chunk once more and pull its share of that gradient back. Two forward passes for
-one, and the activations of one chunk in memory instead of the batch's. The gradients are exact.
+So: embed chunk by chunk, keeping only the embeddings; take the loss and its gradient with respect to
+them; then embed each chunk again and pull its share of that gradient back. This takes two forward
+passes instead of one, but holds the activations of only one chunk. The gradients are exact.
 
 >>> import jax, jax.numpy as jnp
 >>> from jaxcon import losses
@@ -45,37 +45,37 @@ def cached_value_and_grad(
     has_aux: bool = False,
     per_chunk_statistics: bool = False,
 ) -> Callable[..., Any]:
-    """`jax.value_and_grad` of `loss_fn(params, encode(params, batch))` in chunks of the batch.
+    """Makes `jax.value_and_grad` of `loss_fn(params, encode(params, batch))` work in chunks.
 
     Args:
       encode: `(params, chunk, key) -> embeddings`, where chunk is a pytree of arrays `[chunk_size,
-        ...]` and embeddings any pytree of arrays whose leading axis is the chunk's (two towers, a
-        log standard deviation beside). Rows must not influence each other. With batch statistics:
+        ...]` and embeddings any pytree of arrays whose leading axis is the chunk's (two towers,
+        perhaps a log standard deviation). Rows must not influence each other. With batch statistics:
         `(params, batch_stats, chunk, key) -> (embeddings, batch_stats)`.
       loss_fn: `(params, embeddings, **rows) -> scalar` over the whole batch; params for a learned
-        temperature, rows for what else belongs to each row: labels, ids, where, weights. Under a mapped
-        axis it may gather: the rule for gradients is that of any loss.
+        temperature, rows for anything else that belongs to each row: labels, ids, where, weights.
+        Under a
+        mapped axis it may gather: the rule for gradients is that of any loss.
       chunk_size: rows per chunk; must divide the (device's) batch.
       has_aux: whether `loss_fn` returns `(scalar, aux)`, as for `jax.value_and_grad`.
-      per_chunk_statistics: consent to batch statistics, see below.
+      per_chunk_statistics: must be True to use batch statistics, see below.
 
     Returns:
       A function `f(params, batch, key=None, *, batch_stats=None, rows=None)` that returns `(value,
       gradient)`, or with batch_stats `(value, gradient, batch_stats)`; with `has_aux` the value is
       `(value, aux)`. `rows` is a mapping of keywords for `loss_fn` to arrays `[batch, ...]` of
       the whole batch, which are not differentiated. The gradient has the parameters' dtypes; the
-      chunks' shares are summed in float32 at least. Chunk c sees
-      `fold_in(key, c)` in both passes, so that dropout draws the same masks in both. Under a mapped
-      axis hand each device a key of its own, `fold_in(key, axis_index)`, or chunk c draws the same
-      masks on all of them.
+      chunks' shares are summed in at least float32. Chunk c sees `fold_in(key, c)` in both passes,
+      so that dropout draws the same masks in both. Under a mapped axis, give each device a key of
+      its own, `fold_in(key, axis_index)`, or chunk c draws the same masks on all of them.
 
     Raises:
-      ValueError: if chunk_size does not divide the batch; for a batch that is sharded over Explicit
-        mesh axes, which chunks would cut across; or for batch_stats that are not empty
-        without `per_chunk_statistics=True`. Batch normalization lets rows influence each other: in
-        chunks it normalizes by the statistics of a chunk, which is another model than the one of the
-        whole batch, although its gradients are exact for what it computes. Running averages then
-        move once per chunk. Group or layer normalization has no such limit.
+      ValueError: if chunk_size does not divide the batch; if the batch is sharded over Explicit mesh
+        axes, which chunks would cut across; or if batch_stats are not empty without
+        `per_chunk_statistics=True`. Batch normalization lets rows influence each other: in chunks it
+        normalizes by the statistics of a chunk, which makes a different model than with the whole
+        batch, although its gradients are exact for what it computes. Running averages then move once
+        per chunk. Group or layer normalization has no such limit.
     """
 
     def run(
@@ -122,15 +122,15 @@ def cached_value_and_grad(
 
 
 def _add(total: jax.Array, share: jax.Array) -> jax.Array:
-    """A sum in float32 at least: in bfloat16 one of 256 ones does not grow any more."""
+    """Adds in at least float32: in bfloat16 a sum of ones stops growing at 256."""
     return total.astype(jnp.promote_types(total.dtype, jnp.float32)) + share
 
 
 def _scan(step: Callable[..., Any], carry: Any, xs: Any) -> tuple[Any, Any]:
-    """`lax.scan` whose first step stands outside, so that the carry has the type that steps return.
+    """Runs `lax.scan` with its first step outside, so that the carry has the type that steps return.
 
-    Inside `jax.shard_map` a carry that starts out equal on all devices, such as running averages,
-    and becomes different on each would otherwise be refused.
+    Otherwise `jax.shard_map` would refuse a carry that starts out equal on all devices and then differs
+    between them, such as running averages.
     """
     carry, first = step(carry, jax.tree.map(lambda x: x[0], xs))
     carry, rest = lax.scan(step, carry, jax.tree.map(lambda x: x[1:], xs))
@@ -146,7 +146,7 @@ def _split(batch: Any, chunk_size: int) -> Any:
         )
     sizes = {x.shape[0] for x in leaves}
     if len(sizes) != 1:
-        raise ValueError(f"all arrays of the batch need one leading size, got {sorted(sizes)}")
+        raise ValueError(f"all arrays of the batch need the same leading size, got {sorted(sizes)}")
     (rows,) = sizes
     if not isinstance(chunk_size, numbers.Integral) or chunk_size < 1 or rows % chunk_size:
         raise ValueError(

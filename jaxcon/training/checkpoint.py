@@ -1,6 +1,6 @@
-"""Checkpoints that are restored only when every byte proves intact.
+"""Checkpoints that are restored only if every byte is intact.
 
-They lie in the folder of a run, `jaxcon.training.workdir`.
+They are kept in the folder of a run, `jaxcon.training.workdir`.
 """
 
 import errno
@@ -37,15 +37,16 @@ class DiskFullError(OSError):
 
 
 class Checkpoints:
-    """The checkpoints of one run, over Orbax; Orbax itself keeps no digest.
+    """The checkpoints of one run, written by Orbax, which itself keeps no digests.
 
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> with Checkpoints(Path(folder.name) / "checkpoints") as checkpoints:
-    ...     checkpoints.save(3, {"w": np.ones(2)})
-    ...     checkpoints.wait()
-    ...     step, state = checkpoints.restore({"w": np.zeros(2)})
-    >>> step, state["w"].tolist()
-    (3, [1.0, 1.0])
+    Example:
+      >>> folder = tempfile.TemporaryDirectory()
+      >>> with Checkpoints(Path(folder.name) / "checkpoints") as checkpoints:
+      ...     checkpoints.save(3, {"w": np.ones(2)})
+      ...     checkpoints.wait()
+      ...     step, state = checkpoints.restore({"w": np.zeros(2)})
+      >>> step, state["w"].tolist()
+      (3, [1.0, 1.0])
     """
 
     def __init__(
@@ -56,13 +57,13 @@ class Checkpoints:
         say: Callable[[str], None] = print,
         read_only: bool = False,
     ):
-        """Open the directory; damaged checkpoints are told to `say`.
+        """Opens the directory; reports damaged checkpoints to `say`.
 
-        With `read_only` nothing in it changes: what looks left over may be a save of another process.
+        With `read_only` nothing in it changes: what looks abandoned may be a save by another process.
 
         Raises:
-          ValueError: to keep fewer than one, or a path with a character with which no checkpoint is
-              found again.
+          ValueError: if fewer than one is to be kept, or a character in the path would keep checkpoints
+            from being found again.
         """
         check_count("keep", keep)
         self._directory = Path(directory).absolute()
@@ -86,16 +87,16 @@ class Checkpoints:
         try:
             self._manager.close()
         except Exception:
-            if kind is None:  # else an error is on its way that tells more
+            if kind is None:  # else an error that tells more is on its way
                 raise
 
     def save(self, step: int, state: Any) -> None:
-        """Write the state in the background; an earlier write's failure is raised here.
+        """Writes the state in the background; raises here if an earlier write failed.
 
-        What is hashed is what is written: a copy, for the step is about to reuse the buffers.
+        It hashes exactly what it writes: a copy, because the step is about to reuse the buffers.
 
         Raises:
-          DiskFullError: there is no room for this one, or was none for the one before.
+          DiskFullError: if there is no room for this one, or was none for the one before.
         """
         self.wait()
         free, size = shutil.disk_usage(self._directory).free, state_bytes(state)
@@ -115,10 +116,10 @@ class Checkpoints:
         )
 
     def wait(self) -> None:
-        """Return once all is on disk.
+        """Returns once everything is on disk.
 
         Raises:
-          DiskFullError: it could not be written for want of room.
+          DiskFullError: if there was no room to write it.
         """
         try:
             self._manager.wait_until_finished()
@@ -129,20 +130,20 @@ class Checkpoints:
             raise DiskFullError(errno.ENOSPC, reason, str(self._directory)) from error
 
     def steps(self) -> list[int]:
-        """Return the steps that are saved, or are being saved."""
+        """Returns the steps that are saved or being saved."""
         return sorted(self._manager.all_steps())
 
     def restore(self, template: Any) -> tuple[int, Any] | None:
-        """Return `(step, state)` of the newest intact checkpoint, or None where none was made.
+        """Returns `(step, state)` of the newest intact checkpoint, or None if there is none.
 
         Args:
-          template: a state of the same tree; restored arrays get its shardings.
+          template: a state with the same tree; restored arrays get its shardings.
 
         Returns:
           The step and the state, or None.
 
         Raises:
-          CorruptCheckpointError: there are checkpoints, and none is intact.
+          CorruptCheckpointError: if there are checkpoints, but none is intact.
         """
         found, damage = self._newest(lambda step: self._read(step, template))
         if found is not None:
@@ -150,22 +151,23 @@ class Checkpoints:
         return found
 
     def load(self) -> tuple[int, dict[str, np.ndarray]] | None:
-        """Return the step and the arrays, by dotted path, of the newest intact checkpoint.
+        """Returns the step and the arrays, by dotted path, of the newest intact checkpoint.
 
-        >>> folder = tempfile.TemporaryDirectory()
-        >>> with Checkpoints(Path(folder.name)) as checkpoints:
-        ...     checkpoints.save(3, {"params": {"w": np.ones(2)}})
-        ...     checkpoints.wait()
-        ...     checkpoints.load()
-        (3, {'params.w': array([1., 1.])})
+        Example:
+          >>> folder = tempfile.TemporaryDirectory()
+          >>> with Checkpoints(Path(folder.name)) as checkpoints:
+          ...     checkpoints.save(3, {"params": {"w": np.ones(2)}})
+          ...     checkpoints.wait()
+          ...     checkpoints.load()
+          (3, {'params.w': array([1., 1.])})
 
         Raises:
-          CorruptCheckpointError: there are checkpoints, and none is intact.
+          CorruptCheckpointError: if there are checkpoints, but none is intact.
         """
         return self._newest(self._leaves)[0]
 
     def _newest(self, read: Callable[[int], Any]) -> tuple[tuple[int, Any] | None, dict[int, str]]:
-        """The newest step that can be read, what was read, and what is wrong with those after it."""
+        """Returns the newest step that can be read, its contents, and what is wrong with later ones."""
         damage: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
@@ -192,7 +194,7 @@ class Checkpoints:
         return serialization.from_state_dict(template, restored)
 
     def _leaves(self, step: int, wanted: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The arrays of a step, placed like those wanted; each is as it was saved, or it raises."""
+        """Returns the arrays of a step, placed like those wanted; raises if any is not as saved."""
         folder = self._directory / str(step)
         if not (folder / "digests").is_dir():
             raise ValueError("the folder is incomplete")
@@ -214,7 +216,7 @@ class Checkpoints:
         return leaves
 
     def _set_aside(self, damage: Mapping[int, str]) -> None:
-        """Rename damaged steps: Orbax takes any numbered folder for a checkpoint."""
+        """Renames damaged steps, as Orbax takes any numbered folder for a checkpoint."""
         if jax.process_index() == 0:
             for step in damage:
                 aside = tempfile.mkdtemp(prefix=f"damaged-{step}-", dir=self._directory)
@@ -224,31 +226,31 @@ class Checkpoints:
 
 
 def load_variables(workdir: str | Path) -> dict[str, Any]:
-    """Return what a run has learned, for flax's `apply`: the newest checkpoint that is intact.
+    """Returns what a run has learned, for flax's `apply`, from its newest intact checkpoint.
 
     Args:
       workdir: the folder of a run, finished or not.
 
     Returns:
       `params` and the other collections, such as `batch_stats`: nested dictionaries of numpy
-      arrays; their moving average where the run kept one.
+      arrays; their moving average if the run kept one.
 
     Raises:
-      ValueError: no run has written a checkpoint there.
-      CorruptCheckpointError: none of its checkpoints is intact.
+      ValueError: if no run has written a checkpoint there.
+      CorruptCheckpointError: if none of its checkpoints is intact.
     """
     return load_newest(workdir)[1]
 
 
 def load_newest(workdir: str | Path) -> tuple[int, dict[str, Any]]:
-    """Return the step of the newest checkpoint that is intact, and `load_variables` of it.
+    """Returns the step of the newest intact checkpoint, and its `load_variables`.
 
     Args:
-      workdir: the folder of a run, finished, interrupted or still going on.
+      workdir: the folder of a run, finished, interrupted or still running.
 
     Raises:
-      ValueError: no run has written a checkpoint there.
-      CorruptCheckpointError: none of its checkpoints is intact.
+      ValueError: if no run has written a checkpoint there.
+      CorruptCheckpointError: if none of its checkpoints is intact.
     """
     folder = absolute(workdir) / "checkpoints"
     if not saved_steps(folder):
@@ -264,7 +266,7 @@ def load_newest(workdir: str | Path) -> tuple[int, dict[str, Any]]:
 
 
 def _load_moving(folder: Path) -> tuple[int, dict[str, np.ndarray]] | None:
-    """Load the newest step; again where a run that is going on swept it away meanwhile."""
+    """Loads the newest step; again if a running process swept it away meanwhile."""
     while True:
         steps = saved_steps(folder)
         try:

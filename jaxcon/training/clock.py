@@ -1,6 +1,6 @@
-"""How long a run took: `times.json` in its folder, for a run may be stopped and go on.
+"""How long a run took, kept in `times.json` in its folder because a run may be stopped and resumed.
 
-The metrics tell nothing of time, so that a resumed run's are those of an uninterrupted one.
+The metrics contain no times, so that those of a resumed run equal those of an uninterrupted one.
 """
 
 import contextlib
@@ -18,10 +18,10 @@ class Session:
     """A process's share of a run.
 
     Attributes:
-      start: steps that were done before it.
-      stop: steps that were done when this was noted.
-      seconds: from before the first step until then.
-      first: of these, the first step's, in which the program was compiled.
+      start: number of steps done before it.
+      stop: number of steps done when this was recorded.
+      seconds: time from before the first step until then.
+      first: the part of that spent on the first step, in which the program is compiled.
     """
 
     start: int
@@ -31,43 +31,45 @@ class Session:
 
 
 class Clock:
-    """Times the steps of this process, and notes them beside those of the processes before it.
+    """Times the steps of this process, and records them after those of earlier processes.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     clock = Clock(Path(folder) / "times.json", start=3)
-    ...     clock.tick(4)
-    ...     clock.tick(6)
-    ...     clock.save()
-    ...     [(session.start, session.stop) for session in read_times(Path(folder) / "times.json")]
-    [(3, 6)]
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     clock = Clock(Path(folder) / "times.json", start=3)
+      ...     clock.tick(4)
+      ...     clock.tick(6)
+      ...     clock.save()
+      ...     [(session.start, session.stop) for session in read_times(Path(folder) / "times.json")]
+      [(3, 6)]
     """
 
     def __init__(self, path: Path, *, start: int):
-        """Begin to count, after `start` steps."""
+        """Starts counting, after `start` steps."""
         self._path, self._start = path, start
         self._before = read_times(path)
         self._began = time.monotonic()
         self._session: Session | None = None
 
     def tick(self, done: int) -> None:
-        """Note that `done` steps of the run are done; of this process the first one first."""
+        """Notes that `done` steps of the run are done; first called after this process's first step."""
         seconds = time.monotonic() - self._began
         first = seconds if self._session is None else self._session.first
         self._session = Session(self._start, done, seconds, first)
 
     def save(self) -> None:
-        """Write the file."""
+        """Writes the file."""
         sessions = [*self._before, *([self._session] if self._session else [])]
         rows = [dataclasses.asdict(session) for session in sessions]
         write_text(self._path, json.dumps(rows, indent=1) + "\n")
 
 
 def read_times(path: Path) -> list[Session]:
-    """Return the sessions of a run; none where the file is missing or damaged.
+    """Returns the sessions of a run; none if the file is missing or damaged.
 
-    >>> read_times(Path("no-such-file"))
-    []
+    Example:
+      >>> read_times(Path("no-such-file"))
+      []
     """
     with contextlib.suppress(OSError, ValueError, TypeError):
         return [Session(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
@@ -75,10 +77,11 @@ def read_times(path: Path) -> list[Session]:
 
 
 def steps_per_second(sessions: Sequence[Session]) -> float | None:
-    """Return the rate without the first steps, which compile; None where there are no others.
+    """Returns the rate without the first steps, which compile; None if there are no others.
 
-    >>> steps_per_second([Session(0, 11, 7.0, 2.0), Session(10, 16, 6.0, 1.0)])  # 15 in 10 seconds
-    1.5
+    Example:
+      >>> steps_per_second([Session(0, 11, 7.0, 2.0), Session(10, 16, 6.0, 1.0)])  # 15 in 10 seconds
+      1.5
     """
     steps = sum(session.stop - session.start - 1 for session in sessions)
     seconds = sum(session.seconds - session.first for session in sessions)

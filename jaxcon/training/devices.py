@@ -1,4 +1,4 @@
-"""Devices: what a run may use, said once, before jax is first used.
+"""Devices: what a run may use, decided once, before jax is first used.
 
 >>> mesh = make_mesh(select_accelerator("auto"))
 >>> mesh.axis_names
@@ -28,15 +28,16 @@ _INSTALL = {"gpu": "pip install 'jax[cuda13]'", "tpu": "pip install 'jax[tpu]'"}
 
 
 def cluster_arguments(environ: Mapping[str, str] = os.environ) -> dict[str, Any] | None:
-    """Return what `jax.distributed.initialize` needs here; None outside of a cluster.
+    """Returns what `jax.distributed.initialize` needs here; None outside a cluster.
 
-    SLURM steps, Open MPI jobs and TPU pods are recognized by jax itself and need no arguments;
-    anywhere else `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` say it.
+    jax itself recognizes SLURM steps, Open MPI jobs and TPU pods, which need no arguments; anywhere
+    else `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` are read.
 
-    >>> cluster_arguments({}) is None
-    True
-    >>> cluster_arguments({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0"})
-    {}
+    Example:
+      >>> cluster_arguments({}) is None
+      True
+      >>> cluster_arguments({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0"})
+      {}
 
     Args:
       environ: environment variables.
@@ -45,8 +46,8 @@ def cluster_arguments(environ: Mapping[str, str] = os.environ) -> dict[str, Any]
       Keyword arguments, or None for a single process.
 
     Raises:
-      ValueError: a coordinator without its port or the two numbers beside it, or tasks that are no
-          number.
+      ValueError: if a coordinator lacks its port or the two numbers, or a number of tasks is not a
+        number.
     """
     if address := environ.get("JAX_COORDINATOR_ADDRESS"):
         numbers = {
@@ -56,7 +57,7 @@ def cluster_arguments(environ: Mapping[str, str] = os.environ) -> dict[str, Any]
         if not all(value.isdigit() for value in numbers.values()):
             raise ValueError(
                 f"JAX_COORDINATOR_ADDRESS={address} is set: expected whole numbers in "
-                f"JAX_NUM_PROCESSES and JAX_PROCESS_ID beside it, got {list(numbers.values())}"
+                f"JAX_NUM_PROCESSES and JAX_PROCESS_ID as well, got {list(numbers.values())}"
             )
         if not re.fullmatch(r".+:\d+", address):
             raise ValueError(f"JAX_COORDINATOR_ADDRESS={address}: expected HOST:PORT of process 0")
@@ -68,22 +69,23 @@ def cluster_arguments(environ: Mapping[str, str] = os.environ) -> dict[str, Any]
 def select_accelerator(
     name: Accelerator = "auto", *, num_devices: int | None = None
 ) -> list[Device]:
-    """Return the devices to train on: those of one platform, in jax's order.
+    """Returns the devices to train on: those of one platform, in jax's order.
 
-    On CPU, `num_devices` virtual devices are made; that is possible only before jax is first used.
+    On CPU, this makes `num_devices` virtual devices, which is possible only before jax is first used.
 
-    >>> len(select_accelerator("cpu", num_devices=1))
-    1
+    Example:
+      >>> len(select_accelerator("cpu", num_devices=1))
+      1
 
     Args:
-      name: "auto" takes the best there is; the others mean that platform or an error.
-      num_devices: over all processes, at least 1; None takes every device.
+      name: "auto" takes the best platform there is; any other means that platform or an error.
+      num_devices: number over all processes, at least 1; None takes every device.
 
     Returns:
       The devices, at least one.
 
     Raises:
-      ValueError: no such accelerator here, or fewer devices than asked for.
+      ValueError: if there is no such accelerator, or fewer devices than requested.
     """
     if name not in _PLATFORMS:
         raise ValueError(f"accelerator: expected one of {', '.join(_PLATFORMS)}, got {name!r}")
@@ -96,7 +98,7 @@ def select_accelerator(
     if jax.process_count() > 1 and num_devices != len(devices):
         raise ValueError(
             f"num_devices: the {jax.process_count()} processes have {len(devices)} devices in all, "
-            f"and each has to take part; {num_devices} asked for: leave it out"
+            f"and all must take part; {num_devices} asked for: leave it out"
         )
     if num_devices > len(devices):
         raise ValueError(
@@ -107,12 +109,13 @@ def select_accelerator(
 
 
 def make_mesh(devices: Sequence[Device]) -> Mesh:
-    """Return the one-dimensional mesh whose axis is called "batch".
+    """Returns the one-dimensional mesh whose axis is called "batch".
 
-    Not `jax.make_mesh`: its axes are explicit by default, and there `z @ z.T` raises.
+    Does not use `jax.make_mesh`: its axes are explicit by default, and on those `z @ z.T` raises.
 
-    >>> make_mesh(jax.devices()[:1]).shape["batch"]
-    1
+    Example:
+      >>> make_mesh(jax.devices()[:1]).shape["batch"]
+      1
 
     Args:
       devices: at least one.
@@ -124,14 +127,15 @@ def make_mesh(devices: Sequence[Device]) -> Mesh:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Return the tree with a copy of every leaf on each device of the mesh.
+    """Returns the tree with a copy of every leaf on each device of the mesh.
 
-    >>> replicate(np.ones(3), make_mesh(jax.devices())).is_fully_replicated
-    True
+    Example:
+      >>> replicate(np.ones(3), make_mesh(jax.devices())).is_fully_replicated
+      True
 
     Args:
       tree: arrays; in several processes, the same in each.
-      mesh: of `make_mesh`.
+      mesh: from `make_mesh`.
 
     Returns:
       Global arrays.
@@ -146,16 +150,17 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Return the sharding that shares the rows of a batch out over the devices of the mesh.
+    """Returns the sharding that distributes the rows of a batch over the devices of the mesh.
 
-    >>> batch_sharding(make_mesh(jax.devices())).spec == jax.sharding.PartitionSpec("batch")
-    True
+    Example:
+      >>> batch_sharding(make_mesh(jax.devices())).spec == jax.sharding.PartitionSpec("batch")
+      True
 
     Args:
-      mesh: of `make_mesh`.
+      mesh: from `make_mesh`.
 
     Returns:
-      The sharding; it fits arrays `[batch, ...]` with batch divisible by the devices.
+      The sharding; it fits arrays `[batch, ...]` if the devices divide the batch.
     """
     return NamedSharding(mesh, PartitionSpec(BATCH_AXIS))
 
@@ -212,9 +217,9 @@ def _missing(name: Accelerator, error: Exception | None = None) -> str:
         )
     if platforms := os.environ.get("JAX_PLATFORMS"):
         return (
-            f"JAX_PLATFORMS={platforms} is set, and jax finds that nowhere here; unset it, or set it "
-            "to a platform that is there, such as cpu"
+            f"JAX_PLATFORMS={platforms} is set, but jax finds no such platform here; unset it, or set "
+            "it to one that exists here, such as cpu"
         )
     variables = [name for name in os.environ if name.startswith(("JAX_", "XLA_"))]
-    hint = f"; look at the environment: {', '.join(variables)} is set" if variables else ""
+    hint = f"; check the environment: {', '.join(variables)} is set" if variables else ""
     return f"jax finds no device here ({' '.join(str(error).split())[:200]}){hint}"

@@ -10,10 +10,11 @@ from jax.tree_util import keystr, tree_flatten_with_path
 
 
 def state_leaves(state: Any) -> dict[str, Any]:
-    """Return the arrays of a state by name.
+    """Returns the arrays of a state by name.
 
-    >>> state_leaves({"params": {"kernel": 1, "bias": 2}})
-    {'params.bias': 2, 'params.kernel': 1}
+    Example:
+      >>> state_leaves({"params": {"kernel": 1, "bias": 2}})
+      {'params.bias': 2, 'params.kernel': 1}
 
     Args:
       state: a flax dataclass or a tree.
@@ -26,13 +27,14 @@ def state_leaves(state: Any) -> dict[str, Any]:
 
 
 def digest(array: Any) -> str:
-    """Return the SHA-256 of an array's dtype, shape and bytes.
+    """Returns the SHA-256 of an array's dtype, shape and bytes.
 
-    >>> digest(np.zeros(2, np.float32))[:12]
-    '24e76ceeb262'
+    Example:
+      >>> digest(np.zeros(2, np.float32))[:12]
+      '24e76ceeb262'
 
     Args:
-      array: whole on this host.
+      array: an array held whole on this host.
 
     Returns:
       Hexadecimal digits.
@@ -43,10 +45,11 @@ def digest(array: Any) -> str:
 
 
 def state_hash(state: Any) -> str:
-    """Return one SHA-256 of all arrays of a state: equal hashes, equal states.
+    """Returns one SHA-256 of all arrays of a state: equal hashes mean equal states.
 
-    >>> state_hash({"w": np.ones(2)}) == state_hash({"w": np.ones(2)})
-    True
+    Example:
+      >>> state_hash({"w": np.ones(2)}) == state_hash({"w": np.ones(2)})
+      True
 
     Args:
       state: a flax dataclass or a tree.
@@ -59,10 +62,11 @@ def state_hash(state: Any) -> str:
 
 
 def state_bytes(state: Any) -> int:
-    """Return the size of a state's arrays, or of their shapes (`jax.eval_shape`).
+    """Returns the size of a state's arrays, or of their shapes (`jax.eval_shape`).
 
-    >>> state_bytes({"w": np.ones(2, np.float32), "b": np.ones((), np.float32)})
-    12
+    Example:
+      >>> state_bytes({"w": np.ones(2, np.float32), "b": np.ones((), np.float32)})
+      12
 
     Args:
       state: a flax dataclass or a tree.
@@ -72,5 +76,5 @@ def state_bytes(state: Any) -> int:
 
 
 def leaf_name(path: tuple[Any, ...]) -> str:
-    """Return the dotted path of a leaf, from its keys; collections are named as in flax's variables."""
+    """Returns the dotted path of a leaf, from its keys; collections are named as in flax."""
     return keystr(path, simple=True, separator=".").removeprefix("carried.")

@@ -1,34 +1,35 @@
-"""TensorBoard's events: what curves are drawn of while a run goes on.
+"""TensorBoard's events, from which it draws curves during a run.
 
-tensorboardX's `SummaryWriter` writes in a thread of its own; once that has died, of a full disk say,
-the next values wait for it without end. Here the caller writes, and is told.
+tensorboardX's `SummaryWriter` writes in a thread of its own; once that has died, for example from a
+full disk, the next values wait for it forever. Here the caller writes, and gets the error.
 """
 
 import time
 from pathlib import Path
 from typing import Any
 
-_PATIENCE = 30.0  # seconds until what was written can be seen
+_PATIENCE = 30.0  # seconds until what was written is visible
 
 
 class Events:
     """A file of scalars in a folder.
 
-    >>> import tempfile
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> events = Events(Path(folder.name), start=0)
-    >>> events.write(0, {"loss": 2.5})
-    >>> events.close()
-    >>> [file.name.startswith("events.out.tfevents.") for file in Path(folder.name).iterdir()]
-    [True]
+    Example:
+      >>> import tempfile
+      >>> folder = tempfile.TemporaryDirectory()
+      >>> events = Events(Path(folder.name), start=0)
+      >>> events.write(0, {"loss": 2.5})
+      >>> events.close()
+      >>> [file.name.startswith("events.out.tfevents.") for file in Path(folder.name).iterdir()]
+      [True]
     """
 
     def __init__(self, folder: Path, *, start: int):
-        """Begin a file; TensorBoard forgets what older ones say of step `start` and later."""
+        """Starts a file; TensorBoard discards what older ones hold for step `start` and later."""
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto import event_pb2
 
-        protocol: Any = event_pb2  # its classes are made at run time
+        protocol: Any = event_pb2  # its classes are created at run time
         folder.mkdir(parents=True, exist_ok=True)
         self._writer = EventsWriter(str(folder / "events"))
         self._event = protocol.Event
@@ -38,10 +39,10 @@ class Events:
         self._seen = time.monotonic()
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Add the values of one step.
+        """Adds the values of one step.
 
         Raises:
-          OSError: the disk is full, say.
+          OSError: if writing fails, for example because the disk is full.
         """
         from tensorboardX.summary import scalar
 
@@ -53,5 +54,5 @@ class Events:
             self._seen = time.monotonic()
 
     def close(self) -> None:
-        """Write the rest."""
+        """Writes the rest."""
         self._writer.close()

@@ -1,4 +1,4 @@
-"""Files of a run: written whole or not at all, read with a sentence for what is wrong, and locked."""
+"""Files of a run: written whole or not at all, read with one-line errors, and locked."""
 
 import contextlib
 import errno
@@ -15,27 +15,28 @@ _SHOWN = 80  # characters of a value in a message
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file, as UTF-8, so that a kill leaves the old one or the new one, never half of one.
+    """Writes a file as UTF-8 so that a kill leaves the old one or the new one, never half of one.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_text(Path(folder) / "results.json", "{}")
-    ...     print(os.listdir(folder))
-    ['results.json']
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     write_text(Path(folder) / "results.json", "{}")
+      ...     print(os.listdir(folder))
+      ['results.json']
 
     Args:
-      path: in an existing folder.
-      text: all of it.
+      path: a path in an existing folder.
+      text: the whole content.
     """
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file like `write_text`.
+    """Writes a file like `write_text`.
 
     Args:
-      path: in an existing folder.
-      content: all of it.
+      path: a path in an existing folder.
+      content: the whole content.
     """
     partial = path.with_name(f".{path.name}{PARTIAL}")
     partial.write_bytes(content)
@@ -43,11 +44,11 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_once(path: Path, text: str) -> None:
-    """Write a file like `write_text`, unless somebody was faster: then theirs stays.
+    """Writes a file like `write_text`, unless another process was faster: then theirs stays.
 
     Args:
-      path: in an existing folder.
-      text: all of it.
+      path: a path in an existing folder.
+      text: the whole content.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     partial.write_bytes(text.encode("utf-8"))
@@ -61,10 +62,10 @@ def write_once(path: Path, text: str) -> None:
 
 
 def absolute(path: str | Path) -> Path:
-    """Return the path from the root, `~` filled in.
+    """Returns the absolute path, with `~` expanded.
 
     Raises:
-      ValueError: nobody knows where `~` is.
+      ValueError: if there is no home folder for `~`.
     """
     try:
         return Path(path).expanduser().absolute()
@@ -73,18 +74,19 @@ def absolute(path: str | Path) -> Path:
 
 
 def check_plain(path: Path, *, written: bool = True) -> None:
-    """Raise a ValueError where checkpoints would be written that nobody can read, or none be found.
+    """Raises a ValueError if checkpoints at this path could not be read, or not be found.
 
     Orbax looks for their parts by `glob`, to which `[`, `*` and `?` in the path mean other folders;
-    tensorstore takes a backslash for a slash, and no path that is not UTF-8.
+    tensorstore takes a backslash for a slash, and only takes paths in UTF-8.
 
-    >>> check_plain(Path("/data/run [1]"), written=False)
-    >>> check_plain(Path("/data/run [1]"))
-    Traceback (most recent call last):
-    ValueError: /data/run [1]: checkpoints cannot be kept where a path has '['; ...
+    Example:
+      >>> check_plain(Path("/data/run [1]"), written=False)
+      >>> check_plain(Path("/data/run [1]"))
+      Traceback (most recent call last):
+      ValueError: /data/run [1]: checkpoints cannot be kept where a path has '['; ...
 
     Args:
-      path: of a folder, from the root.
+      path: absolute path of a folder.
       written: whether checkpoints are to be written there, not only read.
     """
     text = str(path)
@@ -98,10 +100,11 @@ def check_plain(path: Path, *, written: bool = True) -> None:
 
 
 def short(value: Any) -> str:
-    """Return a value as it is written in a message: at most 80 characters of it.
+    """Returns a value as shown in a message: at most 80 characters of it.
 
-    >>> short("a" * 100)[-12:]
-    'aaaaaaaaaaa…'
+    Example:
+      >>> short("a" * 100)[-12:]
+      'aaaaaaaaaaa…'
     """
     return _cut(repr(value))
 
@@ -112,7 +115,7 @@ def _cut(text: str) -> str:
 
 @contextlib.contextmanager
 def told(path: Path, *, done: str = "written to", option: str = "--workdir") -> Iterator[None]:
-    """Turn what the operating system refuses into a ValueError that names the option."""
+    """Turns errors of the operating system into a ValueError that names the option."""
     try:
         yield
     except NotADirectoryError:
@@ -126,7 +129,7 @@ def told(path: Path, *, done: str = "written to", option: str = "--workdir") -> 
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """Return a JSON object; what is wrong with the file becomes a ValueError with the remedy."""
+    """Returns a JSON object; anything wrong with the file raises a ValueError with the remedy."""
     try:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:  # also: not UTF-8
@@ -137,7 +140,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
 
 
 class Lock:
-    """The kernel's lock on a file: it ends with its process, however that ends."""
+    """The kernel's lock on a file, which ends with its process, however that ends."""
 
     def __init__(self, file: IO[bytes]):
         self._file = file
@@ -147,26 +150,27 @@ _held: "weakref.WeakValueDictionary[Path, Lock]" = weakref.WeakValueDictionary()
 
 
 def lock_file(path: Path) -> Lock | None:
-    """Lock a file until the lock is dropped; None on a file system that knows no locks.
+    """Locks a file until the lock is dropped; returns None on a file system without locks.
 
-    >>> import tempfile
-    >>> with tempfile.NamedTemporaryFile() as file:
-    ...     lock = lock_file(Path(file.name))
-    ...     lock is lock_file(Path(file.name))  # this process has it already
-    True
+    Example:
+      >>> import tempfile
+      >>> with tempfile.NamedTemporaryFile() as file:
+      ...     lock = lock_file(Path(file.name))
+      ...     lock is lock_file(Path(file.name))  # this process has it already
+      True
 
     Args:
-      path: of an existing file that nobody replaces.
+      path: path of an existing file that is never replaced.
 
     Raises:
-      ValueError: another process holds it.
+      ValueError: if another process holds the lock.
     """
     import fcntl
 
     real = path.resolve()
     if (held := _held.get(real)) is not None:
         return held
-    file = path.open("rb+")  # to be written to: network file systems want that
+    file = path.open("rb+")  # opened for writing: network file systems want that
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -174,7 +178,7 @@ def lock_file(path: Path) -> Lock | None:
         if error.errno not in (errno.EAGAIN, errno.EACCES):
             return None
         raise ValueError(
-            f"{path.parent}: another process trains in this folder just now; wait for its end, or "
+            f"{path.parent}: another process is training in this folder; wait for it to end, or "
             "choose another --workdir"
         ) from None
     _held[real] = lock = Lock(file)

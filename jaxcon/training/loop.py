@@ -1,7 +1,7 @@
 """The loop: steps, progress, metrics and checkpoints, until the last step or a request to stop.
 
-It never decides anything by time or by the machine, so that a run that was killed and resumed does
-exactly what an uninterrupted one does.
+It never decides anything by time or by the machine, so a run that was killed and resumed does exactly
+what an uninterrupted one does.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from jaxcon.training.state import TrainState
 
 
 class Fit(NamedTuple):
-    """What `fit` returns: the state, and whether it is done: the last step, and no wish to stop."""
+    """What `fit` returns: the state, and whether it is at the last step and was not asked to stop."""
 
     state: TrainState
     finished: bool
@@ -31,9 +31,9 @@ class Fit(NamedTuple):
 
 @contextlib.contextmanager
 def stop_requested() -> Iterator[Callable[[int], bool]]:
-    """Yield a function of the step: has SIGTERM or Ctrl-C asked this run to stop?
+    """Yields a function of the step that tells whether SIGTERM or Ctrl-C has asked the run to stop.
 
-    In several processes a signal to one stops all after the same step. Before the first step is done
+    With several processes, a signal to one stops all after the same step. Until the first step is done,
     Ctrl-C ends the process at once, as does a second Ctrl-C: compilation may take minutes.
     """
     several = jax.process_count() > 1
@@ -68,6 +68,36 @@ def stop_requested() -> Iterator[Callable[[int], bool]]:
             signal.signal(number, handler)
 
 
+def advance(
+    state: Any,
+    step: Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]],
+    batches: Iterator[Any],
+    *,
+    start: int = 0,
+    steps: int,
+) -> Iterator[tuple[int, Any, dict[str, jax.Array]]]:
+    """Takes one step after another; after each, yields how many are done, the state, the metrics.
+
+    This is the loop of all training, and nothing else: `fit` adds a log, checkpoints and stops; a
+    short run without a folder keeps the metrics itself. They are still on the device.
+
+    Example:
+      >>> double = lambda state, batch: (2 * state + batch, {})
+      >>> [(done, state) for done, state, _ in advance(1, double, iter([0, 1, 0]), steps=2)]
+      [(1, 2), (2, 5)]
+
+    Args:
+      state: the state before step `start`.
+      step: `(state, batch) -> (state, metrics)`.
+      batches: batches from that step on, at least one per step that is left.
+      start: number of steps already done.
+      steps: number of steps of the whole run.
+    """
+    for number in range(start, steps):
+        state, metrics = step(state, next(batches))
+        yield number + 1, state, metrics
+
+
 def fit(
     state: TrainState,
     step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]],
@@ -81,30 +111,30 @@ def fit(
     checkpoint_every: int,
     log_every: int = 10,
 ) -> Fit:
-    """Return the state after `steps` steps, or after the step at which a stop was asked for.
+    """Trains for `steps` steps, or until a stop is requested.
 
     Args:
-      state: at any step; where it is 0, it is saved first.
+      state: a state at any step; at step 0 it is saved first.
       step: `(state, batch) -> (state, metrics)`, with `loss` and `skipped` among the metrics.
-      batches: from a step number to the batches from there on.
-      steps: of the whole run.
-      batch_size: of all devices together, at least 1, for the images per second.
+      batches: maps a step number to the batches from there on.
+      steps: number of steps of the whole run.
+      batch_size: size over all devices together, at least 1, for the images per second.
       chance: loss at chance level, ln K, above 0; the bar shows loss / ln K.
       folder: for `metrics.jsonl`, `times.json` and `events/`.
-      checkpoints: an open directory.
+      checkpoints: the open checkpoints of the run.
       checkpoint_every: steps between checkpoints, at least 1.
-      log_every: steps between readings of the metrics, which wait for the device, at least 1. As
-          many of the first are read one by one: they tell whether it works, and how long it will
-          take.
+      log_every: steps between readings of the metrics, which wait for the device, at least 1. The
+        first `log_every` are read one by one: they show whether it works, and how long it will
+        take.
 
     Returns:
       The state, and whether the run is finished.
 
     Raises:
-      ValueError: a number out of its range.
-      FloatingPointError: not one of the last 50 updates was finite.
-      DiskFullError: a checkpoint could not be written.
-      Exception: what `batches` raises; in a single process the state reached is saved first.
+      ValueError: if a number is out of its range.
+      FloatingPointError: if none of the last 50 updates was finite.
+      DiskFullError: if a checkpoint could not be written.
+      Exception: whatever `batches` raises; in a single process the state reached is saved first.
     """
     check_count("steps", steps, low=0)
     check_count("batch_size", batch_size)
@@ -133,18 +163,23 @@ def fit(
             )
         )
         reader = _Reader(log, bar, batch_size=batch_size, chance=chance)
-        source = batches(start)
-        for number in range(start, steps):
-            try:
-                batch = next(source)
-            except Exception:
-                if done > start and jax.process_count() == 1:
-                    _save_reached(done, state, reader, checkpoints)
-                raise
-            state, metrics = step(state, batch)
-            done = number + 1
+
+        def or_save() -> Iterator[Any]:
+            """Yields the batches; if one cannot be had, saves the state reached."""
+            source = batches(start)
+            while True:
+                try:
+                    batch = next(source)
+                except Exception:
+                    if done > start and jax.process_count() == 1:
+                        _save_reached(done, state, reader, checkpoints)
+                    raise
+                yield batch
+
+        walk = advance(state, step, or_save(), start=start, steps=steps)
+        for done, state, metrics in walk:
             stop = asked(done)
-            reader.add(number, metrics)
+            reader.add(done - 1, metrics)
             if done % log_every == 0 or done - start <= log_every or done == steps or stop:
                 reader.flush()
                 clock.tick(done)
@@ -163,7 +198,7 @@ def fit(
 def _save_reached(
     done: int, state: TrainState, reader: "_Reader", checkpoints: Checkpoints
 ) -> None:
-    """Before an error of the data ends the run. Of several processes the others know nothing of it."""
+    """Saves before a data error ends the run; not with several processes, as others know nothing."""
     with contextlib.suppress(FloatingPointError):
         reader.flush()
     if done not in checkpoints.steps():
@@ -205,9 +240,9 @@ class _Reader:
         self._skipped = skipped
         if self._in_a_row >= self.patience:
             raise FloatingPointError(
-                f"step {step}: none of the last {self.patience} updates was taken, for losses, "
-                "gradients, weights or statistics were not finite; try a smaller --learning-rate, or "
-                "--precision=f32"
+                f"step {step}: none of the last {self.patience} updates was taken, because "
+                "losses, gradients, weights or statistics were not finite; try a smaller "
+                "--learning-rate, or --precision=f32"
             )
 
     def _show(self, count: int, values: dict[str, float]) -> None:
@@ -215,7 +250,7 @@ class _Reader:
         if self._compiled:
             bar.update(count)
         else:
-            # The first step compiles: the time that is left is told from those after it.
+            # The first step compiles: the time left is estimated from those after it.
             bar.set_description_str(refresh=False)
             bar.unpause()
             bar.initial = bar.n = bar.last_print_n = bar.n + count

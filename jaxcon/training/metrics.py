@@ -1,4 +1,4 @@
-"""The metrics of a run, a line a step: written so that a resumed run continues them, and read again."""
+"""The metrics of a run, one line per step: written so that a resumed run continues them, and read."""
 
 import contextlib
 import json
@@ -13,16 +13,17 @@ from jaxcon.training.files import write_text
 class MetricsLog:
     """`metrics.jsonl` and TensorBoard events of a run; a resumed run continues both.
 
-    >>> import tempfile
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> with MetricsLog(Path(folder.name), start=0) as log:
-    ...     log.write(0, {"loss": 2.5})
-    >>> read_metrics(Path(folder.name) / "metrics.jsonl")
-    [{'step': 0, 'loss': 2.5}]
+    Example:
+      >>> import tempfile
+      >>> folder = tempfile.TemporaryDirectory()
+      >>> with MetricsLog(Path(folder.name), start=0) as log:
+      ...     log.write(0, {"loss": 2.5})
+      >>> read_metrics(Path(folder.name) / "metrics.jsonl")
+      [{'step': 0, 'loss': 2.5}]
     """
 
     def __init__(self, folder: Path, *, start: int):
-        """Open the files and drop what lies at step `start` or later: it is computed again."""
+        """Opens the files and drops entries at step `start` or later, which are computed again."""
         path = Path(folder) / "metrics.jsonl"
         before = [row for row in read_metrics(path) if row["step"] < start]
         write_text(path, "".join(json.dumps(row) + "\n" for row in before))
@@ -37,24 +38,25 @@ class MetricsLog:
         self._events.close()
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Add one line; a value that is not finite becomes null, for JSON has no NaN."""
+        """Adds one line; a value that is not finite becomes null, as JSON has no NaN."""
         row = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
         self._file.write(json.dumps({"step": step, **row}) + "\n")
-        # TensorBoard would warn of every other.
+        # TensorBoard would warn about any other.
         self._events.write(step, {k: v for k, v in metrics.items() if math.isfinite(v)})
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a `metrics.jsonl`; what is damaged, cut off by a kill say, is left out.
+    """Returns the lines of a `metrics.jsonl`; skips damaged ones, for example cut off by a kill.
 
-    >>> read_metrics(Path("no-such-file"))
-    []
+    Example:
+      >>> read_metrics(Path("no-such-file"))
+      []
 
     Args:
-      path: of the file, which may be missing.
+      path: path of the file, which may be missing.
 
     Returns:
-      One dictionary a step.
+      One dictionary per step.
     """
     rows = []
     with contextlib.suppress(FileNotFoundError):

@@ -1,6 +1,6 @@
-"""Optimizers: functions of one signature, so that an experiment passes the one it wants.
+"""Optimizers: functions with one signature, so that an experiment passes the one it wants.
 
-Their state is in float32 at least, whatever the dtype of the parameters.
+Their state is in at least float32, whatever the dtype of the parameters.
 
 >>> import jax.numpy as jnp
 >>> schedule = warmup_cosine(2e-3, warmup_steps=10, total_steps=100)
@@ -20,24 +20,25 @@ from jaxcon.training.decay import decay_mask, names_of
 
 
 def warmup_cosine(peak: float, *, warmup_steps: int, total_steps: int) -> optax.Schedule:
-    """Return a learning rate that rises linearly, then falls to 0 along half a cosine.
+    """Returns a learning rate that rises linearly, then falls to 0 along half a cosine.
 
-    Step 0 already learns: the rise starts one part above 0, at peak / (warmup_steps + 1).
+    Step 0 already learns: the rise starts above 0, at peak / (warmup_steps + 1).
 
-    >>> schedule = warmup_cosine(1.0, warmup_steps=4, total_steps=10)
-    >>> [round(float(schedule(step)), 2) for step in (0, 2, 4, 7, 10)]
-    [0.2, 0.6, 1.0, 0.5, 0.0]
+    Example:
+      >>> schedule = warmup_cosine(1.0, warmup_steps=4, total_steps=10)
+      >>> [round(float(schedule(step)), 2) for step in (0, 2, 4, 7, 10)]
+      [0.2, 0.6, 1.0, 0.5, 0.0]
 
     Args:
       peak: highest learning rate, positive.
-      warmup_steps: steps of the rise, 0 or more, fewer than `total_steps`.
-      total_steps: steps of the run, at least 1.
+      warmup_steps: number of steps of the rise, 0 or more, fewer than `total_steps`.
+      total_steps: number of steps of the run, at least 1.
 
     Returns:
       A function from the step to the learning rate.
 
     Raises:
-      ValueError: the warm-up leaves no step to train, or a number is out of its range.
+      ValueError: if the warm-up leaves no step to train, or a number is out of its range.
     """
     check_number("peak", peak, low=0, open_low=True)
     check_count("total_steps", total_steps)
@@ -55,28 +56,28 @@ def warmup_cosine(peak: float, *, warmup_steps: int, total_steps: int) -> optax.
 def keep_between(
     optimizer: optax.GradientTransformation, bounds: Mapping[str, tuple[float, float]]
 ) -> optax.GradientTransformationExtraArgs:
-    """Return the optimizer with parameters of some names projected into bounds after each update.
+    """Returns the optimizer, with some parameters projected into bounds after each update.
 
-    An update that would lead out of the bounds ends on one, exactly; the optimizer's state keeps its
-    form.
+    An update that would leave the bounds ends exactly on one; the optimizer's state keeps its form.
 
-    >>> import jax.numpy as jnp
-    >>> optimizer = keep_between(optax.sgd(1.0), {"scale": (0.0, 2.0)})
-    >>> params, gradient = {"scale": jnp.array(1.0)}, {"scale": jnp.array(-7.0)}
-    >>> updates, _ = optimizer.update(gradient, optimizer.init(params), params)
-    >>> float(optax.apply_updates(params, updates)["scale"])
-    2.0
+    Example:
+      >>> import jax.numpy as jnp
+      >>> optimizer = keep_between(optax.sgd(1.0), {"scale": (0.0, 2.0)})
+      >>> params, gradient = {"scale": jnp.array(1.0)}, {"scale": jnp.array(-7.0)}
+      >>> updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+      >>> float(optax.apply_updates(params, updates)["scale"])
+      2.0
 
     Args:
-      optimizer: any.
+      optimizer: any optimizer.
       bounds: (lowest, highest) by the name of the parameter, or by the end of its path, such as
-          "Temperature_0/log_temperature".
+        "Temperature_0/log_temperature".
 
     Returns:
       The optimizer; its `update` needs the parameters.
 
     Raises:
-      ValueError: a lowest value above the highest.
+      ValueError: if a lowest value is above the highest.
     """
     for name, (low, high) in bounds.items():
         if not low <= high:
@@ -100,7 +101,7 @@ def keep_between(
 
 
 def _within(update: jax.Array, param: jax.Array, low: float, high: float) -> jax.Array:
-    """The update whose sum with the parameter, as floats add, lies within the bounds."""
+    """Returns the update whose sum with the parameter, as floats add, lies within the bounds."""
     update = update.astype(param.dtype)
     lowest, highest = jnp.asarray(low, param.dtype), jnp.asarray(high, param.dtype)
     update = jnp.clip(param + update, lowest, highest) - param
@@ -111,22 +112,27 @@ def _within(update: jax.Array, param: jax.Array, low: float, high: float) -> jax
 def adamw(
     schedule: optax.Schedule, *, weight_decay: float = 1e-4, clip_norm: float | None = None
 ) -> optax.GradientTransformation:
-    """Return AdamW (Loshchilov and Hutter, 2019) with decay where `decay_mask` says.
+    """Returns AdamW (Loshchilov and Hutter, 2019), decaying what `decay_mask` selects.
 
-    >>> import jax.numpy as jnp
-    >>> adamw(optax.constant_schedule(1e-3)).init({"kernel": jnp.ones((2, 2))}) is not None
-    True
+    Example:
+      >>> import jax.numpy as jnp
+      >>> optimizer = adamw(optax.constant_schedule(0.1), weight_decay=0.5)
+      >>> params = {"kernel": jnp.ones((1, 1)), "bias": jnp.ones(1)}
+      >>> zeros = jax.tree.map(jnp.zeros_like, params)
+      >>> updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+      >>> f"{updates['kernel'].item():.2f}", updates["bias"].item() == 0  # biases do not decay
+      ('-0.05', True)
 
     Args:
       schedule: learning rate by step.
-      weight_decay: 0 or more; on what `decay_mask` says.
-      clip_norm: longest gradient, above 0; None clips nothing.
+      weight_decay: 0 or more; applied to what `decay_mask` selects.
+      clip_norm: largest norm of the gradient, above 0; None clips nothing.
 
     Returns:
       The optimizer.
 
     Raises:
-      ValueError: a number out of its range, or a schedule that begins below 0.
+      ValueError: if a number is out of its range, or the schedule begins below 0.
     """
     _check(schedule, weight_decay, clip_norm)
     update = optax.adamw(schedule, weight_decay=weight_decay, mask=decay_mask)
@@ -136,24 +142,31 @@ def adamw(
 def lars(
     schedule: optax.Schedule, *, weight_decay: float = 1e-6, clip_norm: float | None = None
 ) -> optax.GradientTransformation:
-    """Return LARS (You et al., 2017), SimCLR's optimizer.
+    """Returns LARS (You et al., 2017), SimCLR's optimizer.
 
-    What does not decay (`decay_mask`) is not rescaled by the trust ratio either.
+    Parameters that do not decay (`decay_mask`) are not rescaled by the trust ratio either.
 
-    >>> import jax.numpy as jnp
-    >>> lars(optax.constant_schedule(1.0)).init({"kernel": jnp.ones((2, 2))}) is not None
-    True
+    Example:
+      >>> import jax.numpy as jnp
+      >>> optimizer = lars(optax.constant_schedule(1.0), weight_decay=0.0)
+      >>> params = {"kernel": jnp.full((1, 1), 2.0)}
+      >>> for gradient in (1e-3, 1e3):  # the step follows the norm of the weights, not the gradient's
+      ...     gradients = {"kernel": jnp.full((1, 1), gradient)}
+      ...     updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+      ...     print(f"{updates['kernel'].item():.4f}")
+      -0.0020
+      -0.0020
 
     Args:
-      schedule: learning rate by step; published values are 0.3 * batch / 256 and alike.
-      weight_decay: 0 or more; on what `decay_mask` says.
-      clip_norm: longest gradient, above 0; None clips nothing.
+      schedule: learning rate by step; published values are 0.3 * batch / 256 and the like.
+      weight_decay: 0 or more; applied to what `decay_mask` selects.
+      clip_norm: largest norm of the gradient, above 0; None clips nothing.
 
     Returns:
       The optimizer.
 
     Raises:
-      ValueError: a number out of its range, or a schedule that begins below 0.
+      ValueError: if a number is out of its range, or the schedule begins below 0.
     """
     _check(schedule, weight_decay, clip_norm)
     update = optax.lars(
@@ -169,22 +182,26 @@ def lars(
 def sgd(
     schedule: optax.Schedule, *, weight_decay: float = 5e-4, clip_norm: float | None = None
 ) -> optax.GradientTransformation:
-    """Return SGD with Nesterov momentum 0.9 and L2 decay on kernels alone.
+    """Returns SGD with Nesterov momentum 0.9, and L2 decay of kernels alone.
 
-    >>> import jax.numpy as jnp
-    >>> sgd(optax.constant_schedule(0.1)).init({"kernel": jnp.ones((2, 2))}) is not None
-    True
+    Example:
+      >>> import jax.numpy as jnp
+      >>> optimizer = sgd(optax.constant_schedule(0.1), weight_decay=0.0)
+      >>> params = gradients = {"kernel": jnp.ones((1, 1))}
+      >>> updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+      >>> print(f"{updates['kernel'].item():.2f}")  # -0.1 (1 + 0.9): momentum looks a step ahead
+      -0.19
 
     Args:
       schedule: learning rate by step.
-      weight_decay: 0 or more; on what `decay_mask` says.
-      clip_norm: longest gradient, above 0; None clips nothing.
+      weight_decay: 0 or more; applied to what `decay_mask` selects.
+      clip_norm: largest norm of the gradient, above 0; None clips nothing.
 
     Returns:
       The optimizer.
 
     Raises:
-      ValueError: a number out of its range, or a schedule that begins below 0.
+      ValueError: if a number is out of its range, or the schedule begins below 0.
     """
     _check(schedule, weight_decay, clip_norm)
     update = optax.chain(
@@ -195,7 +212,7 @@ def sgd(
 
 
 def _check(schedule: Any, weight_decay: Any, clip_norm: Any) -> None:
-    """A negative number climbs, grows or turns around, and trains on as if nothing were."""
+    """Refuses negative numbers: they climb, grow or turn around, and training goes on regardless."""
     rate = schedule(0) if callable(schedule) else schedule
     check_number("schedule, at its first step", rate, low=0)
     check_number("weight_decay", weight_decay, low=0)
@@ -206,7 +223,7 @@ def _check(schedule: Any, weight_decay: Any, clip_norm: Any) -> None:
 def _finished(
     update: optax.GradientTransformation, clip_norm: float | None
 ) -> optax.GradientTransformation:
-    """Clipped, and summed in float32 at least: in bfloat16 Adam's average of squares does not move."""
+    """Clips, and sums in at least float32: in bfloat16 Adam's average of squares does not move."""
     if clip_norm is not None:
         update = optax.chain(optax.clip_by_global_norm(clip_norm), update)
     inner = optax.with_extra_args_support(update)

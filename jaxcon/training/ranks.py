@@ -1,12 +1,13 @@
-"""Several processes in one run: how they meet, and how all end when one of them is gone.
+"""Several processes in one run: how they meet, and how all end if one of them is gone.
 
-JAX ends the others too, by aborting them: their last lines are stack frames of C++, and do not say
-which process it was. Here every process counts aloud, once a second, in the key-value store of JAX's
-coordinator, which is process 0; process 0 listens to all others, they listen to it. Who is silent for
-`PATIENCE` seconds was killed, stopped or cut off, and the others end with one line that names it.
+JAX would end the others too, by aborting them: their last lines are C++ stack frames, which do not say
+which process it was. Here every process counts up, once a second, in the key-value store of JAX's
+coordinator, which is process 0; process 0 listens to all others, and they listen to it. A process that
+is silent for `PATIENCE` seconds was killed, stopped or cut off, and the others end with one line that
+names it.
 
-JAX's client aborts its process in the moment in which its connection to process 0 breaks, before
-anything could be said. So the others do not hold that connection themselves: a `Tunnel` does.
+JAX's client aborts its process the moment its connection to process 0 breaks, before anything can be
+said. So the other processes do not hold that connection themselves: a `Tunnel` does.
 """
 
 import atexit
@@ -23,7 +24,7 @@ import jax
 
 PATIENCE = 8.0  # seconds; with what follows, all are gone after 12
 _BEAT = 1.0
-_ARRIVAL = 300.0  # seconds in which all processes have to come
+_ARRIVAL = 300.0  # seconds in which all processes have to arrive
 _PULSE = "jaxcon/pulse"
 _GONE = "gone: "
 
@@ -31,13 +32,13 @@ _watch: "Watch | None" = None
 
 
 def join(cluster: Mapping[str, Any]) -> None:
-    """Make this process one of a job, and watch over the others from then on.
+    """Makes this process one of a job, and watches over the others from then on.
 
     Args:
-      cluster: of `devices.cluster_arguments`; empty where jax recognizes the job by itself.
+      cluster: from `devices.cluster_arguments`; empty if jax recognizes the job by itself.
 
     Raises:
-      ValueError: the numbers of the job do not fit together.
+      ValueError: if the numbers of the job do not fit together.
     """
     global _watch
     address, count, process = _place(cluster)
@@ -49,7 +50,7 @@ def join(cluster: Mapping[str, Any]) -> None:
     watch = Watch(process, count, store=_store, end=_end)
     tunnel = None if process == 0 else Tunnel(address, watch.coordinator_hung_up)
     with _time_limit(address, count, process):
-        # Limits of JAX's own are longer than ours, for they end in an abort.
+        # JAX's own limits are longer than ours, because they end in an abort.
         jax.distributed.initialize(
             address if tunnel is None else tunnel.address,
             count,
@@ -63,23 +64,23 @@ def join(cluster: Mapping[str, Any]) -> None:
 
 
 def leave() -> None:
-    """Wait until the others are done too, then let go of them: what the end of a process does."""
+    """Waits until the others are done too, then lets go of them: called when a process ends."""
     if _watch is not None and not _watch.left.is_set():
         jax.distributed.shutdown()
         _watch.left.set()
 
 
 def end_if_another_is_gone() -> None:
-    """After an error: wait as long as it takes to notice that another's end was its cause.
+    """Waits, after an error, long enough to notice if another's end was its cause.
 
-    If so, this process ends with the line that says it. In a single process it returns at once.
+    If so, this process ends with a line that says so. In a single process it returns at once.
     """
     if _watch is not None:
         time.sleep(PATIENCE + 4 * _BEAT)
 
 
 def end_with_others(reason: str, code: int) -> None:
-    """End this process at once, and let the others say why. In a single process it returns.
+    """Ends this process at once, and makes the others say why. In a single process it returns.
 
     Args:
       reason: one line.
@@ -93,15 +94,15 @@ def end_with_others(reason: str, code: int) -> None:
 
 
 class Watch:
-    """Two threads: one speaks and listens, which may hang; the other looks at the clock.
+    """Two threads: one speaks and listens, which may hang; the other watches the clock.
 
     Args:
       process: number of this process.
-      count: of all processes.
-      store: returns the key-value store that all share; it is there once they have met.
+      count: number of all processes.
+      store: returns the key-value store that all share; it exists once they have met.
       end: ends the process, with a line and an exit code.
       beat: seconds between two signs of life.
-      patience: seconds of silence after which another is gone.
+      patience: seconds of silence after which another process counts as gone.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class Watch:
             threading.Thread(target=target, daemon=True).start()
 
     def coordinator_hung_up(self) -> bool:
-        """Return whether JAX's client had better not know it; end the process where it is the end."""
+        """Returns whether to hide it from JAX's client; ends the process if the coordinator is gone."""
         if not self._joined.is_set():
             return False  # it is not there yet: the client tries again
         if not self.left.wait(2 * self._beat):  # nor is it the orderly end of the run
@@ -137,7 +138,7 @@ class Watch:
         return True
 
     def tell(self, reason: str) -> None:
-        """Say something in place of a number, for the last time: the others read it, and end."""
+        """Sends a reason instead of a number, for the last time: the others read it, and end."""
         with contextlib.suppress(Exception):
             self._say(_GONE + reason, last=True)
             if self._process == 0:  # the store ends with it
@@ -155,7 +156,7 @@ class Watch:
         number = 0
         while not self.left.wait(self._beat):
             number += 1
-            # Whatever goes wrong here: then nothing is heard, and the other thread will say so.
+            # If anything goes wrong here, nothing is heard, and the other thread will say so.
             with contextlib.suppress(Exception):
                 self._say(str(number))
                 if self._process == 0:
@@ -184,13 +185,13 @@ class Watch:
                     self._end_without(process, f"no sign of life for {self._patience:.0f} s")
 
     def _end_without(self, process: int, reason: str) -> NoReturn:
-        # Process 0 also hands on what it knows of another.
+        # Process 0 also passes on what it knows about another.
         known = reason.startswith("process ")
         gone = reason if known else f"process {process} of {self._count} is gone ({reason})"
         if self._process == 0:
             self.tell(gone)
         self._end(
-            f"{gone}; the same command, in every process, goes on from the last checkpoint", 1
+            f"{gone}; run the same command in every process to resume from the last checkpoint", 1
         )
 
 
@@ -232,21 +233,21 @@ class Tunnel:
 
 
 def _hang_up(connection: socket.socket) -> None:
-    """Close a connection of which another thread may be waiting for bytes."""
+    """Closes a connection even if another thread is waiting for bytes from it."""
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
     connection.close()
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:
-    """Hand on bytes until one of the two hangs up."""
+    """Passes on bytes until one of the two hangs up."""
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
             target.sendall(data)
 
 
 def _place(cluster: Mapping[str, Any]) -> tuple[str, int, int]:
-    """Address of the coordinator, number of processes, own number."""
+    """Returns the address of the coordinator, the number of processes, and our own number."""
     if cluster:
         return cluster["coordinator_address"], cluster["num_processes"], cluster["process_id"]
     from jax._src.clusters import ClusterEnv  # has no public name
@@ -265,10 +266,10 @@ def _store() -> Any:
 
 @contextlib.contextmanager
 def _time_limit(address: str, count: int, process: int) -> Any:
-    """End the process where the others do not come; jax is in C++ meanwhile, out of reach."""
-    who = f"not all of {count} processes came" if process == 0 else "process 0 does not answer"
+    """Ends the process if the others do not come; jax is in C++ meanwhile, out of reach."""
+    who = f"not all of {count} processes arrived" if process == 0 else "process 0 does not answer"
     line = (
-        f"{who} at {address} for {_ARRIVAL:.0f} s; start the same command in each of {count} "
+        f"{who} at {address} within {_ARRIVAL:.0f} s; start the same command in each of the {count} "
         "processes, or correct the address and the number (JAX_COORDINATOR_ADDRESS, "
         "JAX_NUM_PROCESSES)"
     )
@@ -282,7 +283,7 @@ def _time_limit(address: str, count: int, process: int) -> Any:
 
 
 def _end(line: str, code: int) -> NoReturn:
-    """End the process from whatever thread; a progress bar may stand in the last line."""
+    """Ends the process from any thread; a progress bar may be on the last line."""
     sys.stdout.flush()
     sys.stderr.write(f"\nerror: {line}\n")
     sys.stderr.flush()

@@ -44,27 +44,28 @@ Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
 def make_train_step(
     loss_fn: LossFn, *, ema_decay: float | None = None, axis_name: str | None = BATCH_AXIS
 ) -> Step:
-    """Return `step(state, batch, key) -> (state, metrics)`.
+    """Returns `step(state, batch, key) -> (state, metrics)`.
 
     `loss_fn` gets `fold_in(key, state.step)`, and must return a loss, collections and metrics that
     are equal on all devices of the axis (`collectives.mean`). An update is refused if the loss, the
     gradient's norm, or a number among the variables after it is not finite: variables and optimizer
     stay as they were and `state.skipped` counts it. The step number and the schedules of the
-    optimizer move on, so that the next batch is another one and the rate ends where it should.
+    optimizer move on, so the next batch is a new one and the learning rate ends where it should.
 
     Args:
       loss_fn: `(params, carried, batch, key) -> (loss, (carried, metrics))`, where `carried` holds
-          whatever moves without a gradient, by the names of flax's collections: `batch_stats`, or
-          a queue, or a teacher. It returns all of them, those that moved and those that did not.
-      ema_decay: of the moving average, at least 0 and below 1; None for a state that keeps none.
-      axis_name: mapped axis that the gradients are averaged over; None for no axis.
+        whatever moves without a gradient, by the names of flax's collections: `batch_stats`, a
+        queue, or a teacher. It returns all of them, whether they moved or not.
+      ema_decay: decay of the moving average, at least 0 and below 1; None for a state without one.
+      axis_name: the mapped axis over which gradients are averaged; None for no axis.
 
     Returns:
       The step. Its metrics are those of `loss_fn`, `loss`, `gradient_norm` and `skipped`.
 
     Raises:
-      ValueError: an `ema_decay` out of its range; in the first call, one for a state that keeps no
-          average, or none for a state that does, or other collections than the state carries.
+      ValueError: if `ema_decay` is out of its range; in the first call, also if it is given for a
+        state without an average or missing for one with it, or if `loss_fn` returns other
+        collections than the state carries.
     """
     if ema_decay is not None:
         check_number("ema_decay", ema_decay, low=0, high=1)
@@ -95,14 +96,14 @@ def make_train_step(
 
 
 def shard_step(step: Step, mesh: Mesh, *, axis_name: str = BATCH_AXIS) -> Step:
-    """Return the step under jit and `jax.shard_map`: state replicated, batch split by rows.
+    """Returns the step under jit and `jax.shard_map`: state replicated, rows of the batch split.
 
-    The state is donated: the one passed in is used up.
+    The state is donated: the one passed in can no longer be used.
 
     Args:
-      step: of `make_train_step`.
-      mesh: with the axis `axis_name`.
-      axis_name: that of the step.
+      step: from `make_train_step`.
+      mesh: a mesh with the axis `axis_name`.
+      axis_name: the axis name of the step.
 
     Returns:
       The step, compiled at its first call, on global arrays.
@@ -112,25 +113,25 @@ def shard_step(step: Step, mesh: Mesh, *, axis_name: str = BATCH_AXIS) -> Step:
 
 
 def _check_average(state: TrainState, decay: float | None) -> None:
-    """Half of the setting alone would train as if asked for, and evaluate another network."""
+    """Refuses half of the setting, which would train as if requested but evaluate another network."""
     if decay is None and state.ema is not None:
         raise ValueError(
-            "ema_decay: expected a number, for the state keeps an average, got None: it would stay at "
-            "the untrained start; set it, or create_state(average=False)"
+            "ema_decay: expected a number, as the state keeps an average, got None: it would stay at "
+            "the untrained start; set it, or use create_state(average=False)"
         )
     if decay is not None and state.ema is None:
         raise ValueError(
-            f"ema_decay: expected None, for the state keeps no average, got {decay}; "
+            f"ema_decay: expected None, as the state keeps no average, got {decay}; "
             "create_state(average=True) keeps one"
         )
 
 
 def _check_collections(state: TrainState, carried: Mapping[str, Any]) -> None:
-    """What the state has no place for would be lost, and what does not come back would stand still."""
+    """Refuses a change of collections: new ones would be lost, missing ones would stand still."""
     if state.carried.keys() != carried.keys():
         names = (", ".join(sorted(tree)) or "none" for tree in (state.carried, carried))
         raise ValueError(
-            "loss_fn: expected the collections that the state carries ({}), got {}; give them to "
+            "loss_fn: expected the collections that the state carries ({}), got {}; give all to "
             "create_state, and return all of them".format(*names)
         )
 
@@ -156,7 +157,7 @@ def _all_finite(tree: Any) -> jax.Array:
 
 
 def _accept(finite: jax.Array, updated: TrainState, state: TrainState) -> TrainState:
-    """Select the whole state: guarding parameters alone would let NaN into the statistics."""
+    """Selects the whole state: guarding parameters alone would let NaN into the statistics."""
 
     def select(new: Any, old: Any) -> Any:
         if isinstance(new, _CLOCKS):

@@ -1,15 +1,15 @@
-"""The folder of a run: it belongs to one configuration, and to one process at a time.
+"""The folder of a run, which belongs to one configuration, and to one process at a time.
 
     workdir/
-      config.json           what is trained, and on what; the same command resumes, another is refused
+      config.json           what is trained, and on what; the same command resumes, others are refused
       checkpoints/STEP/     the state, and a SHA-256 of each of its arrays
-      metrics.jsonl         one line a step, cut back to the restored step
-      results.json          written when all is evaluated
+      metrics.jsonl         one line per step, cut back to the restored step
+      results.json          written when everything is evaluated
       report.html           written last: a run that has both is finished
 
-It is new, resumable or finished; anything else is refused with a sentence, before anything in it
-changes, for the worst that a training run can do is to start over, or to go on with something else,
-in silence.
+It is new, resumable or finished; anything else is refused with an error, before anything in it
+changes, because the worst that a training run can do is to silently start over, or to continue with
+something else.
 """
 
 import contextlib
@@ -37,14 +37,14 @@ from jaxcon.training.files import (
 )
 
 _SPARE_BYTES = 64 * 2**20  # for metrics, events, figures and the page
-WRITTEN_BY = "written_by"  # the version of jaxcon: for whoever looks for a cause
+WRITTEN_BY = "written_by"  # the version of jaxcon, for tracing causes
 
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:
     """A checked working directory: where things go, and whether a run is resumed in it.
 
-    Whoever holds it also holds the folder's lock: another process is refused until then.
+    It holds the folder's lock: as long as it exists, other processes are refused.
     """
 
     path: Path
@@ -73,14 +73,14 @@ class Workdir:
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing left to do: a page that is missing is drawn again."""
+        """Whether there is nothing left to do; a missing page is drawn again."""
         return self.results.exists() and self.page.exists()
 
     def read_results(self) -> dict[str, Any] | None:
-        """Return what a finished run has found; None where it is not finished.
+        """Returns what a finished run has found; None if it is not finished.
 
         Raises:
-          ValueError: the file cannot be read, or holds no scores.
+          ValueError: if the file cannot be read, or holds no scores.
         """
         if not self.results.exists():
             return None
@@ -99,37 +99,38 @@ def open_workdir(
     files: Mapping[str, bytes] | None = None,
     needed: int = 0,
 ) -> Workdir:
-    """Return the directory, made where it is missing, with `config` written or compared.
+    """Returns the directory, made if missing, with `config` written or compared.
 
     The folder of a finished run need not be writable. Where several processes
     share a run, the first of them writes and holds the lock.
 
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> open_workdir(folder.name, {"seed": 0}).resumed
-    False
-    >>> open_workdir(folder.name, {"seed": 1})
-    Traceback (most recent call last):
-    ValueError: ...: made with another configuration: seed was 0, is 1; ...
+    Example:
+      >>> folder = tempfile.TemporaryDirectory()
+      >>> open_workdir(folder.name, {"seed": 0}).resumed
+      False
+      >>> open_workdir(folder.name, {"seed": 1})
+      Traceback (most recent call last):
+      ValueError: ...: made with another configuration: seed was 0, is 1; ...
 
     Args:
       path: a directory that may be new.
       config: what decides the result, as JSON values; not where or how fast it runs.
-      files: other files that belong to the configuration, by name, which their digests should be
-          part of: they are written where they are missing or others.
-      needed: bytes of the checkpoints that are to come.
+      files: other files that belong to the configuration, by name: they are written if they are
+        missing or differ. Their digests should be part of `config`.
+      needed: bytes that the coming checkpoints need.
 
     Returns:
       The directory.
 
     Raises:
-      ValueError: a file, not writable, full, holding something else, another configuration, a run
-          that was begun and has no checkpoint left, or one that another process trains just now.
+      ValueError: if it is a file, not writable, full, or holds something else, another configuration,
+        a run that began and has no checkpoint left, or one that another process is training.
     """
     path = absolute(path)
     config = json.loads(json.dumps(config))
     resumed = _check(path, config)
     if Workdir(path, resumed).finished:
-        with contextlib.suppress(OSError):  # a lost file is mended where that is possible
+        with contextlib.suppress(OSError):  # a lost file is replaced where possible
             _write_missing(path, files or {})
         return Workdir(path, resumed)
     check_plain(path)
@@ -147,20 +148,21 @@ def open_workdir(
 
 
 def read_config(path: str | Path, *, option: str = "--workdir") -> dict[str, Any] | None:
-    """Return the configuration of the run in a folder; None where there is none.
+    """Returns the configuration of the run in a folder; None if there is none.
 
-    >>> read_config("no/such/folder") is None
-    True
+    Example:
+      >>> read_config("no/such/folder") is None
+      True
 
     Args:
-      path: of the working directory.
-      option: that named it.
+      path: path of the working directory.
+      option: the option that named it.
 
     Returns:
       JSON values.
 
     Raises:
-      ValueError: the file cannot be read.
+      ValueError: if the file cannot be read.
     """
     path = absolute(path)
     remedy = f"restore it from a copy, or choose another {option}"
@@ -171,13 +173,13 @@ def read_config(path: str | Path, *, option: str = "--workdir") -> dict[str, Any
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
-    """Return what differs between two configurations: a sentence for each name, dotted where nested.
+    """Returns what differs between two configurations: a sentence for each name, dotted where nested.
 
-    A value of None and one that is missing are the same, and so is whoever wrote them. Long values
-    are cut.
+    None and a missing value count as equal, and `written_by` is ignored. Long values are cut.
 
-    >>> differences({"seed": 0, "model": {"dim": 8}}, {"seed": 0, "model": {"dim": 9}})
-    {'model.dim': 'model.dim was 8, is 9'}
+    Example:
+      >>> differences({"seed": 0, "model": {"dim": 8}}, {"seed": 0, "model": {"dim": 9}})
+      {'model.dim': 'model.dim was 8, is 9'}
 
     Args:
       before: JSON values.
@@ -194,20 +196,21 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
 
 
 def check_writable(path: str | Path, *, needed: int = 0, option: str = "--workdir") -> None:
-    """Raise a ValueError where nothing can be written; nothing is made, only tried.
+    """Raises a ValueError if nothing can be written; makes nothing, only tries.
 
-    >>> with tempfile.NamedTemporaryFile() as file:
-    ...     check_writable(file.name)
-    Traceback (most recent call last):
-    ValueError: --workdir=...: expected a folder, found a file; ...
+    Example:
+      >>> with tempfile.NamedTemporaryFile() as file:
+      ...     check_writable(file.name)
+      Traceback (most recent call last):
+      ValueError: --workdir=...: expected a folder, found a file; ...
 
     Args:
-      path: of a folder that may be new.
-      needed: bytes of the checkpoints that are to come.
-      option: that named it.
+      path: path of a folder that may be new.
+      needed: bytes that the coming checkpoints need.
+      option: the option that named it.
 
     Raises:
-      ValueError: a file, not writable, or a full disk.
+      ValueError: if it is a file or not writable, or the disk is full.
     """
     path = absolute(path)
     with told(path, option=option):
@@ -223,22 +226,22 @@ def check_writable(path: str | Path, *, needed: int = 0, option: str = "--workdi
 
 
 def saved_steps(checkpoints: Path) -> list[int]:
-    """Return the steps that have a folder of their own, sound or not."""
+    """Returns the steps that have a folder, sound or not."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return sorted(int(entry.name) for entry in checkpoints.iterdir() if entry.name.isdigit())
     return []
 
 
 def _check(path: Path, config: Mapping[str, Any]) -> bool:
-    """Whether there is a run of this configuration to be resumed; raise where it is another's."""
+    """Returns whether there is a run of this configuration to resume; raises if it is another's."""
     before = read_config(path)
     if before is None:
         _check_empty(path)
         return False
     if differing := differences(before, config):
         raise ValueError(
-            f"{path}: made with another configuration: {', '.join(differing.values())}; go on with "
-            "the former values, or choose another --workdir"
+            f"{path}: made with another configuration: {', '.join(differing.values())}; use the "
+            "former values, or choose another --workdir"
         )
     workdir = Workdir(path, resumed=True)
     trained = workdir.metrics.exists() or workdir.results.exists()

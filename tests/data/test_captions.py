@@ -86,7 +86,7 @@ def test_a_split_that_folders_lack_is_held_out(tmp_path):
 
 def test_a_split_beside_other_folders_is_refused(tmp_path):
     write(tmp_path, in_folders(tmp_path, {"train": 10, "test": 5, "extra": 5}))
-    with pytest.raises(DataError, match=r"splits \(test, train\) beside what is none \(extra\)"):
+    with pytest.raises(DataError, match=r"splits \(test, train\) next to something else \(extra\)"):
         load_pairs(f"folder:{tmp_path}")
 
 

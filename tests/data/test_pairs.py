@@ -56,7 +56,7 @@ def test_captions_are_drawn_as_often_as_their_weights_say(weights):
 
 
 def test_counts_must_share_out_the_captions():
-    with pytest.raises(ValueError, match="3 captions cannot be shared out as counts, which sum to"):
+    with pytest.raises(ValueError, match="3 captions do not match the counts, which sum to"):
         CaptionTokens(np.zeros((3, 1)), [1, 1])
     with pytest.raises(ValueError, match="at least 1 each"):
         CaptionTokens(np.zeros((3, 1)), [3, 0])

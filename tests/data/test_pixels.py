@@ -93,7 +93,7 @@ def test_planes_of_colours_are_read_or_refused(values, order, deflate, tmp_path)
     colours = np.stack([values, values[:, ::-1], values], axis=-1)
     content = tiff(colours, order=order, photometric=2, planes=True, deflate=deflate)
     if values is U16 and not deflate:
-        with pytest.raises(DataError, match="pillow misreads 16-bit colours in planes"):
+        with pytest.raises(DataError, match="pillow misreads 16-bit colours in separate planes"):
             read(content, tmp_path)
     else:
         expected = np.stack([RAMP, RAMP[::-1], RAMP], axis=-1)

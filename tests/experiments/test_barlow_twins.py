@@ -16,6 +16,7 @@ from experiments import barlow_twins
 from experiments.barlow_twins import BarlowTwins, Loss
 from experiments.images import two_views
 from experiments.images.recipes import DIGITS, Images
+from experiments.images.redundancy import cross_correlation
 from experiments.images.two_views import Model, Objective, make_loss
 from experiments.running.options import Machine, Training, flag, flat
 from experiments.running.process import jit_once
@@ -98,7 +99,7 @@ def test_embeddings_that_tell_nothing_score_chance(name):
 @pytest.mark.parametrize("weight", [0.0, 1.0])
 def test_weights_reach_the_loss(weight):
     z = np.random.default_rng(0).normal(size=(2, 32, 8)).astype(np.float32)
-    c = barlow_twins.cross_correlation(*z)
+    c = cross_correlation(*z)
     diagonal, rest = np.diagonal(c), c[~np.eye(8, dtype=bool)]
     loss = jit_once(objective("barlow_twins", off_diagonal_weight=weight).loss)
     expected = ((diagonal - 1) ** 2).sum() + weight * (rest**2).sum()
@@ -156,7 +157,6 @@ def test_another_loss_in_the_same_folder_is_refused(workdir, command, capsys):
     assert "loss was 'barlow_twins', is 'vicreg'" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_like_an_uninterrupted_one(
     workdir, command, tmp_path, capsys, monkeypatch
@@ -243,7 +243,7 @@ def test_help_states_the_weights_that_a_loss_is_given(name, capsys):
     with contextlib.suppress(SystemExit):
         barlow_twins.main(["--help"])
     words = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    for option, value in barlow_twins.WEIGHTS[name].items():
+    for option, value in barlow_twins.KINDS[name].weights.items():
         after = words.split(f"{flag(option)} FLOAT")[1]
         assert name in after.split("Default:")[0]
         assert math.isclose(float(after.split("Default: ")[1].split()[0].rstrip(".")), value)

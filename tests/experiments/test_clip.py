@@ -110,7 +110,7 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(run, tmp_path):
     ("flags", "said"),
     [
         (["--loss=gaussian", "--temperature=1"], "--loss=gaussian has none; leave it out"),
-        (["--temperature=20"], "--temperature=20.0: a learned one starts from 0.01 to 10"),
+        (["--temperature=20"], "--temperature=20.0: a learned one must start between 0.01 and 10"),
         (["--vocabulary=100"], "--vocabulary=100: expected a number of at least 257"),
         (["--dataset=folder:/no/such"], "there is no folder /no/such"),
         (["--dataset=scones"], "did you mean scenes"),

@@ -14,8 +14,9 @@ from experiments.pairs.model import DualEncoder
 from jaxcon import encoders
 from jaxcon.encoders.dual import Side
 from jaxcon.training.decay import decay_mask
-from jaxcon.training.optimizers import adamw, lars, sgd
+from jaxcon.training.optimizers import lars
 from tests.encoders.modules import IMAGES, MODULES, TOKENS
+from tests.training.toy import BUILDS
 
 # A batch norm of ours holds Flax's.
 NORM = "BatchNorm_0/scale BatchNorm_0/bias"
@@ -183,7 +184,7 @@ def test_lists_and_boxes_around_a_parameter_hide_no_name():
     }
 
 
-@pytest.mark.parametrize("build", [adamw, lars, sgd])
+@pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize("name", ["vit", "text"])
 def test_optimizers_shrink_what_decays_and_nothing_else(name, build):
     """At a gradient of zeros decay alone moves a parameter."""

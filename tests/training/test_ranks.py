@@ -87,7 +87,9 @@ def test_who_falls_silent_is_named_by_all_others(world, silent):
     wait(lambda: len(ends) == 2)
     for line, code in ends:
         assert line.startswith(f"process {silent} of 3 is gone (no sign of life for ")
-        assert line.endswith("the same command, in every process, goes on from the last checkpoint")
+        assert line.endswith(
+            "run the same command in every process to resume from the last checkpoint"
+        )
         assert code == 1
     leave(started)
 
@@ -101,7 +103,7 @@ def test_what_one_says_at_its_end_all_others_repeat(world, wrong):
     started[wrong].left.set()
     wait(lambda: len(ends) == 2)
     for line, _ in ends:
-        assert line.startswith(f"process {wrong} of 3 is gone (the disk is full); the same")
+        assert line.startswith(f"process {wrong} of 3 is gone (the disk is full); run the same")
     leave(started)
 
 
@@ -201,7 +203,7 @@ def alone(code, **environ):
 
 @pytest.mark.parametrize(
     ("process", "said"),
-    [("0", "not all of 2 processes came at "), ("1", "process 0 does not answer at ")],
+    [("0", "not all of 2 processes arrived at "), ("1", "process 0 does not answer at ")],
 )
 def test_others_that_never_come_are_one_line(process, said):
     with socket.socket() as probe:
@@ -214,7 +216,7 @@ def test_others_that_never_come_are_one_line(process, said):
     )
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
-    assert last.startswith(f"error: {said}{address} for 3 s")
+    assert last.startswith(f"error: {said}{address} within 3 s")
     assert "JAX_COORDINATOR_ADDRESS" in last
     assert "@" not in last
 

@@ -9,10 +9,10 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from jaxcon.training.devices import make_mesh
-from jaxcon.training.optimizers import adamw, lars, sgd
+from jaxcon.training.optimizers import adamw
 from jaxcon.training.state import create_state
 from jaxcon.training.step import make_train_step
-from tests.training.toy import make_batch, make_loss, make_state
+from tests.training.toy import BUILDS, make_batch, make_loss, make_state
 
 KEY = jax.random.key(7)
 LOW = [jnp.bfloat16, jnp.float16]
@@ -115,7 +115,7 @@ def test_statistics_are_kept_in_float32():
 
 
 @pytest.mark.parametrize("dtype", LOW)
-@pytest.mark.parametrize("build", [adamw, lars, sgd])
+@pytest.mark.parametrize("build", BUILDS)
 def test_optimizers_sum_in_float32(build, dtype):
     params = {"kernel": jnp.ones((2, 3), dtype), "bias": jnp.ones(2, dtype)}
     optimizer = build(optax.constant_schedule(0.1), clip_norm=1.0)

@@ -25,7 +25,9 @@ def test_a_folder_is_new_then_resumed(tmp_path):
 
 def test_another_configuration_is_refused_with_its_fields(tmp_path):
     open_workdir(tmp_path, {"seed": 0, "temperature": 0.5, "epochs": 3})
-    with pytest.raises(ValueError, match=r"epochs was 3, is 4, seed was 0, is 1; go on"):
+    with pytest.raises(
+        ValueError, match=r"epochs was 3, is 4, seed was 0, is 1; use the former values"
+    ):
         open_workdir(tmp_path, {"seed": 1, "temperature": 0.5, "epochs": 4})
 
 

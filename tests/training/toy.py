@@ -6,11 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.running.optimizers import OPTIMIZERS
 from jaxcon import collectives
 from jaxcon.training.checkpoint import Checkpoints
 from jaxcon.training.digests import state_hash
 from jaxcon.training.state import TrainState, create_state
 
+BUILDS = [rule.make for rule in OPTIMIZERS.values()]  # what every optimizer is held to
 BATCH = 16
 DATA = np.random.default_rng(0).normal(size=(64, 6)).astype(np.float32)
 

@@ -29,7 +29,7 @@ def load_captioned_folder(
     paths = sorted(captions)
     if len(paths) < _FEWEST:
         raise DataError(
-            f"{shown(table)} names {len(paths)} images; expected at least {_FEWEST}, to be divided "
+            f"{shown(table)} names {len(paths)} images; expected at least {_FEWEST}, to be split "
             "into train, validation and test"
         )
     _require_different(table, captions)
@@ -61,7 +61,7 @@ def load_captioned_folder(
 
 
 def _require_different(table: Path, captions: Mapping[str, Sequence[str]]) -> None:
-    """Raises a DataError where one text is the caption of all: nothing can be learned from it."""
+    """Raises a DataError if all images have the same caption: nothing can be learned from it."""
     texts = {text for of_image in captions.values() for text in of_image}
     if len(texts) == 1:
         raise DataError(

@@ -4,9 +4,9 @@
     pets/1.jpg      pets/2.png                          no classes: labels are None
     pets/train/cat/1.jpg  pets/test/cat/9.jpg           splits of your own, and classes below them
 
-`walk` finds the images, `layout` understands the folders, `image_files` reads. Images become RGB
-(grey repeated, what is transparent white) and square. Splits that the folder does not make are made
-by `splits.split_indices` of the paths: 20 % of every class is test, 10 % validation, so that a copy
+`walk` finds the images, `layout` interprets the folders, `image_files` reads. Images become RGB
+(grey repeated, transparent turned white) and square. Splits that the folder does not define are made
+by `splits.split_indices` from the paths: 20 % of every class is test, 10 % validation, so that a copy
 of the folder on another machine has the same test images.
 """
 
@@ -79,7 +79,7 @@ def _nothing_found(root: Path, found: Found) -> str:
     left_out = f"; left out: {'; '.join(found.left_out)}" if found.left_out else ""
     return (
         f"there are no images in {shown(root)} or below it{left_out} (looked for "
-        f"{_USUAL} and what else pillow reads)"
+        f"{_USUAL} and whatever else pillow reads)"
     )
 
 
@@ -95,7 +95,7 @@ def _labels(layout: Layout) -> tuple[tuple[str, ...] | None, np.ndarray | None]:
 
 
 def _notes(found: Found, sizes: np.ndarray) -> list[str]:
-    """Where images lie that were found, and what was left out."""
+    """Says where the images lie, and what was left out."""
     above = {"", *(str(folder) for file in found.images for folder in PurePosixPath(file).parents)}
     empty = [f for f in found.folders if f not in above and os.path.dirname(f) in above]
     notes = [size_note(sizes)]

@@ -1,11 +1,11 @@
-"""What the folders above images mean: splits, classes, or a folder around all of it.
+"""What the folders above images mean: splits, classes, or just a folder around everything.
 
     cat/1.jpg  dog/1.jpg                    classes
     train/cat/1.jpg  Test/cat/9.jpg         splits, in any usual spelling, and classes below them
-    pets/cat/1.jpg  pets/dog/1.jpg          the outer folder says nothing
+    pets/cat/1.jpg  pets/dog/1.jpg          the outer folder means nothing
     1.jpg  2.png                            no classes
 
-What could be meant in two ways is refused: a split that is taken for a class trains on test images.
+Anything ambiguous is refused: a split mistaken for a class would train on test images.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SPLIT_WORDS = {
     "test": ("test", "tests", "testing", "tst", "eval", "evaluation"),
 }
 _SPLIT_OF = {word: split for split, words in _SPLIT_WORDS.items() for word in words}
-_WITHOUT = "sort them into classes, or move that folder away: then some of train are held out"
+_WITHOUT = "sort them into classes, or move that folder away: then some of train is held out"
 _HELD_OUT = {*_SPLIT_WORDS["validation"], *_SPLIT_WORDS["test"]}
 _SAY_NOTHING = {"data", "dataset", "images", "image", "img", "imgs", "seg", "set", "split"}
 
@@ -37,11 +37,11 @@ class Layout(NamedTuple):
     """What the folders say of each image.
 
     Attributes:
-      keys: paths from the innermost folder around all: what decides the split of an image. They
-        are the same where a copy of the folder lies in another one, or on a disk that spells
-        accents in another way.
-      splits: "train", "validation" or "test" of each image; None where the folder has no splits.
-      classes: name of each image's class; None where there are fewer than two.
+      keys: paths from the innermost folder around all images, which decide the split of an image. They
+        stay the same if the folder is copied into another one, or to a disk that encodes accents
+        differently.
+      splits: "train", "validation" or "test" for each image; None if the folder has no splits.
+      classes: name of each image's class; None if there are fewer than two.
       notes: phrases that say how the folders were understood.
     """
 
@@ -52,7 +52,7 @@ class Layout(NamedTuple):
 
 
 def split_of(name: str) -> str | None:
-    """The split that a folder's name means, or None.
+    """Returns the split that a folder's name means, or None.
 
     Example:
       >>> [split_of(name) for name in ("Train", "seg_test", "val2017", "TestSet", "training shoes")]
@@ -69,9 +69,9 @@ def _telling_words(name: str) -> list[str]:
 
 
 def _splits_of(names: Sequence[str]) -> dict[str, str]:
-    """The splits that folders side by side mean, by themselves or as parts of one thing.
+    """Returns the splits that sibling folders mean, by themselves or as parts of one thing.
 
-    Where names are alike but for the word of a split, that is what it is.
+    If names are alike except for the word of a split, that word decides.
 
     Example:
       >>> _splits_of(["pets_test", "pets_train", "vans"])
@@ -93,15 +93,15 @@ def _splits_of(names: Sequence[str]) -> dict[str, str]:
 
 
 def read_layout(root: str, images: Sequence[str]) -> Layout:
-    """What the folders of images mean.
+    """Returns what the folders above images mean.
 
     Args:
-      root: the folder that was asked for, for messages.
+      root: the folder that was requested, for messages.
       images: paths from there, at least one, with "/" between folders.
 
     Raises:
-      DataError: where splits and other folders stand side by side, a split has two folders or lies
-        inside of a class, a split has no classes or others than train, or an image lies beside them.
+      DataError: if splits and other folders are siblings, a split has two folders or lies inside a
+        class, a split has no classes or others than train, or an image lies next to the classes.
     """
     outer, place, inner = _inside(root, images)
     keys = [unicodedata.normalize("NFC", path) for path in inner]
@@ -131,7 +131,7 @@ def read_layout(root: str, images: Sequence[str]) -> Layout:
 
 
 def read_splits(root: str, images: Sequence[str]) -> Layout:
-    """What the folders of images mean where nobody asks for classes, as in a table of captions.
+    """Returns what the folders above images mean if they are not classes, as with captions.
 
     Example:
       >>> read_splits("birds", ["train/1.jpg", "val/2.jpg"]).splits
@@ -142,7 +142,7 @@ def read_splits(root: str, images: Sequence[str]) -> Layout:
       images: paths, at least one, with "/" between folders.
 
     Raises:
-      DataError: where splits and other folders stand side by side, or a split has two folders.
+      DataError: if splits and other folders are siblings, or a split has two folders.
     """
     outer, place, inner = _inside(root, [path.lstrip("/") for path in images])
     own = _own_splits(place, inner, [])
@@ -151,10 +151,10 @@ def read_splits(root: str, images: Sequence[str]) -> Layout:
 
 
 def divide(layout: Layout, labels: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Indices of each split: the folder's own, and of the training images those that it lacks.
+    """Returns the indices of each split: the folder's own, and held-out training images for the rest.
 
     Args:
-      layout: of `read_layout` or `read_splits`.
+      layout: from `read_layout` or `read_splits`.
       labels: int `[n]`, or None.
     """
     homes = np.array(layout.splits or ["train"] * len(layout.keys))
@@ -171,7 +171,7 @@ def divide(layout: Layout, labels: np.ndarray | None = None) -> dict[str, np.nda
 
 
 def _inside(root: str, images: Sequence[str]) -> tuple[str, str, list[str]]:
-    """The folder around all images, its name for messages, and the paths from there."""
+    """Returns the folder around all images, its name for messages, and the paths from there."""
     outer = _outer_folder(images)
     inner = [path[len(outer) + 1 :] if outer else path for path in images]
     return outer, shown(f"{root}/{outer}" if outer else root), inner
@@ -183,7 +183,7 @@ def _split_note(outer: str, own: Mapping[str, str]) -> str:
 
 
 def _outer_folder(images: Sequence[str]) -> str:
-    """The innermost folder that holds all images, in it or below it."""
+    """Returns the innermost folder that holds all images, in it or below it."""
     common = PurePosixPath(images[0]).parts[:-1]
     for path in images:
         parts = PurePosixPath(path).parts[:-1]
@@ -193,7 +193,7 @@ def _outer_folder(images: Sequence[str]) -> str:
 
 
 def _own_splits(place: str, inner: Sequence[str], notes: list[str]) -> dict[str, str]:
-    """The split that each folder is, empty where they are none."""
+    """Returns the split that each folder is; empty if they are none."""
     tops = sorted({path.split("/")[0] for path in inner if "/" in path})
     meant = _splits_of(tops)
     others = [top for top in tops if top not in meant]
@@ -204,12 +204,12 @@ def _own_splits(place: str, inner: Sequence[str], notes: list[str]) -> dict[str,
     flat = all(path.count("/") == 1 for path in inner if path.split("/")[0] in meant)
     held_out = any(set(_telling_words(name)) & _HELD_OUT for name in others)
     if splits == {"train"} and others and flat and not held_out:
-        notes.append(f"the folder {names} is taken for a class")  # among other vehicles
+        notes.append(f"the folder {names} is treated as a class")  # among other vehicles
         return {}
     if others:
         raise DataError(
-            f"{place} has splits ({names}) beside what is none ({listed(map(shown, others))}); move "
-            "that away, or rename what is a class"
+            f"{place} has splits ({names}) next to something else "
+            f"({listed(map(shown, others))}); move that away, or rename what is a class"
         )
     if "train" not in splits:
         raise DataError(f"{place}: it has {names} and no folder train; expected one")
@@ -236,7 +236,7 @@ def _refuse_splits_in_classes(place: str, inner: Sequence[str]) -> None:
 
 
 def _below_splits(inner: Sequence[str]) -> list[str]:
-    """Paths from the folder of classes of each split: train/cat/1.jpg or train/train/cat/1.jpg."""
+    """Returns paths from the class folders of each split: train/cat/1.jpg or train/train/cat/1.jpg."""
     groups: dict[str, list[str]] = defaultdict(list)
     for path in inner:
         top, _, rest = path.partition("/")
@@ -252,14 +252,14 @@ def _below_splits(inner: Sequence[str]) -> list[str]:
 def _refuse_strays(
     place: str, names: Sequence[str | None], inner: Sequence[str], splits: Sequence[str] | None
 ) -> None:
-    """Raises a DataError for an image that lies in no class."""
+    """Raises a DataError for an image that is in no class."""
     if None not in names:
         return
     stray = names.index(None)
     if splits and not any(n for n, s in zip(names, splits, strict=True) if s == splits[stray]):
         raise DataError(
-            f"{place}: the {splits[stray]} images lie in no classes ({shown(inner[stray])}), others "
-            f"do; {_WITHOUT}"
+            f"{place}: the {splits[stray]} images are in no class ({shown(inner[stray])}), others "
+            f"are; {_WITHOUT}"
         )
     raise DataError(
         f"the folders in {place} are classes, but {shown(inner[stray])} lies in none of them; move it"
@@ -267,11 +267,11 @@ def _refuse_strays(
 
 
 def _compare(place: str, splits: Sequence[str], classes: Sequence[str]) -> Iterator[str]:
-    """Phrases on classes that a split lacks, or that differ in case only.
+    """Yields phrases on classes that a split lacks, or that differ only in case.
 
     Raises:
-      DataError: where no split has both of two such classes, for then they are one; where a split
-        and train have no class in common.
+      DataError: if no split has both of two such classes, as then they are one; or if a split and
+        train have no class in common.
     """
     members: dict[str, set[str]] = defaultdict(set)
     for split, name in zip(splits, classes, strict=True):
@@ -282,8 +282,8 @@ def _compare(place: str, splits: Sequence[str], classes: Sequence[str]) -> Itera
     for spellings in (sorted(group) for group in alike.values() if len(group) > 1):
         names = " and ".join(map(shown, spellings))
         if all(len(names_of.intersection(spellings)) < 2 for names_of in members.values()):
-            raise DataError(f"{place}: {names} differ in case only; give this class one name")
-        yield f"the classes {names} differ in case only"
+            raise DataError(f"{place}: {names} differ only in case; give this class one name")
+        yield f"the classes {names} differ only in case"
     for split, names_of in sorted(members.items()):
         if not names_of & members["train"]:
             these, those = (listed(map(shown, sorted(m))) for m in (names_of, members["train"]))
@@ -293,7 +293,7 @@ def _compare(place: str, splits: Sequence[str], classes: Sequence[str]) -> Itera
     if len(members["train"]) < 2:
         raise DataError(
             f"{place}: the training images are all of one class ({shown(min(members['train']))}); "
-            "expected at least two where other splits have them"
+            "expected at least two, as in the other splits"
         )
     for split, names_of in sorted(members.items()):
         if missing := sorted(set(classes) - names_of):

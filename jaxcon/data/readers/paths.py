@@ -1,4 +1,4 @@
-"""The path of `folder:PATH`, and what was meant by one that leads nowhere."""
+"""The path of `folder:PATH`, and what may be meant by one that leads nowhere."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from jaxcon.data.messages import cut, shown
 from jaxcon.data.splits import DataError
 
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
-_MANY = 10_000  # names among which no similar one is looked for
+_MANY = 10_000  # too many names to look for a similar one
 
 
 def user_path(path: str, wanted: str) -> Path:
-    """A path that exists, of a file or a folder.
+    """Returns a path that exists, of a file or a folder.
 
     Args:
       path: what follows `folder:`.
       wanted: what is expected there, for messages.
 
     Raises:
-      DataError: if it is empty, leads nowhere or to an archive.
+      DataError: if the path is empty, or leads nowhere or to an archive.
     """
     if not path.strip():
         raise DataError(
-            f"folder: names no folder (a variable of the shell that is empty?); expected {wanted}; "
+            f"folder: names no folder (a shell variable that is empty?); expected {wanted}; "
             "the folder you are in is folder:."
         )
     try:
@@ -44,17 +44,17 @@ def user_path(path: str, wanted: str) -> Path:
 
 
 def _as_meant(typed: str) -> str:
-    """What there is without the blanks, quotes, `file://` or variables of the shell that were typed."""
+    """Proposes the path without blanks, quotes, `file://` or shell variables, if that exists."""
     meant = os.path.expandvars(typed.strip(" \t\r\n'\"")).removeprefix("file://")
     there = meant != typed and Path(meant).expanduser().exists()
     return f"; did you mean {shown(meant)}?" if there else ""
 
 
 def near(path: Path) -> str:
-    """`; did you mean NAME?` of what lies beside a path that leads nowhere, or nothing.
+    """Returns `; did you mean NAME?` for a path that leads nowhere, or nothing.
 
-    The same name in another case comes first, then the same without its ending, then one of few
-    other letters. Where already the folder is not there, that is what is looked for.
+    Looks first for the same name in another case, then for one that only adds an ending, then for one
+    with a few different letters. If the parent folder does not exist either, looks for that instead.
     """
     if path.parent != path and not os.path.exists(path.parent):
         return near(path.parent)

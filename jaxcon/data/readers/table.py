@@ -5,8 +5,8 @@
     1.jpg,a small bird on a branch    an image may have several captions
     far/2.jpg,two swans
 
-All rows are checked before the first image is read; what is wrong is said with its row. In a CSV
-file that is the line where it begins.
+All rows are checked before the first image is read; errors name the row. In a CSV file that is the
+line where the row begins.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jaxcon.data.splits import DataError
 
 __all__ = ["COLUMNS", "KINDS", "find_table", "read_table"]
 
-# What others call a table, and how it becomes one of ours.
+# Other kinds of tables, and how to convert them.
 _ALMOST = {
     **dict.fromkeys((".tsv", ".txt"), "save it as .csv, with commas between cells"),
     **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "save it as CSV UTF-8"),
@@ -29,7 +29,7 @@ _ALMOST = {
 
 
 def find_table(path: Path) -> Path:
-    """The table that `path` is, or the only one in the folder that it is.
+    """Returns `path` if it is a table, else the only table in that folder.
 
     Raises:
       DataError: if there is none, or more than one.
@@ -62,32 +62,32 @@ def find_table(path: Path) -> Path:
 
 
 def _is_system(file: Path) -> bool:
-    """Hidden files, what macOS notes of a file ("._captions.csv"), what Office locks it with."""
+    """Returns whether a file is hidden, or one that macOS ("._captions.csv") or Office leaves there."""
     return file.name.startswith((".", "~$"))
 
 
 def _hint(path: Path, files: list[Path]) -> str:
-    """What may be the table that was meant: another kind, or one in a folder below."""
+    """Proposes a table that may be meant: of another kind, or in a folder below."""
     almost = [file for file in files if file.suffix.lower() in _ALMOST]
     if almost:
-        return f"; of {shown(almost[0].name)}: {_ALMOST[almost[0].suffix.lower()]}"
+        return f"; for {shown(almost[0].name)}: {_ALMOST[almost[0].suffix.lower()]}"
     for file in sorted(path.glob("*/*")):
         if file.suffix.lower() in KINDS and not _is_system(file):
-            return f"; or take {shown(file)}: folder:{shown(file.parent)}"
+            return f"; or use {shown(file)}: folder:{shown(file.parent)}"
     return ""
 
 
 def read_table(table: Path) -> dict[str, list[str]]:
-    """Captions by image path, both in the order of the table.
+    """Returns the captions by image path, both in the order of the table.
 
-    A file has one path, from the table's folder, however its rows spell it.
+    Each file has one path, relative to the table's folder, however its rows spell it.
 
     Args:
-      table: of `find_table`; image paths in it are relative to its folder.
+      table: from `find_table`; image paths in it are relative to its folder.
 
     Raises:
-      DataError: naming the first row without an image, whose image is missing, or with an empty
-        caption; or the columns, where the two are not among them.
+      DataError: if a row names no image, a missing image or an empty caption, naming the first such
+        row; or if either column is missing, naming the columns.
     """
     images = TableImages(table.parent)
     rows = [

@@ -1,4 +1,4 @@
-"""The files that a table of captions names: found however they are spelled, each of them once."""
+"""The files that a table of captions names: found however they are spelled, each only once."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ class TableImages:
     """Image files by the paths of a table.
 
     `images/1.jpg`, `./images/1.jpg`, an absolute path and a link to it are one image. So are
-    Windows' backslashes, and accents as another file system spells them.
+    spellings with Windows' backslashes, or with accents as another file system encodes them.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._files: dict[str, Identity] = {}  # by what stands in the table
+        self._files: dict[str, Identity] = {}  # by how the table spells them
         self._spellings: dict[Identity, set[str]] = {}
 
     def find(self, place: str, image: str, caption: str) -> Identity:
-        """The file of one row.
+        """Returns the file of one row.
 
         Raises:
-          DataError: naming the row of an image that is not there, and what may have been meant.
+          DataError: if the image does not exist; names the row, and what may have been meant.
         """
         if image not in self._files:
             self._files[image] = self._look_up(place, image, caption)
         return self._files[image]
 
     def path(self, file: Identity) -> str:
-        """One of the spellings of a file, whatever the order of the rows: from the folder if any is."""
+        """Returns one spelling of a file, whatever the order of rows: from the folder if possible."""
         return min(self._spellings[file], key=lambda path: (os.path.isabs(path), path))
 
     def _look_up(self, place: str, image: str, caption: str) -> Identity:
@@ -74,7 +74,7 @@ class TableImages:
 
     def _hint(self, image: str, caption: str) -> str:
         if _is_file(self._folder / caption):
-            return "; the caption is one: are the columns image and caption exchanged?"
+            return "; the caption names one: are the columns image and caption swapped?"
         path = self._folder / image.replace("\\", "/")
         if _is_file(self._folder / path.name):
             return f"; did you mean {shown(path.name)}?"

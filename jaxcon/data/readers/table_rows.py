@@ -1,4 +1,4 @@
-"""Rows of a table of captions, each with its place for messages, from CSV, JSON lines or Parquet."""
+"""Rows of a table of captions from CSV, JSON lines or Parquet, each with its place for messages."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Row = tuple[str, Mapping[Any, Any]]
 
 _SPLITS = {"split", "splits", "set", "subset", "partition", "fold"}
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
-# What tables begin with that are none of ours by another name.
+# Beginnings of tables that are not of the kind their name says.
 _BINARY = {
     b"PK\x03\x04": "an Excel workbook or a zip file",
     b"\xd0\xcf\x11\xe0": "an Excel workbook",
     b"PAR1": "Parquet, to be named .parquet",
 }
-# What others call the columns.
+# Other usual names of the columns.
 _FILE = {"file", "file_name", "file_path", "filename", "filepath", "path", "url"}
 _ALSO = {
     "image": {"image_file", "image_id", "image_name", "image_path", "img", "photo", *_FILE},
@@ -33,11 +33,11 @@ _ALSO = {
 
 
 def read_rows(table: Path) -> Iterator[Row]:
-    """Places and rows; every row has both columns as texts that are not empty.
+    """Yields places and rows; every row has both columns, as text that is not empty.
 
     Raises:
-      DataError: naming the first row that is damaged, or where a text is missing or none; or the
-        columns, where the two are not among them.
+      DataError: if a row is damaged, or a text is missing or invalid, naming the first such row; or if
+        either column is missing, naming the columns.
     """
     for place, row in READERS[table.suffix.lower()](table):
         require_columns(place, list(row))
@@ -45,7 +45,7 @@ def read_rows(table: Path) -> Iterator[Row]:
 
 
 def unread_splits(table: Path) -> list[str]:
-    """Columns that seem to say the split of each row, which nobody reads; of JSON the first row's."""
+    """Returns columns that seem to give each row's split but are not read; in JSON, the first row's."""
     if table.suffix.lower() == ".parquet":
         import pyarrow.parquet
 
@@ -63,14 +63,12 @@ def _text(place: str, row: Mapping[Any, Any], column: str) -> str:
         several = "; write a row for each" if isinstance(value, list) else ""
         raise DataError(f"{place}: the {column} must be a text, got {cut(value)}{several}")
     if column == "caption" and not is_utf_8(value):
-        raise DataError(
-            f"{place}: the {column} has a character that is none, {cut(value)}; mend it"
-        )
+        raise DataError(f"{place}: the {column} has an invalid character, {cut(value)}; fix it")
     return value.strip()
 
 
 def require_columns(place: str, names: Sequence[Any]) -> None:
-    """Raises a DataError where a column is missing, with the one that may have been meant."""
+    """Raises a DataError if a column is missing, with the one that may have been meant."""
     names = [str(name) for name in names if name is not None]
     for column in COLUMNS:
         if column not in names:
@@ -111,12 +109,12 @@ def _csv(table: Path) -> Iterator[Row]:
             cells = next(reader, None)
         except csv.Error as error:
             raise DataError(
-                f"{place}: the quotes that begin here do not match ({error}); put a cell in quotes "
-                "whole, and write a quote within it twice"
+                f"{place}: the quotes that begin here do not match ({error}); put the whole "
+                "cell in quotes, and double any quote within it"
             ) from error
         if cells is None:
             break
-        if _is_blank(cells):  # spreadsheets end in such rows
+        if _is_blank(cells):  # spreadsheets end with such rows
             continue
         if heading is None:
             heading = cells
@@ -133,13 +131,13 @@ def _csv(table: Path) -> Iterator[Row]:
 
 
 def _is_blank(cells: Sequence[str]) -> bool:
-    """Whether a row holds nothing, or nothing but Excel's note that cells end at commas."""
+    """Returns whether a row holds nothing, or only Excel's note that cells end at commas."""
     said = "".join(cells).strip(" \"'\r\n")
     return said in ("", "sep=", "sep=,")
 
 
 def _other_separator(heading: str) -> str | None:
-    """What stands between the columns in place of commas, as some languages' spreadsheets do."""
+    """Returns what separates the columns instead of commas, as some languages' spreadsheets do."""
     found = [name for mark, name in _SEPARATORS.items() if mark in heading]
     return found[0] if found and "," not in heading else None
 
@@ -214,7 +212,7 @@ def _parquet(table: Path) -> Iterator[Row]:
 
 
 def _require_text(place: str, column: str, kind: Any) -> None:
-    """Refuses a column of pictures, as datasets of Hugging Face have it, before reading it."""
+    """Refuses a column of pictures, as in datasets from Hugging Face, before reading it."""
     from pyarrow import types
 
     kind = kind.value_type if types.is_dictionary(kind) else kind

@@ -1,4 +1,4 @@
-"""Any TFDS dataset whose images have captions; scenes with their grades and attributes, too."""
+"""Any TFDS dataset whose images have captions, including scenes with their grades and attributes."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def _caption_key(name: str, features: Mapping[str, Any]) -> str:
             return key
     raise DataError(
         f"{name} has no captions: of its features {', '.join(features)}, none is a "
-        f"text by the name of {', '.join(_NAMES[:-1])} or {_NAMES[-1]}; choose another dataset, or "
+        f"text named {', '.join(_NAMES[:-1])} or {_NAMES[-1]}; choose another dataset, or "
         "write its captions into a table (folder:PATH)"
     )
 
 
 def _is_text(feature: Any) -> bool:
-    """A text, a sequence of texts, or a sequence of records with the field `text`."""
+    """Returns whether it is a text, a sequence of texts, or of records with the field `text`."""
     if isinstance(feature, tfds.features.Sequence):
         feature = feature.feature
         if isinstance(feature, tfds.features.FeaturesDict):
@@ -65,7 +65,7 @@ def _is_text(feature: Any) -> bool:
 def _read_now(
     records: TfdsRecords, part: Part, key: str, shape: Shape
 ) -> tuple[list[_Row], np.ndarray]:
-    """Captions and images of one pass over the records."""
+    """Reads captions and images in one pass over the records."""
     rows, images = [], []
     for record in records.read(part):
         row = _row(record, key, records.image)
@@ -78,7 +78,7 @@ def _read_now(
 def _read_later(
     records: TfdsRecords, part: Part, key: str, shape: Shape
 ) -> tuple[list[_Row], TfdsImages]:
-    """Captions now; images, which stay undecoded meanwhile, when they are asked for."""
+    """Reads captions now, and leaves images undecoded until they are needed."""
     read = [_row(record, key, records.image) for record in records.read(part, without_images=True)]
     kept = np.array([bool(row.captions) for row in read], bool)
     images = records.on_disk(part._replace(positions=part.positions[kept]), shape)

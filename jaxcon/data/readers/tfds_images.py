@@ -1,4 +1,4 @@
-"""Any image dataset of TensorFlow Datasets, with its classes where it has some."""
+"""Any image dataset of TensorFlow Datasets, with its classes if it has any."""
 
 from __future__ import annotations
 

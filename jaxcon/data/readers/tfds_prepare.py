@@ -1,7 +1,7 @@
 """A dataset of TensorFlow Datasets, found by name and prepared once.
 
 It is prepared as array_record files, which are read by position. Reading needs no TensorFlow; preparing
-a dataset of the catalogue for the first time usually does.
+a dataset from the catalogue for the first time usually does.
 """
 
 from __future__ import annotations
@@ -18,23 +18,22 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from jaxcon.data.messages import cut, shown
+from jaxcon.data.shipped import SHIPPED, shipped
 from jaxcon.data.splits import DataError
 
-# What TFDS needs to prepare a dataset of its catalogue, by import name and by pip name.
+# What TFDS needs to prepare a dataset from its catalogue, by import name and by pip name.
 _TO_PREPARE = {
     "tensorflow": "tensorflow-cpu",
     "importlib_resources": "importlib_resources",
     "PIL": "pillow",
 }
 
-_OURS = ("digits", "scenes")
-
 
 def default_data_dir() -> Path:
-    """`$XDG_CACHE_HOME/jaxcon`, or `~/.cache/jaxcon`.
+    """Returns `$XDG_CACHE_HOME/jaxcon`, or `~/.cache/jaxcon`.
 
     Raises:
-      DataError: if the account has no home folder, as in many a container.
+      DataError: if the account has no home folder, as in many containers.
     """
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxcon"
@@ -48,12 +47,12 @@ def default_data_dir() -> Path:
 def prepared_builder(
     name: str, data_dir: str | os.PathLike[str] | None, *, check: Callable[[Any], Any]
 ) -> Any:
-    """The builder that TFDS knows as `name`, prepared where it was not.
+    """Returns the builder that TFDS knows as `name`, after preparing it if needed.
 
     Args:
-      name: of the dataset.
-      data_dir: where TFDS prepares; None: `default_data_dir()`.
-      check: raises a DataError for a builder that is of no use, before anything is downloaded.
+      name: name of the dataset.
+      data_dir: where TFDS prepares it; None: `default_data_dir()`.
+      check: raises a DataError for an unsuitable builder, before anything is downloaded.
     """
     root = Path(data_dir).expanduser() if data_dir else default_data_dir()
     builder = _find_builder(name, root)
@@ -67,18 +66,14 @@ def prepared_builder(
 
 
 def _find_builder(name: str, root: Path) -> Any:
-    from jaxcon.data.shipped.digits import JaxconDigits
-    from jaxcon.data.shipped.scenes import JaxconScenes
-
     try:
-        if name in _OURS:
-            ours = JaxconDigits if name == "digits" else JaxconScenes
-            return ours(data_dir=str(root), file_format="array_record")
+        if name in SHIPPED:
+            return shipped(name)(data_dir=str(root), file_format="array_record")
         return tfds.builder(name, data_dir=str(root), file_format="array_record")
     except tfds.core.DatasetNotFoundError:
         raise _unknown(name) from None
     except ValueError as error:
-        if "Parsing builder name string" in str(error):  # it goes on with its grammar
+        if "Parsing builder name string" in str(error):  # the rest is its grammar
             raise _unknown(name) from None
         if "File format is already set" not in str(error):
             raise DataError(f"{cut(name)} cannot be opened: {cut(str(error), 200)}") from error
@@ -89,20 +84,20 @@ def _find_builder(name: str, root: Path) -> Any:
 
 
 def _unknown(name: str) -> DataError:
-    known = [*_OURS, *tfds.list_builders(with_community_datasets=False)]
+    known = [*SHIPPED, *tfds.list_builders(with_community_datasets=False)]
     near = difflib.get_close_matches(name.split("/")[0].split(":")[0], known, n=3, cutoff=0.5)
     near = [f"folder:{name}"] if os.path.isdir(name) else near
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return DataError(
-        f"unknown dataset {cut(name)!r}{hint} (digits, scenes, folder:PATH or a name of TensorFlow "
-        "Datasets)"
+        f"unknown dataset {cut(name)!r}{hint} ({', '.join(SHIPPED)}, folder:PATH or a name of "
+        "TensorFlow Datasets)"
     )
 
 
 def _prepare(builder: Any, name: str, root: Path) -> None:
     config = tfds.download.DownloadConfig(try_download_gcs=False)
     # Our own take seconds and download nothing: no reason for three progress bars.
-    quiet = name in _OURS
+    quiet = name in SHIPPED
     sink = io.StringIO()
     try:
         with contextlib.ExitStack() as stack:
@@ -125,7 +120,7 @@ def _prepare(builder: Any, name: str, root: Path) -> None:
 
 
 def _import_error(error: BaseException | None) -> ImportError | None:
-    """The import that failed: TFDS reports one while unpacking an archive as a broken archive."""
+    """Returns the import that failed: TFDS may report one as a broken archive."""
     while error is not None and not isinstance(error, ImportError):
         error = error.__cause__
     return error
@@ -137,10 +132,10 @@ def _installed(module: str) -> bool:
 
 @contextlib.contextmanager
 def _one_process_at_a_time(root: Path, name: str) -> Iterator[None]:
-    """Others wait: TFDS would fail where a second process publishes the same folder.
+    """Makes other processes wait: TFDS fails if two publish the same folder at once.
 
-    The lock is the kernel's, so it goes with its process however that ends. A file system without
-    locks leaves two processes to TFDS.
+    The lock is the kernel's, so it ends with its process, however that ends. On a file system without
+    locks, two processes are not kept apart.
     """
     import fcntl
 

@@ -46,15 +46,15 @@ class TfdsImages:
 
 
 class TfdsRecords:
-    """The records of the dataset that TFDS knows as `name`, prepared where it was not.
+    """The records of the dataset that TFDS knows as `name`, prepared if needed.
 
     Args:
-      name: of the dataset.
-      data_dir: where TFDS prepares; None: the user's cache folder.
+      name: name of the dataset.
+      data_dir: where TFDS prepares it; None: the user's cache folder.
 
     Attributes:
       image: key of the images.
-      features: of a record, by their keys.
+      features: features of a record, by their keys.
     """
 
     def __init__(self, name: str, data_dir: str | os.PathLike[str] | None) -> None:
@@ -64,7 +64,7 @@ class TfdsRecords:
         self.features: Mapping[str, Any] = self._builder.info.features
 
     def label(self) -> str | None:
-        """Key of the classes, or None."""
+        """Returns the key of the classes, or None."""
         features = self.features
         keys = [k for k, value in features.items() if isinstance(value, tfds.features.ClassLabel)]
         supervised = self._builder.info.supervised_keys
@@ -74,10 +74,10 @@ class TfdsRecords:
         return None
 
     def parts(self, label: str | None) -> dict[str, Part]:
-        """Training, validation and test records; `sources.load` states the rule.
+        """Returns training, validation and test records; `sources.load` states the rule.
 
         Args:
-          label: key of the classes, if they matter: a competition's test split has no answers.
+          label: key of the classes, if they matter: a competition's test split has no labels.
         """
         info = self._builder.info
         sizes = {name: split.num_examples for name, split in info.splits.items()}
@@ -100,7 +100,7 @@ class TfdsRecords:
         return parts
 
     def shape(self, image_size: int | None) -> Shape:
-        """What every image is brought to; see `sources.load` on `image_size`."""
+        """Returns the shape to which images are brought; see `sources.load` on `image_size`."""
         height, width, channels = self.features[self.image].shape
         if image_size is None and None in (height, width):
             count = self._builder.info.splits["train"].num_examples
@@ -112,28 +112,28 @@ class TfdsRecords:
         return image_size, image_size, channels
 
     def read(self, part: Part, *, without_images: bool = False) -> Iterator[Any]:
-        """The records in order, read many at a time: faster than one by one.
+        """Yields the records in order, read many at a time, which is faster than one by one.
 
         Args:
-          part: which.
-          without_images: leave them undecoded.
+          part: which records.
+          without_images: whether to leave images undecoded.
         """
         source = self._source(part.split, skip=self.image if without_images else None)
         for start in range(0, len(part.positions), _AT_A_TIME):
             yield from source.__getitems__(part.positions[start : start + _AT_A_TIME].tolist())
 
     def on_disk(self, part: Part, shape: Shape) -> TfdsImages:
-        """The images, each read when it is asked for."""
+        """Returns the images, each read when it is needed."""
         return TfdsImages(self._source(part.split), self.image, part.positions, shape)
 
     def _source(self, split: str, *, skip: str | None = None) -> Any:
-        """Random access to the records of one TFDS split; the feature `skip` stays undecoded."""
+        """Returns random access to the records of a TFDS split; the feature `skip` stays undecoded."""
         decoders = {skip: tfds.decode.SkipDecoding()} if skip else None
         return self._builder.as_data_source(split, decoders=decoders)
 
 
 def fits_in_memory(parts: Mapping[str, Part], shape: Shape, memory_limit: int) -> bool:
-    """Whether the images of all parts take no more than so many bytes."""
+    """Returns whether the images of all parts fit into that many bytes."""
     count = sum(len(part.positions) for part in parts.values())
     return count * int(np.prod(shape)) <= memory_limit
 

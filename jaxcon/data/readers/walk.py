@@ -1,7 +1,7 @@
 """The images below a folder, each real file once, and what was left out and why.
 
-Left out are hidden files and folders, what operating systems and disk stations keep beside pictures
-(`__MACOSX`, `@eaDir`, `$RECYCLE.BIN`), and the folders of runs, whose figures are no data.
+Left out are hidden files and folders, those that operating systems and network storage keep next to
+pictures (`__MACOSX`, `@eaDir`, `$RECYCLE.BIN`), and the folders of runs, whose figures are not data.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ _SYSTEM_FOLDERS = {
     "temporary items",
 }
 _SYSTEM_FILES = {"desktop.ini", "ehthumbs.db", "thumbs.db"}
-# What the folder of a run holds: its configuration, and something that it has written.
+# What the folder of a run holds: its configuration, and something that the run wrote.
 _RUN, _OF_A_RUN = "config.json", {"checkpoints", "metrics.jsonl", "results.json"}
 
 
 class Found(NamedTuple):
-    """Paths from the root, with "/" between folders, in an order that no file system decides.
+    """Paths from the root, with "/" between folders, in an order independent of the file system.
 
     Attributes:
       images: files that Pillow reads, by their names.
-      folders: those that were entered, the root ("") among them, but for those around runs.
+      folders: those that were entered, including the root (""), except those around runs.
       left_out: phrases that say what was not taken, and why.
     """
 
@@ -52,7 +52,7 @@ class Found(NamedTuple):
 
 
 def find_images(root: str | os.PathLike[str]) -> Found:
-    """Images below `root`; links are followed, and never lead to an image a second time."""
+    """Finds the images below `root`; follows links, but never to an image it already has."""
     walk = _Walk(os.fspath(root))
     walk.enter("")
     while walk.links:
@@ -63,7 +63,7 @@ def find_images(root: str | os.PathLike[str]) -> Found:
 
 
 class _Walk:
-    """What has been seen so far. Links wait in a queue: what is real keeps its own place."""
+    """What has been seen so far. Links wait in a queue, so that real files come first."""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -78,7 +78,7 @@ class _Walk:
         self._seen: set[tuple[int, int]] = set()
 
     def enter(self, top: str, *, linked: bool = False) -> None:
-        """Everything below the folder `top`, but for links."""
+        """Takes everything below the folder `top`, except links."""
         waiting = [top]
         while waiting:
             folder = waiting.pop()
@@ -107,7 +107,7 @@ class _Walk:
                     break
 
     def follow(self, path: str) -> None:
-        """What a link leads to, except back to the root or above it."""
+        """Takes what a link leads to, except back to the root or above it."""
         try:
             state = os.stat(self._path(path))
         except OSError:
@@ -134,13 +134,13 @@ class _Walk:
             if dotted or name in _SYSTEM_FOLDERS:
                 self._hidden.append(path)
                 return True
-        # "._a.jpg" is no image but what macOS notes of a.jpg.
+        # "._a.jpg" is not an image but what macOS notes about a.jpg.
         elif dotted and name.endswith(EXTENSIONS) and not name.startswith("._"):
             self._hidden_images += 1
         return dotted or name in _SYSTEM_FILES or name in _SYSTEM_FOLDERS
 
     def _is_taken(self, path: str, entry: os.DirEntry[str], *, linked: bool) -> bool:
-        """Takes a file; False where the folder may be listed, and nothing in it looked at."""
+        """Takes a file; returns False if its folder can be listed but nothing in it opened."""
         try:
             self._take(path, entry.stat(), linked=linked)
         except OSError as error:
@@ -154,16 +154,16 @@ class _Walk:
             self._kinds["pipe or device"] += 1
         elif kind not in EXTENSIONS:
             self._kinds[kind] += 1
-        # Some network disks number files carelessly: one that no link leads to is believed.
+        # Some network disks number files carelessly: a file that no link leads to is believed.
         elif not self._is_new(state) and (linked or state.st_nlink > 1):
             self._again += 1
         else:
             self.images.append(path)
 
     def left_out(self) -> Iterator[str]:
-        """The phrases, the most alarming first."""
+        """Yields the phrases, the most alarming first."""
         if self._closed:
-            yield _folders("folder", self._closed, " not to be entered")
+            yield _folders("folder", self._closed, " that cannot be read")
         unread = Counter({k: n for k, n in self._kinds.items() if k in UNREAD})
         for kind, count in sorted(unread.items()):
             yield f"{count:,} {kind} ({UNREAD[kind]})"
@@ -176,7 +176,7 @@ class _Walk:
         if self._broken:
             yield counted(self._broken, "broken link")
         if self._again:
-            yield counted(self._again, "link", " to images that are here already")
+            yield counted(self._again, "link", " to images already found")
         others = (self._kinds - unread).most_common()
         if others:
             yield listed(
@@ -185,6 +185,6 @@ class _Walk:
 
 
 def _folders(noun: str, names: Iterable[str], rest: str = "") -> str:
-    """How many, and the first names: `2 folders of runs (runs/a, runs/b)`."""
+    """Says how many, and the first names: `2 folders of runs (runs/a, runs/b)`."""
     names = list(names)
     return f"{counted(len(names), noun, rest)} ({listed(names)})"

@@ -8,8 +8,8 @@ of Handwritten Digits". Prepared once (a second or two), then read like any othe
     >>> len(digits.train), len(digits.validation), len(digits.test)
     (1259, 179, 359)
 
-scikit-learn states no split. Ours is `splits.split_indices` of the position in the bundled order:
-a fifth of every class is test, a tenth validation, chosen by hash. Test images are for the last
+scikit-learn defines no split. Ours is `splits.split_indices` of the position in the bundled order:
+a fifth of every class is test, a tenth validation, chosen by hash. Test images are for the final
 table only; settings are chosen on validation.
 """
 
@@ -25,7 +25,7 @@ from jaxcon.data.splits import split_indices
 
 
 def to_uint8(values: np.ndarray) -> np.ndarray:
-    """Pixel counts 0..16 to 0..255 by `(255 v + 8) // 16`: rounded, 0 and 16 reach both ends.
+    """Maps pixel counts 0..16 to 0..255 by `(255 v + 8) // 16`: rounded, so both ends are reached.
 
     Example:
       >>> to_uint8(np.array([0, 1, 8, 16])).tolist()

@@ -1,6 +1,6 @@
 """Anti-aliased shapes on textured grounds, the same pixels on every machine.
 
-Coordinates go through `+ - * /`, square roots and comparisons alone, which IEEE 754 rounds in one
+Coordinates only go through `+ - * /`, square roots and comparisons, which IEEE 754 rounds in one
 way; sines would not do. Colours are blended in integers. Random numbers are raw words of Philox,
 a stream that NumPy promises never to change.
 
@@ -49,25 +49,25 @@ class Draws:
         self._philox = np.random.Philox(key=np.array([seed, stream], np.uint64))
 
     def integer(self, limit: int) -> int:
-        """A number from 0 to `limit - 1`."""
+        """Draws a number from 0 to `limit - 1`."""
         return int(self._philox.random_raw()) * limit >> 64
 
     def between(self, low: float, high: float) -> float:
-        """A number of [low, high), one of 2**16 in steps of equal size."""
+        """Draws a number in [low, high), one of 2**16 at equal distances."""
         return low + (high - low) * (self.integer(2**16) / 2**16)
 
     def order(self, count: int) -> list[int]:
-        """The numbers below `count` in random order."""
+        """Returns the numbers below `count` in random order."""
         return np.argsort(self._philox.random_raw(count), kind="stable").tolist()
 
     def bytes(self, count: int) -> np.ndarray:
-        """uint8 `[count]`."""
+        """Draws uint8 `[count]`."""
         words = self._philox.random_raw(-(-count // 8))
         return words.astype("<u8").view(np.uint8)[:count]
 
 
 def background(draws: Draws, *, side: int, tone: str, texture: str) -> np.ndarray:
-    """A ground of one tone, slightly tinted, with stripes or checks of random width and phase.
+    """Paints a ground of one tone, slightly tinted, with stripes or checks of random width and phase.
 
     Returns:
       int32 `[side, side, 3]`.
@@ -97,9 +97,9 @@ def paint(
 
     Args:
       image: int32 `[side, side, 3]`, changed in place.
-      draws: for the turn and the jitter.
-      shape: of `SHAPES`.
-      colour: of `COLOURS`.
+      draws: random numbers for the turn and the jitter.
+      shape: one of `SHAPES`.
+      colour: one of `COLOURS`.
       centre: (x, y) in pixels from the top left corner.
       radius: about half the shape's width in pixels.
     """
@@ -118,16 +118,16 @@ def paint(
 
 
 def add_noise(image: np.ndarray, draws: Draws) -> np.ndarray:
-    """uint8 pixels: `image` plus noise of standard deviation 8, bell-shaped, clipped.
+    """Adds noise to `image`, bell-shaped with standard deviation 8, and clips it to uint8.
 
-    The sum of four bytes, each with variance (256^2 - 1) / 12, divided by 18.
+    The noise is the sum of four bytes, each with variance (256^2 - 1) / 12, divided by 18.
     """
     noise = draws.bytes(4 * image.size).reshape(4, *image.shape).astype(np.int32).sum(axis=0)
     return np.clip(image + (noise - 510) // 18, 0, 255).astype(np.uint8)
 
 
 def _distance(shape: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
-    """Pixels to the edge, negative inside; near corners an underestimate, which softens them."""
+    """Computes pixels to the edge, negative inside; too few near corners, which softens them."""
     if shape == "circle":
         return np.sqrt(x * x + y * y) - radius
     if shape == "ring":

@@ -3,7 +3,7 @@
     1  that there is something          "a picture with an object"
     2  shapes, or one other attribute   "a star and a ring", "there is a red object"
     3  shapes and one attribute more    "a red circle and a blue square"
-    4  all that was decided             "a small red circle at the top left above a large blue
+    4  everything about the scene       "a small red circle at the top left above a large blue
                                         square at the bottom left on a dark striped background"
 
 A caption of grade 1 is true of every scene, one of grade 4 of hardly any other.
@@ -40,7 +40,7 @@ class Thing(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """All that a caption may tell: one to three objects in different corners, and the ground."""
+    """All that a caption may mention: one to three objects in different corners, and the ground."""
 
     things: tuple[Thing, ...]
     tone: str
@@ -48,7 +48,7 @@ class Scene(NamedTuple):
 
 
 def caption(scene: Scene, grade: int, draws: Draws) -> str:
-    """A true sentence about the scene; objects are named in random order.
+    """Returns a true sentence about the scene; objects are named in random order.
 
     Example:
       >>> scene = Scene((Thing("star", "orange", "small", "top left"),), "dark", "plain")
@@ -57,8 +57,8 @@ def caption(scene: Scene, grade: int, draws: Draws) -> str:
 
     Args:
       scene: with one to three objects.
-      grade: from 1, true of every scene, to 4, which tells everything.
-      draws: choose what is told and how.
+      grade: from 1, true of every scene, to 4, which says everything.
+      draws: random numbers that decide what is said and how.
     """
     if grade == 1:
         return _choose(_GENERAL, draws)
@@ -78,7 +78,7 @@ def _choose(options: tuple[str, ...], draws: Draws) -> str:
 
 
 def _shapes_or_one_attribute(scene: Scene, draws: Draws) -> str:
-    """Half of the time what the objects are, as nouns come before adjectives."""
+    """Names, half of the time, what the objects are, as nouns come before adjectives."""
     if draws.integer(2):
         order = draws.order(len(scene.things))
         return _listed([_with_article(scene.things[i].shape) for i in order])
@@ -93,10 +93,10 @@ def _shapes_or_one_attribute(scene: Scene, draws: Draws) -> str:
 
 
 def _with_one_attribute(things: list[Thing], draws: Draws) -> list[str]:
-    """The shapes with all colours, all sizes or all corners.
+    """Names the shapes with all colours, all sizes or all corners.
 
-    Colours alone nearly tell one picture from the others; sizes and corners do not, so that these
-    captions cannot be understood without shapes.
+    Colours alone nearly tell one picture from the others; sizes and corners do not, so these captions
+    cannot be understood without the shapes.
     """
     kind = draws.integer(3)
     if kind == 0:
@@ -115,7 +115,7 @@ def _placed(things: list[Thing], draws: Draws) -> str:
 
 
 def _relation(first: Thing, second: Thing) -> str | None:
-    """Where the first lies, seen from the second; None across a diagonal."""
+    """Says where the first lies as seen from the second; None across a diagonal."""
     rows, columns = zip(first.position.split(), second.position.split(), strict=True)
     if columns[0] == columns[1]:
         return "above" if rows[0] == "top" else "below"

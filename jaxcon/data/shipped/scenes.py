@@ -1,9 +1,9 @@
-"""Small pictures of one to three objects with captions: made up, so that everything is known.
+"""Small pictures of one to three objects with captions: generated, so everything about them is known.
 
 12,000 images of 48 x 48 pixels: every object has a shape, a colour, a size and a corner, the ground
-a tone and a texture. Each image has four captions, from one that fits all images to one that tells
+a tone and a texture. Each image has four captions, from one that fits all images to one that says
 everything (`grammar`). `load_pairs("scenes")` prepares them once, in less than a minute and without
-TensorFlow; one alone is made at once:
+TensorFlow; a single one is made immediately:
 
     >>> example = make_example(1, test=True)
     >>> example.image.shape, example.captions[0]
@@ -11,8 +11,8 @@ TensorFlow; one alone is made at once:
     >>> print(example.captions[3])
     a picture of a small orange ring at the top right on a light striped background
 
-An eighth of the combinations of an object's attributes and its ground's is seen in no training or
-validation image. Every test image shows at least one of them.
+An eighth of the combinations of an object's attributes with those of its ground appear in no training
+or validation image. Every test image shows at least one of them.
 
 The data are a pure function of `SEED`: no generator is used whose stream might change, and no
 arithmetic that might be rounded differently elsewhere (`jaxcon.data.shipped.drawing`).
@@ -50,10 +50,10 @@ _SHIFT = 1.5  # pixels by which an object may lie off the centre of its quarter
 
 
 def _draw_held_out() -> frozenset[tuple[Thing, str, str]]:
-    """Of each shape in each corner on each ground, two of the sixteen pairs of colour and size.
+    """Draws, for each shape, corner and ground, two of the sixteen pairs of colour and size.
 
-    Drawn at random: after a rule, such as a pair of values or a parity of all five, a model could
-    tell the attribute that it cannot see from those that it can.
+    They are drawn at random: with a rule, such as a pair of values or a parity of all five, a model
+    could infer an attribute that it cannot see from those that it can.
     """
     pairs = [(colour, size) for colour in COLOURS for size in SIZES]
     draws = Draws(SEED, _HOLD_OUT_STREAM)
@@ -71,7 +71,7 @@ _HELD_OUT = _draw_held_out()
 
 
 def held_out(thing: Thing, tone: str, texture: str) -> bool:
-    """Whether the combination is kept for the test: 288 of 2,304, drawn once.
+    """Returns whether the combination is kept for the test: 288 of 2,304, drawn once.
 
     Example:
       >>> things = [Thing("star", c, s, "top left") for c in COLOURS for s in SIZES]
@@ -83,7 +83,7 @@ def held_out(thing: Thing, tone: str, texture: str) -> bool:
 
 @functools.cache
 def _choices(position: str, tone: str, texture: str) -> tuple[list[Thing], list[Thing]]:
-    """Objects at a corner on a ground: those of all splits, and those of the test alone."""
+    """Returns objects for a corner on a ground: those of all splits, and those of the test alone."""
     things = [Thing(*what, position) for what in itertools.product(SHAPES, COLOURS, SIZES)]
     unseen = [held_out(thing, tone, texture) for thing in things]
     seen = [thing for thing, new in zip(things, unseen, strict=True) if not new]
@@ -91,7 +91,7 @@ def _choices(position: str, tone: str, texture: str) -> tuple[list[Thing], list[
 
 
 def sample_scene(draws: Draws, *, test: bool) -> Scene:
-    """One to three objects, equally often, in different corners; see the module on `test`.
+    """Draws one to three objects, equally often, in different corners; the module explains `test`.
 
     Example:
       >>> scene = sample_scene(Draws(seed=0, stream=0), test=True)
@@ -119,10 +119,10 @@ class Example:
 
 
 def make_example(number: int, *, test: bool, seed: int = SEED) -> Example:
-    """The example of a number: no other example has to be made first.
+    """Makes the example of a number, without making any other first.
 
-    What is seen, the ground, the objects, the noise and the words draw from streams of their own,
-    so that none of them tells anything about another but what is meant.
+    The choice of what is seen, the ground, the objects, the noise and the words draw from separate
+    streams, so that none of them reveals more about another than intended.
 
     Example:
       >>> make_example(0, test=False).captions[2]
@@ -131,7 +131,7 @@ def make_example(number: int, *, test: bool, seed: int = SEED) -> Example:
     Args:
       number: 0 or more, different for each example of all splits.
       test: as for `sample_scene`.
-      seed: of the whole dataset.
+      seed: seed of the whole dataset.
     """
     what, ground, objects, noise, words = (Draws(seed, 5 * number + part) for part in range(5))
     scene = sample_scene(what, test=test)

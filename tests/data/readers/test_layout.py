@@ -104,16 +104,19 @@ def test_without_folders():
     [
         (
             ["train/a", "test/a", "extra/a"],
-            r"has splits \(test, train\) beside what is none \(extra\)",
+            r"has splits \(test, train\) next to something else \(extra\)",
         ),
         (
             ["train", "val", "test", "Unlabeled"],
-            r"beside what is none \(Unlabeled\); move that away",
+            r"next to something else \(Unlabeled\); move that away",
         ),
-        (["test", "cat", "dog"], r"splits \(test\) beside what is none \(cat, dog\)"),
-        (["train/cat", "extra/cat"], r"splits \(train\) beside what is none \(extra\)"),
-        (["train", "test_small"], r"splits \(train\) beside what is none \(test_small\)"),
-        (["trainA", "testA", "trainB"], r"splits \(testA, trainA\) beside what is none \(trainB\)"),
+        (["test", "cat", "dog"], r"splits \(test\) next to something else \(cat, dog\)"),
+        (["train/cat", "extra/cat"], r"splits \(train\) next to something else \(extra\)"),
+        (["train", "test_small"], r"splits \(train\) next to something else \(test_small\)"),
+        (
+            ["trainA", "testA", "trainB"],
+            r"splits \(testA, trainA\) next to something else \(trainB\)",
+        ),
         (
             ["a_train", "a_test", "b_train", "b_test"],
             "a_test and b_test are both names of the test",
@@ -123,11 +126,11 @@ def test_without_folders():
         (["train/a", "Train/a", "test/a"], "Train and train are both names of the train split"),
         (["train/a", "valid/a", "val/a"], "val and valid are both names of the validation split"),
         (["cat/train", "cat/test", "dog/train", "dog/test"], "cat has folders for train and other"),
-        (["train/Cat", "train/dog", "test/cat", "test/dog"], "Cat and cat differ in case only"),
+        (["train/Cat", "train/dog", "test/cat", "test/dog"], "Cat and cat differ only in case"),
         (["train/cat", "test/cat", "test/dog"], "training images are all of one class .cat."),
         (
             ["train/cat", "train/dog", "test"],
-            r"test images lie in no classes \(test/0.png\), others",
+            r"test images are in no class \(test/0.png\), others",
         ),
         (["train/cat", "train/dog", "test/cat", "test"], "test/0.png lies in none of them"),
         (["train/a", "train/b", "test/unknown"], r"no class of train \(unknown; train has a, b\)"),
@@ -141,7 +144,7 @@ def test_what_may_be_meant_in_two_ways_is_refused(folders, said):
 
 
 def test_an_image_beside_splits_is_named():
-    with pytest.raises(DataError, match=r"beside what is none \(logo\.png\); move that away"):
+    with pytest.raises(DataError, match=r"next to something else \(logo\.png\); move that away"):
         read_layout("pets", ["logo.png", *images("train/a", "test/a")])
 
 
@@ -149,7 +152,7 @@ def test_a_train_among_vehicles_is_a_class_and_told():
     layout = read_layout("vehicles", images("bus", "car", "train"))
     assert layout.classes == ["bus", "bus", "car", "car", "train", "train"]
     assert layout.splits is None
-    assert layout.notes == ["the folder train is taken for a class"]
+    assert layout.notes == ["the folder train is treated as a class"]
 
 
 def test_classes_with_the_word_of_a_split_in_them_are_classes():
@@ -167,7 +170,7 @@ def test_classes_that_a_split_lacks_are_named():
 def test_letters_may_differ_in_case_where_both_are_there():
     layout = read_layout("letters", images("train/a", "train/A", "test/a"))
     assert sorted(set(layout.classes)) == ["A", "a"]
-    assert "the classes A and a differ in case only" in layout.notes
+    assert "the classes A and a differ only in case" in layout.notes
 
 
 def test_one_accent_spelled_in_two_ways_is_one_class():

@@ -19,11 +19,11 @@ def test_what_systems_put_beside_a_table_is_none(folder):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("captions.tsv", "of captions.tsv: save it as .csv, with commas"),
-        ("results.txt", "of results.txt: save it as .csv"),
-        ("captions.xlsx", "of captions.xlsx: save it as CSV UTF-8"),
-        ("annotations.json", "of annotations.json: write one object a line, as .jsonl"),
-        ("data/captions.csv", "or take "),
+        ("captions.tsv", "for captions.tsv: save it as .csv, with commas"),
+        ("results.txt", "for results.txt: save it as .csv"),
+        ("captions.xlsx", "for captions.xlsx: save it as CSV UTF-8"),
+        ("annotations.json", "for annotations.json: write one object a line, as .jsonl"),
+        ("data/captions.csv", "or use "),
     ],
 )
 def test_a_table_of_another_kind_or_place_is_pointed_at(folder, name, said):

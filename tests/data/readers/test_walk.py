@@ -109,7 +109,7 @@ def test_a_link_leads_elsewhere_once_and_never_displaces_what_is_real(tmp_path):
     os.link(root / "cat" / "1.png", root / "cat" / "5.png")
     found = find_images(root)
     assert found.images == ["b/2.png", "b/deep/3.png", "cat/1.png"]
-    assert found.left_out == ["2 links to images that are here already"]
+    assert found.left_out == ["2 links to images already found"]
 
 
 def test_a_folder_of_links_to_elsewhere_is_what_it_seems(tmp_path):
@@ -147,7 +147,7 @@ def test_a_folder_that_may_not_be_entered_is_named(mode, public):
     with an_ordinary_user():
         found = find_images(public)
     assert found.images == ["cat/1.png"]
-    assert found.left_out == ["1 folder not to be entered (dog: Permission denied)"]
+    assert found.left_out == ["1 folder that cannot be read (dog: Permission denied)"]
 
 
 def test_a_root_that_may_not_be_entered_is_named(public):
@@ -155,7 +155,7 @@ def test_a_root_that_may_not_be_entered_is_named(public):
     with an_ordinary_user():
         found = find_images(public / "pets")
     assert found.images == []
-    assert found.left_out == [f"1 folder not to be entered ({public}/pets: Permission denied)"]
+    assert found.left_out == [f"1 folder that cannot be read ({public}/pets: Permission denied)"]
 
 
 def test_the_folders_of_runs_are_left_out(tmp_path):

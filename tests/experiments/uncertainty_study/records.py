@@ -1,11 +1,12 @@
 """Records of runs that were never made, as a study of them would hold."""
 
+import dataclasses
+
 from experiments import uncertainty
+from experiments.pairs.scores import Scores
 from experiments.uncertainty_study.losses import make_objective
-from experiments.uncertainty_study.pieces import (
-    Protocol,
-    pieces,
-)
+from experiments.uncertainty_study.pieces import Protocol, pieces
+from experiments.uncertainty_study.record import Deviations, Record
 
 TINY = Protocol(
     ("clip", "gaussian", "gaussian-shared"),
@@ -21,46 +22,48 @@ COMPARISONS = uncertainty.COMPARISONS
 RECALL = {"clip": 0.5, "gaussian": 0.6, "gaussian-shared": 0.4}
 
 
-def found(recall):
+def found(recall, zero_shot=None):
     """Scores of this recall."""
-    ways = ("image to text", "text to image")
-    return {f"{way}, recall@{k}": recall for way in ways for k in (1, 5, 10)}
+    shares = dict.fromkeys((1, 5, 10), recall)
+    return Scores(shares, shares, zero_shot or {})
 
 
-def measured(piece, rate, *, recall=None, grade=-0.6):
+def measured(piece, rate, *, recall=None, grade=-0.6, **changes):
     """A record as a run would leave it; better at 1e-3, noisier with a higher seed."""
     recall = RECALL[piece.loss] if recall is None else recall
     recall += 0.01 * (piece.seed % 10) - (0.1 if rate > 1e-3 else 0)
-    scores = found(recall) | {f"zero-shot {name}": 0.9 for name in ("shape", "colour")}
-    told = {
-        "text with grade": grade - 0.01 * piece.seed,
-        "text with grade, from 2 on": -0.4,
-        "image with number of objects": 0.2,
-        "image with size of a single object": -0.1,
-        "text mean": {"1": 0.5, "2": 0.1, "3": -0.1, "4": -0.5},
-        "image mean": {"1": -0.1, "2": 0.0, "3": 0.1},
-    }
+    attributes = ("shape", "colour")
+    deviations = Deviations(
+        grade=grade - 0.01 * piece.seed,
+        grade_from_2=-0.4,
+        objects=0.2,
+        size=-0.1,
+        by_grade={"1": 0.5, "2": 0.1, "3": -0.1, "4": -0.5},
+        by_objects={"1": -0.1, "2": 0.0, "3": 0.1},
+    )
     wobble = [1 + 0.1 * (step % 2) for step in range(piece.steps)]
-    return {
-        "device": "cpu",
-        "chance_loss": 2.0,
-        "warmup": 4,
-        "loss": wobble,
-        "gradient_norm": wobble,
-        "skipped": 0,
-        "scalars": dict.fromkeys(make_objective(piece.loss).scalars, 0.25),
-        "verdict": "healthy: ...",
-        "effective_rank": 20.0,
-        "uniformity": -2.0,
-        "scores": scores,
-        "chance": dict.fromkeys(scores, 0.01),
-        "deviations": told if piece.part == "seeds" and piece.loss == "gaussian" else None,
-    }
+    record = Record(
+        device="cpu",
+        chance_loss=2.0,
+        warmup=4,
+        loss=wobble,
+        gradient_norm=wobble,
+        skipped=0,
+        scalars=dict.fromkeys(make_objective(piece.loss).scalars, 0.25),
+        scores=found(recall, dict.fromkeys(attributes, 0.9)),
+        deviations=deviations if piece.part == "seeds" and piece.loss == "gaussian" else None,
+        verdict="healthy: ...",
+        effective_rank=20.0,
+        uniformity=-2.0,
+        chance=found(0.01, dict.fromkeys(attributes, 0.01)),
+        seconds=6.0,
+    )
+    return dataclasses.replace(record, **changes)
 
 
-def stored(piece, rate, **changes):
-    """A record as it is read again."""
-    return {"settings": piece.settings(rate), "seconds": 6.0, **measured(piece, rate), **changes}
+def change(records, piece, **changes):
+    """Put other values into a record."""
+    records[piece] = dataclasses.replace(records[piece], **changes)
 
 
 def piece_of(records, part, loss):
@@ -68,10 +71,7 @@ def piece_of(records, part, loss):
 
 
 def everything():
-    return {p: stored(p, p.learning_rate or 1e-3) for p in pieces(TINY)}
-
-
-# Statistics.
+    return {p: measured(p, p.learning_rate or 1e-3) for p in pieces(TINY)}
 
 
 def names(records):

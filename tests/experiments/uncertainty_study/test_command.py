@@ -15,6 +15,7 @@ from experiments.uncertainty_study.pieces import (
     Protocol,
 )
 from experiments.uncertainty_study.protocol import SIZES
+from experiments.uncertainty_study.record import Record
 from experiments.uncertainty_study.runs import Laboratory
 from experiments.uncertainty_study.statistics import (
     stability_of,
@@ -51,7 +52,10 @@ def test_one_command_does_all(command, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--only", "rates-clop-*"], "--only rates-clop-*: fits no piece; names look like rates-"),
+        (
+            ["--only", "rates-clop-*"],
+            "--only rates-clop-*: matches no piece; names look like rates-",
+        ),
         (["--budget-minutes=-1"], "--budget-minutes=-1.0: expected a number of at least 0"),
         (["--size=huge"], "huge"),
         (["--bugdet-minutes=3"], "did you mean --budget-minutes"),
@@ -89,24 +93,24 @@ def test_a_piece_from_end_to_end(tmp_path, monkeypatch):
     compared = Piece("seeds", "gaussian", 16, 12, 0)
     seeded = laboratory(compared, 1e-3)
     assert len(traced) == once
-    assert len(first["loss"]) == len(first["gradient_norm"]) == 12
-    assert first["loss"][0] == other["loss"][0]
-    assert first["loss"][-1] != other["loss"][-1]
-    assert seeded["loss"][0] != first["loss"][0]
-    assert first["chance_loss"] == pytest.approx(math.log(16))
-    assert first["deviations"] is None
-    assert set(seeded["deviations"]["text mean"]) == {"1", "2", "3", "4"}
+    assert len(first.loss) == len(first.gradient_norm) == 12
+    assert first.loss[0] == other.loss[0]
+    assert first.loss[-1] != other.loss[-1]
+    assert seeded.loss[0] != first.loss[0]
+    assert first.chance_loss == pytest.approx(math.log(16))
+    assert first.deviations is None
+    assert set(seeded.deviations.by_grade) == {"1", "2", "3", "4"}
     again = laboratory(compared, 1e-3)
     assert again == seeded
     short = Piece("stability", "csd-clip", 16, 12, 100, 1e-3)
     wild = Piece("stability", "csd-clip", 16, 12, 100, 1e25)
     steady, wrecked = laboratory(short, 1e-3), laboratory(wild, 1e25)
-    assert set(steady["scores"]) == set(found(0.0))
-    assert steady["deviations"] is None
-    assert set(steady["scalars"]) == {"temperature", "scale", "shift"}
+    assert set(steady.scores.as_json()) == set(found(0.0).as_json())
+    assert steady.deviations is None
+    assert set(steady.scalars) == {"temperature", "scale", "shift"}
     made = {compared: seeded, short: steady, wild: wrecked}
     records = {
-        piece: {"settings": piece.settings(1e-3), "seconds": 1.0, **json.loads(json.dumps(record))}
+        piece: Record.from_json(json.loads(json.dumps(record.as_json())))
         for piece, record in made.items()
     }
     measures = statistics.measures(records[compared])

@@ -1,9 +1,13 @@
 """Protocol and page: what they say of records, and that the committed ones belong together."""
 
+import collections
 import json
 import pathlib
 import shutil
+from typing import NamedTuple
+from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from experiments import uncertainty
@@ -25,6 +29,7 @@ from experiments.uncertainty_study.statistics import (
 from tests.experiments.uncertainty_study.records import (
     COMPARISONS,
     TINY,
+    change,
     everything,
     measured,
     names,
@@ -64,8 +69,40 @@ def test_the_committed_page_is_that_of_the_committed_records(tmp_path, monkeypat
     write_results(tmp_path, "uncertainty", small, records)
     figures = {path.relative_to(docs) for path in (docs / "uncertainty").glob("*.svg")}
     assert figures == {path.relative_to(tmp_path) for path in tmp_path.glob("uncertainty/*.svg")}
-    for name in ("uncertainty.md", "uncertainty/results.json", *figures):
+    for name in ("uncertainty.md", "uncertainty/results.json"):
         assert (docs / name).read_bytes() == (tmp_path / name).read_bytes()
+    for name in figures:
+        committed, again = drawing(docs / name), drawing(tmp_path / name)
+        assert committed.texts == again.texts
+        assert committed.marks.keys() == again.marks.keys()
+        for style, places in committed.marks.items():
+            np.testing.assert_allclose(again.marks[style], places, atol=1.0)
+
+
+class Drawing(NamedTuple):
+    """What a figure shows; another matplotlib or font may write it in other bytes.
+
+    Attributes:
+      texts: labels, titles and names of the legend.
+      marks: places of each mark, in points, `[n, 2]`, by its style.
+    """
+
+    texts: list[str]
+    marks: dict[str, list[tuple[float, float]]]
+
+
+def drawing(path):
+    """Read an SVG file of matplotlib, which writes each text as a comment beside its glyphs."""
+    builder = ElementTree.TreeBuilder(insert_comments=True)
+    root = ElementTree.parse(path, ElementTree.XMLParser(target=builder)).getroot()
+    texts, marks = [], collections.defaultdict(list)
+    for element in root.iter():
+        if element.tag is ElementTree.Comment:
+            texts.append(element.text.strip())
+        elif element.get("x") and element.get("y"):
+            place = float(element.get("x")), float(element.get("y"))
+            marks[element.get("style")].append(place)
+    return Drawing(texts, dict(marks))
 
 
 def page(records, tmp_path):
@@ -137,10 +174,9 @@ def test_a_worse_space_and_no_correlation_are_told(tmp_path):
     records = everything()
     for piece in records:
         if piece.part == "seeds" and piece.loss == "gaussian":
-            changes = measured(piece, 1e-3, recall=0.45, grade=0.02)
-            records[piece] |= changes
-    records[piece_of(records, "rates", "clip")] |= {"skipped": 1, "scores": None}
-    records[piece_of(records, "seeds", "clip")] |= {"verdict": "complete collapse: all rows"}
+            records[piece] = measured(piece, 1e-3, recall=0.45, grade=0.02)
+    change(records, piece_of(records, "rates", "clip"), skipped=1, scores=None)
+    change(records, piece_of(records, "seeds", "clip"), verdict="complete collapse: all rows")
     text = page(records, tmp_path)
     assert "| clip | 1.0 (not finite) | 40.0 | 0.01, the highest |" in text
     assert "| clip | 3 | 1 |" in text
@@ -151,10 +187,10 @@ def test_a_worse_space_and_no_correlation_are_told(tmp_path):
 def test_runs_without_deviations_are_told(tmp_path):
     records = everything()
     seeded = [p for p in records if p.part == "seeds" and p.loss == "gaussian"]
-    records[seeded[0]] |= {"deviations": None, "verdict": "not finite", "scores": None}
+    change(records, seeded[0], deviations=None, verdict="not finite", scores=None)
     assert " ± 0.06 (n = 2) |" in page(records, tmp_path)
     for piece in seeded:
-        records[piece] |= {"deviations": None}
+        change(records, piece, deviations=None)
     assert "the larger deviation? **cannot be told**" in page(records, tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fcntl
+import json
 
 import pytest
 
@@ -17,6 +18,8 @@ from experiments.uncertainty_study.pieces import (
 from tests.experiments.uncertainty_study.records import (
     TINY,
     Runner,
+    change,
+    measured,
     names,
 )
 
@@ -43,7 +46,7 @@ def test_compared_runs_take_the_rate_that_was_chosen(tmp_path):
     assert {rate for name, rate in runner.done if name.startswith("seeds")} == {1e-3}
     records = load(tmp_path, TINY)
     for piece in [p for p in records if p.part == "rates" and p.loss == "clip"]:
-        records[piece] |= {"scores": None}  # all at chance
+        change(records, piece, scores=None)  # all at chance
     assert choose_rate(TINY, records, "clip") == 1e-3
     assert choose_rate(TINY, {}, "clip") is None
 
@@ -83,11 +86,8 @@ def test_estimates_go_by_what_was_measured():
     small = next(p for p in every if p.batch_size == 4)
     protocol = dataclasses.replace(TINY, pairs_per_second=100.0)
     assert estimate(every[0], {}, protocol) == 8 * 40 / 100
-    records = {
-        every[0]: {"seconds": 10.0},
-        every[1]: {"seconds": 20.0},
-        every[2]: {"seconds": 60.0},
-    }
+    seconds = zip(every, (10.0, 20.0, 60.0), strict=False)
+    records = {piece: measured(piece, 1e-3, seconds=taken) for piece, taken in seconds}
     assert estimate(every[3], records, protocol) == pytest.approx(20)
     assert estimate(small, records, protocol) == pytest.approx(10)
     assert overview(every, records, protocol).startswith(f"{len(every) - 3} of {len(every)}")
@@ -108,6 +108,18 @@ def test_a_file_that_does_not_belong_is_named(tmp_path, text, said):
         load(tmp_path, TINY)
     assert str(path) in str(raised.value)
     assert said in str(raised.value)
+
+
+def test_a_record_that_lacks_a_field_is_named(tmp_path):
+    piece, runner = pieces(TINY)[0], Runner()
+    work([piece], tmp_path, TINY, runner, clock=runner.clock)
+    path = tmp_path / f"{piece.name}.json"
+    content = json.loads(path.read_text())
+    assert load(tmp_path, TINY)[piece].as_json().items() <= content.items()
+    del content["chance"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="not the record of a run; delete it"):
+        load(tmp_path, TINY)
 
 
 def test_a_compared_run_needs_the_runs_that_chose(tmp_path):

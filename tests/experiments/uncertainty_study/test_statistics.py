@@ -9,7 +9,7 @@ from experiments.pairs.retrieval import rank_correlation
 from experiments.uncertainty_study import statistics
 from experiments.uncertainty_study.comparisons import (
     Stability,
-    compare_seeds,
+    compare_recall,
     compare_stability,
     intervals,
 )
@@ -24,7 +24,13 @@ from experiments.uncertainty_study.statistics import (
     norm_variation,
 )
 from jaxcon.encoders.dual import Embedded
-from tests.experiments.uncertainty_study.records import TINY, everything, found, stored
+from tests.experiments.uncertainty_study.records import (
+    TINY,
+    change,
+    everything,
+    found,
+    measured,
+)
 
 
 def test_the_interval_is_students():
@@ -86,7 +92,7 @@ def test_gradient_norms_are_compared_with_those_before():
 )
 def test_how_a_run_fails(changes, kind):
     piece = pieces(TINY)[-1]
-    assert failure(stored(piece, 1e-2, **changes)) == kind
+    assert failure(measured(piece, 1e-2, **changes)) == kind
 
 
 def test_a_run_is_given_up_after_50_refused_updates_in_a_row():
@@ -109,10 +115,10 @@ def test_what_cannot_be_ranked_is_not(z, log_std, comparable):
 def test_stability_is_compared_in_the_same_settings():
     records = everything()
     settings = [p for p in records if p.part == "stability" and p.loss == "clip"]
-    records[settings[0]] |= {"skipped": 3}
+    change(records, settings[0], skipped=3)
     noisy = [1 + 0.1 * (step % 2) + (step == 30) for step in range(40)]
     for piece in settings[1:]:
-        records[piece] |= {"loss": noisy, "gradient_norm": noisy}
+        change(records, piece, loss=noisy, gradient_norm=noisy)
     found = compare_stability(records, "gaussian", "clip")
     assert (found.fewer, found.more, found.p, found.n) == (1, 0, 1.0, 4)
     assert found.spikes == Interval(pytest.approx(-100 / 36), pytest.approx(0), 3)
@@ -137,9 +143,9 @@ def test_failures_alone_decide_when_there_are_enough():
 
 def test_differences_are_between_runs_of_one_seed():
     records = everything()
-    found = compare_seeds(TINY, records, "gaussian", "clip", "recall@1")
+    found = compare_recall(records, "gaussian", "clip")
     assert found == Interval(pytest.approx(0.1), pytest.approx(0, abs=1e-12), 3)
-    means = intervals(TINY, records, "clip")
+    means = intervals(records, "clip")
     assert means["recall@5"].mean == pytest.approx(0.51)
     assert means["recall@5"].half == pytest.approx(4.3027 * 0.01 / math.sqrt(3), rel=1e-4)
     assert "text with grade" not in means
@@ -147,7 +153,7 @@ def test_differences_are_between_runs_of_one_seed():
 
 def test_a_run_that_cannot_be_evaluated_scores_chance():
     piece = next(p for p in pieces(TINY) if p.part == "seeds")
-    values = statistics.measures(stored(piece, 1e-3, scores=None))
+    values = statistics.measures(measured(piece, 1e-3, scores=None))
     assert values["recall@1"] == values["zero-shot mean"] == pytest.approx(0.01)
 
 

@@ -30,7 +30,7 @@ def command(*flags, **environ):
     [
         (
             {"JAX_PLATFORMS": "typo"},
-            "error: JAX_PLATFORMS=typo is set, and jax finds that nowhere here",
+            "error: JAX_PLATFORMS=typo is set, but jax finds no such platform here",
         ),
         ({"JAX_ENABLE_X64": "maybe"}, "error: JAX_ENABLE_X64=maybe is set: invalid truth value"),
         ({"SLURM_STEP_NUM_TASKS": "a"}, "error: SLURM_STEP_NUM_TASKS=a is set: expected a whole"),
@@ -77,7 +77,7 @@ def test_an_output_that_takes_no_more():
     program = [sys.executable, "-m", "experiments.simclr", "--help"]
     with open("/dev/full", "w") as full:
         done = subprocess.run(program, check=False, stdout=full, stderr=subprocess.PIPE, text=True)
-    said = "error: the output: No space left on device; the same command goes on\n"
+    said = "error: the output: No space left on device; run the same command to resume\n"
     assert (done.returncode, done.stderr) == (2, said)
 
 
@@ -131,7 +131,7 @@ def test_ctrl_c_is_one_line(tmp_path, moment):
         assert process.returncode == -signal.SIGINT
         assert (
             last
-            == "stopped by Ctrl-C; the same command goes on, from the last checkpoint if there is one"
+            == "stopped by Ctrl-C; run the same command to resume from the last checkpoint, if any"
         )
 
 

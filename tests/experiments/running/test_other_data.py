@@ -81,9 +81,14 @@ def test_another_way_to_read_the_images_is_no_other_data(views, pairs, capsys):
     _, flags = views
     begin(simclr.main, flags)
     told = refused(simclr.main, [*flags, "--image-size=7"], capsys)
-    assert "made with another configuration: image_size was None, is 7; go on with" in told
+    assert (
+        "made with another configuration: image_size was None, is 7; use the former values" in told
+    )
     told = refused(clip.main, pairs[1], capsys)
-    assert "made with another configuration: experiment was 'simclr', is 'clip'; go on" in told
+    assert (
+        "made with another configuration: experiment was 'simclr', is 'clip'; use the former values"
+        in told
+    )
 
 
 def test_the_same_images_are_the_same_data_wherever_and_whenever(views, tmp_path):
@@ -172,7 +177,7 @@ def test_another_experiment_is_one_difference(views, tmp_path, capsys):
     _, flags = views
     begin(simclr.main, flags)
     said = refused(barlow_twins.main, flags, capsys)
-    assert "experiment was 'simclr', is 'barlow_twins'; go on" in said
+    assert "experiment was 'simclr', is 'barlow_twins'; use the former values" in said
 
 
 def test_a_damaged_configuration_or_result_is_one_line(views, tmp_path, capsys):

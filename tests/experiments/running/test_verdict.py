@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import experiments.running.verdict
+from experiments.images.evaluation import Accuracies, ahead
 from experiments.running.verdict import verdict
 from jaxcon.diagnostics import collapse_report
 
@@ -15,16 +16,19 @@ PAIRS = np.random.default_rng(0).normal(size=(2, 40, 16)) * 0.1 + np.random.defa
 SETTINGS = {"temperature": 0.1, "of": "test images", "total": 40}
 
 
-def scores(raw, untrained, trained):
-    return {
-        "raw pixels": {"1 label": (raw[0], 0.05), "5 labels": (raw[1], 0.02), "kNN": 0.99},
-        "untrained encoder": {"1 label": (untrained[0], 0.05), "5 labels": (untrained[1], 0.02)},
-        "trained encoder": {"1 label": (trained[0], 0.05), "5 labels": (trained[1], 0.02)},
-    }
+def few_labels(raw, untrained, trained):
+    """What is ahead, from shares with one label and with five by features."""
+    kinds = {"raw pixels": raw, "untrained encoder": untrained, "trained encoder": trained}
+    return ahead(
+        {
+            name: Accuracies(linear=0.99, five_labels=(five, 0.02), one_label=(one, 0.05), knn=0.99)
+            for name, (one, five) in kinds.items()
+        }
+    )
 
 
 def test_the_words_are_those_of_the_collapse_report():
-    (said,) = verdict(*PAIRS, **SETTINGS, scores=scores((0.3, 0.4), (0.2, 0.3), (0.5, 0.6)))
+    (said,) = verdict(*PAIRS, **SETTINGS, ahead=few_labels((0.3, 0.4), (0.2, 0.3), (0.5, 0.6)))
     words = collapse_report(*PAIRS, temperature=0.1).verdict
     assert words.startswith("healthy: ")
     assert said == f"Collapse check on all 40 test images. {words[0].upper()}{words[1:]}."
@@ -39,7 +43,7 @@ def test_any_grade_flows_through(monkeypatch, words):
         "collapse_report",
         lambda *_, **__: SimpleNamespace(verdict=words),
     )
-    said = verdict(*PAIRS, **SETTINGS, scores=scores((0.9, 0.9), (0.2, 0.3), (0.5, 0.6)))
+    said = verdict(*PAIRS, **SETTINGS, ahead=few_labels((0.9, 0.9), (0.2, 0.3), (0.5, 0.6)))
     assert said[0].endswith(f". {words[0].upper()}{words[1:]}.")
     assert said[1].startswith("With one label a class the trained encoder reaches 50.0%, less than")
 
@@ -64,15 +68,15 @@ def test_any_grade_flows_through(monkeypatch, words):
 def test_an_encoder_of_less_use_than_what_it_had_to_beat_is_not_called_healthy(
     shares, better, sentence
 ):
-    said = verdict(*PAIRS, **SETTINGS, scores=scores(*shares))
+    said = verdict(*PAIRS, **SETTINGS, ahead=few_labels(*shares))
     assert "ealthy" not in said[0]
-    assert f"Not collapsed, yet of less use than {better}: rows spread over" in said[0]
+    assert f"Not collapsed, yet less useful than {better}: rows spread over" in said[0]
     assert said[1] == sentence
 
 
 def test_scores_that_print_alike_are_alike():
-    alike = scores((0.30004, 0.6), (0.30004, 0.6), (0.29996, 0.6))
-    assert len(verdict(*PAIRS, **SETTINGS, scores=alike)) == 1
+    alike = few_labels((0.30004, 0.6), (0.30004, 0.6), (0.29996, 0.6))
+    assert len(verdict(*PAIRS, **SETTINGS, ahead=alike)) == 1
 
 
 def test_it_says_of_how_many_pairs_it_is():

@@ -66,7 +66,7 @@ def test_an_image_that_breaks_in_training(flags, data, tmp_path, capsys, monkeyp
     said = ended(simclr.main, flags, capsys)
     monkeypatch.setattr(runner, "pretrain", pretrain)
     assert f"cannot read the image {data / name}" in said
-    assert f"the state after step {reached} is saved, and the same command goes on" in said
+    assert f"the state after step {reached} is saved, and the same command resumes" in said
     assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == reached
     assert name in ended(simclr.main, flags, capsys)  # it is broken still
     (data / name).write_bytes(content)
@@ -213,7 +213,7 @@ def test_the_second_of_two_runs_in_a_folder_is_refused(tmp_path):
     first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert first.stdout.readline() == "False\n"
-        with pytest.raises(ValueError, match="another process trains in this folder just now"):
+        with pytest.raises(ValueError, match="another process is training in this folder"):
             open_workdir(tmp_path / "run", {})
     finally:
         first.kill()
@@ -222,7 +222,7 @@ def test_the_second_of_two_runs_in_a_folder_is_refused(tmp_path):
     assert mine.resumed
     assert open_workdir(tmp_path / "run", {}).lock is mine.lock  # and one process has one
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-    assert "another process trains" in done.stderr
+    assert "another process is training" in done.stderr
     del mine
     monkey = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert monkey.stdout.readline() == "True\n"

@@ -73,7 +73,7 @@ def test_what_does_not_fit_is_one_line_before_anything_is_made(run, tmp_path, ca
         (["--projection-dim=64"], "trained another network: model.head.dim was 128, is 64"),
         (["--encoder=convnet"], "model.encoder.type was 'MLP', is 'ConvNet'"),
         (["--image-size=4"], "params.encoder.Dense_0.kernel was (192, 512), is (48, 512)"),
-        ([f"--workdir={folder}"], "that is the --workdir too"),
+        ([f"--workdir={folder}"], "that is also the --workdir"),
         (
             [f"--start-from={tmp_path / 'none'}"],
             "expected the folder of a run, found no config.json",
@@ -116,7 +116,7 @@ def test_the_tokens_of_a_dual_encoder_keep_their_meaning(tmp_path, capsys):
     assert "vocabulary was 4096, is 300; its tokens are kept" in said
     images = [f"--dataset=folder:{old}", f"--start-from={tmp_path / 'run'}", "--workdir=x"]
     said = refused(simclr.main, images, capsys)
-    assert "a run of experiments.clip, with image and text in place of encoder and head" in said
+    assert "a run of experiments.clip, with image and text instead of encoder and head" in said
     (tmp_path / "run" / "tokenizer.json").write_text("{}")
     said = refused(clip.main, [*second, f"--workdir={tmp_path / 'third'}"], capsys)
     assert "not the tokenizer that the run was trained with" in said
@@ -125,7 +125,7 @@ def test_the_tokens_of_a_dual_encoder_keep_their_meaning(tmp_path, capsys):
 def test_a_run_on_images_alone_has_no_tokenizer(run, tmp_path, capsys):
     flags = [f"--dataset=folder:{captioned(tmp_path / 'birds')}", "--encoder=mlp"]
     said = refused(clip.main, [*flags, f"--start-from={run[0]}", "--workdir=x"], capsys)
-    assert "says nothing of its tokenizer: it was trained on images alone" in said
+    assert "has no record of a tokenizer: it was trained on images alone" in said
 
 
 @pytest.mark.slow

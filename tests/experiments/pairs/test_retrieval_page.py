@@ -74,7 +74,9 @@ def test_of_few_pairs_no_more_is_said_than_there_is(found):
     )
     chance = retrieval.chance(dataset)
     ways = ("image to text", "text to image")
-    assert chance == pytest.approx({f"{w}, recall@{k}": k / 6 for w in ways for k in (1, 5)})
+    assert chance.as_json() == pytest.approx(
+        {f"{w}, recall@{k}": k / 6 for w in ways for k in (1, 5)}
+    )
     told = progress(dict.fromkeys(("trained", "untrained", "chance"), chance))
     assert told.startswith("In training, text to image, recall@5 went from 83.3% to 83.3%")
 

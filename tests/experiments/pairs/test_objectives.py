@@ -1,7 +1,5 @@
 """The losses of image-text pairs: chance, matching, scores, gradients, where they start."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -149,7 +147,7 @@ def test_embeddings_start_with_norm_one_and_deviation_one():
 def test_the_floor_of_npairs_is_reached_by_a_simplex(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 0, "loss": 4.8}\n')
     workdir = Workdir(tmp_path, resumed=False)
-    note = loss_notes(workdir, "npairs", math.log(128), 128, 1.0)
+    note = loss_notes(workdir, make_objective("npairs", 1.0), 128)
     simplex = np.eye(128) - 1 / 128
     floor = float(npairs_loss(simplex, simplex))
     assert f"below {floor:.3f}" in note

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -23,8 +22,7 @@ from jaxcon.data.splits import Dataset, Split
 from jaxcon.losses import ntxent_loss
 from jaxcon.training.metrics import read_metrics
 from tests.experiments.commands import refused
-
-ROOT = Path(__file__).parents[2]
+from tests.trees import ROOT
 
 
 class Small(nn.Module):
@@ -99,9 +97,9 @@ def test_what_is_not_handed_over_is_that_of_the_flags(page):
         ((), {"encoder": Small(5)}, "model.encoder.width"),
         ((), {"loss": ntxent_loss}, "own_loss"),
         ((), {"dataset": dataclasses.replace(DATA, train=images(32, 5))}, "other data"),
-        (("--encoder=mlp",), {}, "--encoder=mlp: the page hands over its own; leave it out"),
-        (("--dataset=cifar10",), {}, "--dataset=cifar10: the page hands over its own"),
-        ((), {"chance": 0.0}, "expected a loss above 0; hand over chance="),
+        (("--encoder=mlp",), {}, "--encoder=mlp: the page passes in its own; leave it out"),
+        (("--dataset=cifar10",), {}, "--dataset=cifar10: the page passes in its own"),
+        ((), {"chance": 0.0}, "expected a loss above 0; pass chance="),
     ],
 )
 def test_one_line_for_what_cannot_go_on(page, capsys, flags, handed, said):
@@ -116,7 +114,7 @@ def test_only_the_user_can_build_the_encoder_again(page):
         ValueError, match=r"its encoder is the user's own Small, .* networks=\{'encoder"
     ):
         jaxcon.load_run(folder)
-    with pytest.raises(ValueError, match=r"its checkpoint and its config\.json differ"):
+    with pytest.raises(ValueError, match=r"its checkpoint and its config\.json disagree"):
         jaxcon.load_run(folder, networks={"encoder": Small(7)})
     run = jaxcon.load_run(folder, networks={"encoder": Small()})
     assert run.embed_images(DATA.test.images).shape == (16, 4)

@@ -63,7 +63,7 @@ def test_a_workdir_that_is_a_file(capsys, tmp_path):
         ("--optimizer=None", "invalid choice 'None' for argument '--optimizer'"),
         ("--epochs=many", "Error parsing --epochs"),
         ("--epochs", "Missing value for argument '--epochs'"),
-        ("--workdir=", "Error parsing --workdir: expected a path, got none (a variable of the"),
+        ("--workdir=", "Error parsing --workdir: expected a path, got none (a shell variable that"),
         ("--start-from=", "Error parsing --start-from: expected a path, got none"),
         ("--data-dir= ", "Error parsing --data-dir: expected a path, got none"),
     ],

@@ -1,0 +1,1 @@
+"""What `experiments.collapse` leaves behind: its curves, their figure and their table."""
