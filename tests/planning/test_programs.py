@@ -52,7 +52,7 @@ ENTRY %main (x: f32[32,16], y: f32[16,32]) -> f32[32,32] {
   %empty = f32[1000,8]{1,0} constant({...})
   %start = (s32[], f32[1000,8]{1,0}) tuple(%zero.1, %empty)
   %loop = (s32[], f32[1000,8]{1,0}) while(%start), condition=%condition, body=%body
-  ROOT %dot.2 = f32[32,32]{1,0} dot(%x, %y), lhs_contracting_dims={1}, operand_precision={highest,highest}
+  ROOT %dot.2 = f32[32,32] dot(%x, %y), lhs_contracting_dims={1}, operand_precision={highest,highest}
 }
 """
 

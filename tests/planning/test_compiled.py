@@ -1,0 +1,39 @@
+"""The losses as compiled for accelerators that are not here: the rule takes a form that is nearly the best.
+
+Needs a compiler for TPUs or GPUs (`jaxcon.planning.topologies.missing` names the command); each runs in
+a process of its own, for its environment is read when jax starts. `.ci/compiled` brings that of TPUs.
+"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from jaxcon.planning.topologies import CHIPS, missing
+
+pytestmark = pytest.mark.slow
+
+# Up to so much over the best form that was tried, and of dense code.
+ALLOWED = 1.05
+
+
+def cells(chip, tmp_path, *pairs):
+    """All forms of the three losses of `benchmarks.compiled`, by its command."""
+    if command := missing(CHIPS[chip].platform):
+        pytest.skip(f"no compiler for {CHIPS[chip].name} here: {command}")
+    command = [sys.executable, "-m", "benchmarks.compiled", "--chips", chip, "--out", str(tmp_path)]
+    run = subprocess.run(
+        [*command, "--pairs", *map(str, pairs)], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "compiled.md").read_text(encoding="utf-8").startswith("# ")
+    return json.loads((tmp_path / "compiled.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("chip", ["v5e", "h100"])
+def test_the_default_is_nearly_the_best_form(chip, tmp_path):
+    for name, forms in cells(chip, tmp_path, 4096).items():
+        best = min(form["ms"] for form in forms.values())
+        assert forms["default"]["ms"] <= ALLOWED * best, (name, forms)
+        assert forms["default"]["mib"] <= 512
