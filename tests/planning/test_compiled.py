@@ -1,4 +1,4 @@
-"""The losses as compiled for accelerators that are not here: the rule takes a form that is nearly the best.
+"""The losses as compiled for accelerators that are not here: the rule takes nearly the best form.
 
 Needs a compiler for TPUs or GPUs (`jaxcon.planning.topologies.missing` names the command); each runs in
 a process of its own, for its environment is read when jax starts. `.ci/compiled` brings that of TPUs.
