@@ -7,6 +7,7 @@ The thresholds of `block_size=None` in `jaxcon.streaming.rules` come from this t
 """
 
 import argparse
+import dataclasses
 import json
 from functools import partial
 from pathlib import Path
@@ -39,18 +40,22 @@ def measure(loss: str, form: str, batches: list[Any], repeats: int) -> float:
     """Measures the median milliseconds of a step in that form."""
     dense, kept, block_size = FORMS[form]
     f = partial(LOSSES[loss], block_size=block_size)
+    line = dataclasses.replace(rules.LINES["cpu"], kept_pairs=kept)
     # Tiles normalize the rows that they read, as those of large batches do.
-    limits = {"whole_pairs": dense, "whole_pairs_of_one_set": dense}
-    with rules.in_force(rules.Rule(**limits, kept_pairs=kept, copied_entries=kept)):
+    limits = {"whole_pairs": dense, "whole_pairs_of_one_set": dense, "copied_entries": kept}
+    with rules.in_force(rules.everywhere(line, **limits)):
         step = jax.jit(jax.value_and_grad(f, argnums=(0, 1)))
         return median_ms(lambda k: step(*batches[k % len(batches)]), repeats)
 
 
 def chosen(loss: str, pairs: int) -> str:
     """Returns the form that `block_size=None` takes; SigLIP's "kept" only normalizes first."""
-    rule = rules.current()
-    form = rule.form(2 * pairs, None) if loss == "NT-Xent" else rule.form(pairs, pairs)
-    return {"whole": "one matrix", "kept": "kept", "tiles": f"tiles of {rule.block}"}[form]
+    n, m = (2 * pairs, None) if loss == "NT-Xent" else (pairs, pairs)
+    if rules.current().whole(n, m):
+        return "one matrix"
+    line = rules.LINES["cpu"]
+    cut = line.cut(n, m, rounded=False, keep=True)
+    return "kept" if cut.keep else f"tiles of {line.block}"
 
 
 def table(rows: list[dict[str, Any]]) -> str:
