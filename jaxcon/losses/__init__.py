@@ -7,8 +7,8 @@
 2.002
 
 Families, each a file: `softmax`, `info_nce`, `supervised` and `reweighted`; `sigmoid`; `margin` and
-`mining`; `correlation`; `probabilistic`; `predictive`; `regularizers`; and `queue`, negatives of
-earlier batches. The keywords that all share: `jaxcon.typing`.
+`mining`; `correlation`; `probabilistic`; `predictive`; `regularizers`; and `queue`, negatives from
+earlier batches. `jaxcon.typing` explains the keywords that all share.
 """
 
 from jaxcon.losses import queue

@@ -1,4 +1,4 @@
-"""What a loss asks of its candidates: which pairs count, and what to compute of them.
+"""What a loss asks of its candidates: which pairs count, and what to compute from them.
 
 Which pairs count is a function of (position, ids, labels) of a row and of a column.
 """
@@ -13,44 +13,44 @@ from jaxcon.typing import Array
 
 
 def other_ids(row: Any, col: Any) -> Array:
-    """Pairs of different ids: the negatives."""
+    """Keeps pairs with different ids: the negatives."""
     return row[1] != col[1]
 
 
 def other_classes(row: Any, col: Any) -> Array:
-    """Pairs of different ids and labels: the negatives where labels are given."""
+    """Keeps pairs with different ids and labels: the negatives where labels are given."""
     return (row[1] != col[1]) & (row[2] != col[2])
 
 
 def same_class(row: Any, col: Any) -> Array:
-    """Pairs of one label: the positives between two sets of rows."""
+    """Keeps pairs with one label: the positives between two sets of rows."""
     return row[2] == col[2]
 
 
 def peers(row: Any, col: Any) -> Array:
-    """Pairs of one label within one set of rows: all but the row itself."""
+    """Keeps pairs with one label within one set of rows: all but the row itself."""
     return (row[2] == col[2]) & (row[0] != col[0])
 
 
 def every(row: Any, col: Any) -> Array:
-    """All pairs."""
+    """Keeps all pairs."""
     return jnp.ones((), bool)
 
 
 def square(tile: Array, row_aux: Any, col_aux: Any) -> Array:
-    """Logits that are the squared products."""
+    """Returns the squared products as logits."""
     return tile * tile
 
 
 def ones(tile: Array, row_aux: Any, col_aux: Any) -> Array:
-    """Logits whose sum is the number of pairs."""
+    """Returns logits whose sum is the number of pairs."""
     return filled_like(tile, 1)
 
 
 def candidate_channels(labelled: bool, smooth: bool, same: Any = same_class) -> list[Channel]:
-    """Per row the log-sum-exp of the negatives, and what labels and smoothing need.
+    """Lists the log-sum-exp of the negatives per row, and what labels and smoothing need.
 
-    If labelled also log-sum-exp, sum and count of the positives; if smooth, sum and count of the
+    If labelled, also log-sum-exp, sum and count of the positives; if smooth, sum and count of the
     negatives.
     """
     negatives = other_classes if labelled else other_ids
@@ -68,7 +68,7 @@ def candidate_channels(labelled: bool, smooth: bool, same: Any = same_class) -> 
 def candidate_loss(
     pair: Array, outputs: Any, labelled: bool, smoothing: Array | None = None
 ) -> Array:
-    """Cross-entropy averaged over the positives, from the outputs of `candidate_channels`.
+    """Computes the cross-entropy averaged over the positives, from outputs of `candidate_channels`.
 
     `mean_p (lse - s_p) = softplus(R_neg - R_pos) + (R_pos - mean_p s_p)`: both terms are exact where
     the positives far outweigh the negatives, and the second is 0 for a single positive.

@@ -1,6 +1,6 @@
 """Own rows against all devices' candidates, which are gathered or travel in a ring.
 
-Every loss over pairs says what it needs as channels of `jaxcon.streaming.reduce_pairs`; here each
+Every loss over pairs states what it needs as channels of `jaxcon.streaming.reduce_pairs`; here each
 device gets their values for its own anchors.
 """
 
@@ -25,16 +25,16 @@ def cross_channels(
     col_aux: Any = (),
     distances: bool = False,
 ) -> tuple[Array, ...]:
-    """Channels of own rows of x against all devices' rows of y, for this device's anchors.
+    """Reduces own rows of x against all devices' rows of y, for this device's anchors.
 
     What a column collects from this device's rows alone is completed over the devices, so that both
     directions of a symmetric loss come from one product.
 
     Args:
       rows: what is known of x and of y.
-      y: None: the candidates are the rows of x, one set.
-      row_aux, col_aux: what the channels' logits get of the rows and of the columns. Of one set they
-        read the same of both, or nothing of the columns.
+      y: if None, the candidates are the rows of x, one set.
+      row_aux, col_aux: what the channels' logits get from the rows and the columns. For one set they
+        read the same from both, or nothing from the columns.
       distances: reduce squared distances, not products.
     """
     own, cols, ring = _sides(rows, x, y, row_aux, col_aux)
@@ -61,9 +61,9 @@ def cosine_channels(
     row_aux: Any = (),
     bound: float | None = None,
 ) -> tuple[tuple[Array, ...], Array, Array]:
-    """`cross_channels` of the cosines, `scale cos(x_i, y_j)`, of rows as they came.
+    """Does `cross_channels` for the cosines, `scale cos(x_i, y_j)`, of rows as they came.
 
-    Returns also x and y, for a pair's own logit; `jaxcon.streaming.reduce_cosines` says why.
+    Also returns x and y, for a pair's own logit; `jaxcon.streaming.reduce_cosines` says why.
     """
     own, cols, ring = _sides(rows, x, y, row_aux)
     block_size, _, precision = rows.evaluation
@@ -93,7 +93,7 @@ def cosine_sum(
     *,
     row_aux: Any = (),
 ) -> Array:
-    """Own anchors' values of `cosine_channels`, weighted and summed over the channels."""
+    """Computes own anchors' values of `cosine_channels`, weighted and summed over the channels."""
     own, cols, ring = _sides(rows, x, y, row_aux)
     block_size, _, precision = rows.evaluation
     return sum_cosines(
@@ -116,9 +116,9 @@ def view_logits(
     row_aux: Any = (),
     bound: float | None = None,
 ) -> tuple[Array, tuple[Array, ...]]:
-    """Each anchor's logit with its other view, and channels of its cosines with all others.
+    """Computes each anchor's logit with its other view, and channels of its cosines with all others.
 
-    `rows`: of `jaxcon.losses._rows.two_views`.
+    `rows`: from `jaxcon.losses._rows.two_views`.
     """
     (z,) = rows.z
     values, z, _ = cosine_channels(rows, z, None, scale, channels, row_aux=row_aux, bound=bound)
@@ -128,10 +128,10 @@ def view_logits(
 def _sides(
     rows: Rows, x: Array, y: Array | None, row_aux: Any, col_aux: Any = ()
 ) -> tuple[Side, Any, AxisName]:
-    """Own rows, the columns that this device starts from, and the axis to go round.
+    """Returns own rows, the columns that this device starts from, and the axis to go round.
 
-    The columns are all devices' and there is no axis; or in a ring they are this device's. None: they
-    are the own rows.
+    The columns are those of all devices, and there is no axis; or, in a ring, those of this device.
+    None: they are its own rows.
     """
     names = (rows.position, rows.ids, rows.labels)  # what channel.pairs sees
     valid = rows.valid if rows.masked else None
@@ -149,7 +149,7 @@ def _sides(
 def _completed(
     channels: list[Channel], values: tuple[Array, ...], axis_name: AxisName
 ) -> tuple[Array, ...]:
-    """This device's values: what all devices' rows contribute to a column, put together."""
+    """Completes this device's values: combines what all devices' rows contribute to a column."""
 
     def complete(channel: Channel, value: Array) -> Array:
         if channel.axis == 1:

@@ -1,4 +1,4 @@
-"""The end of every loss: a value per anchor, and the reduction over all devices' anchors."""
+"""The end of every loss: one value per anchor, and the reduction over all devices' anchors."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jaxcon.typing import Array, AxisName, ReduceFn
 
 
 def positive_and_rest(positive: Array, rest: Array) -> Array:
-    """`-log(e^p / (e^p + e^r))` of a positive's logit p and the others' log-sum-exp r.
+    """Computes `-log(e^p / (e^p + e^r))` for a positive's logit p and the others' log-sum-exp r.
 
     As softplus(r - p): on a well-aligned pair the usual `logsumexp(all) - p` is the difference of
     two equal numbers, its value may be negative, and its gradient is rounding noise.
@@ -19,12 +19,12 @@ def positive_and_rest(positive: Array, rest: Array) -> Array:
 
 
 def has_any(lse: Array) -> Array:
-    """Whether a log-sum-exp of `jaxcon.streaming` had any pair."""
+    """Returns whether a log-sum-exp of `jaxcon.streaming` had any pair."""
     return ~(lse <= nothing(lse.dtype) / 2)  # true for NaN, which stays visible
 
 
 def reduce_rows(values: Array, rows: Rows, reduce_fn: ReduceFn) -> Array:
-    """Reduces a value per row as `reduce_fn` says; see `jaxcon.typing`."""
+    """Reduces one value per row as `reduce_fn` says; see `jaxcon.typing`."""
     values = jnp.where(rows.valid, values, 0)
     if reduce_fn is None:
         return values
@@ -35,8 +35,8 @@ def reduce_rows(values: Array, rows: Rows, reduce_fn: ReduceFn) -> Array:
 def reduce_total(total: Array, weights: Array, reduce_fn: ReduceFn, axis_name: AxisName) -> Array:
     """Reduces this device's weighted sum; `weights` are those of its terms.
 
-    The sums are taken over all devices before they are divided: on devices with unequal numbers of
-    valid rows, the average of the devices' means is not the mean.
+    The sums are taken over all devices before they are divided: if devices have unequal numbers of
+    valid rows, the average of their means is not the mean.
     """
     if reduce_fn is jnp.sum:
         return collectives.sum(total, axis_name)

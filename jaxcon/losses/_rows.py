@@ -1,7 +1,7 @@
 """The rows of a loss: checked, flattened, masked, with what belongs to each.
 
-A loss reads: prepare its rows, compute a value per anchor, reduce. What the keywords of
-`jaxcon.typing` promise of the rows is kept here.
+Every loss reads: prepare its rows, compute one value per anchor, reduce. What the keywords of
+`jaxcon.typing` promise about the rows is kept here.
 """
 
 import math
@@ -74,8 +74,8 @@ def prepare(
       embeddings: the embeddings by argument name, each `[batch, *features]`.
       axis_name, where, weights, ids, labels: as in `jaxcon.typing`.
       evaluation: for losses over pairs.
-      renumber: whether ids of more than 32 bits may become others; not where they outlive the call or
-        are compared with ids that come by another way.
+      renumber: whether ids of more than 32 bits may be replaced by others; not if they outlive the
+        call or are compared with ids from elsewhere.
 
     Raises:
       ValueError: naming the argument, what came and what was expected.
@@ -132,7 +132,7 @@ def _checked(evaluation: Evaluation) -> Evaluation:
 
 
 def two_views(rows: Rows) -> Rows:
-    """The 2N rows of both views, z1's first: each is an anchor, and a candidate of the others."""
+    """Joins the 2N rows of both views, z1's first: each is an anchor and a candidate for the others."""
     twice = {
         name: jnp.tile(getattr(rows, name), 2)
         for name in ("valid", "weights", "position", "ids", "labels")
@@ -141,7 +141,7 @@ def two_views(rows: Rows) -> Rows:
 
 
 def flatten(z: Array) -> Array:
-    """[batch, *features] -> [batch, dim]."""
+    """Flattens `[batch, *features]` to `[batch, dim]`."""
     return z.reshape(z.shape[0], math.prod(z.shape[1:]))
 
 
@@ -153,9 +153,9 @@ def mask_rows(z: Array, valid: Array) -> Array:
 def row_values(
     value: ArrayLike | None, name: str, batch: int, dtype: Any, *, renumber: bool = True
 ) -> Array | None:
-    """`value` as an array `[batch]` of `dtype`; bool and int arguments are not cast.
+    """Returns `value` as an array `[batch]` of `dtype`; bool and int arguments are not cast.
 
-    `renumber`: whether integers that do not fit may become others, equal where they are equal.
+    `renumber`: whether integers that do not fit may be replaced by others, equal where they are equal.
     """
     if value is None:
         return None
@@ -165,7 +165,7 @@ def row_values(
     if value.shape != (batch,):
         hint = "; for multi-hot labels see docs/coming_from_pytorch.md" if name == "labels" else ""
         raise ValueError(
-            f"{name} must have shape ({batch},), one value a row of the embeddings, got {value.shape}"
+            f"{name} must have shape ({batch},), one value per row of embeddings, got {value.shape}"
             + hint
         )
     if dtype is bool and value.dtype != jnp.bool_:
@@ -174,9 +174,9 @@ def row_values(
 
 
 def as_integers(value: ArrayLike, name: str, *, renumber: bool = False, dtype: Any = None) -> Array:
-    """`value` as an array of integers, equal where its own are equal.
+    """Returns `value` as an array of integers that are equal where its own are equal.
 
-    JAX keeps 32 bits of an integer unless `jax_enable_x64` is set, and drops the others in silence:
+    JAX keeps 32 bits of an integer unless `jax_enable_x64` is set, and silently drops the others:
     5 and 5 + 2^32 become one label. NumPy's and Python's integers that do not fit are renumbered, or
     refused where other calls must know them by the same number. `dtype`: what they must fit into, if
     not what JAX makes of them.
@@ -189,7 +189,7 @@ def as_integers(value: ArrayLike, name: str, *, renumber: bool = False, dtype: A
     if isinstance(given, jax.Array):
         if jnp.promote_types(given.dtype, kept) != kept:
             raise ValueError(
-                f"{name} must be of {kept}, got {given.dtype}, whose numbers need not fit; cast them "
+                f"{name} must be of {kept}, got {given.dtype}, whose numbers may not fit; cast them "
                 f"if they do, {name}.astype({str(kept)!r})"
             )
         return given.astype(kept)
@@ -208,7 +208,7 @@ def as_integers(value: ArrayLike, name: str, *, renumber: bool = False, dtype: A
 
 
 def required(labels: ArrayLike | None) -> ArrayLike:
-    """The labels of a loss that means nothing without."""
+    """Returns the labels of a loss that means nothing without them."""
     if labels is None:
-        raise ValueError("labels must be integers, one a row of z, got None")
+        raise ValueError("labels must be integers, one per row of z, got None")
     return labels

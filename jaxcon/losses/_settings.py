@@ -10,7 +10,7 @@ from jaxcon.typing import Array, ArrayLike
 
 
 def flag(value: Any, name: str) -> bool:
-    """A setting that is True or False, and known when the loss is traced."""
+    """Returns a setting that is True or False, and known when the loss is traced."""
     if isinstance(value, Tracer):
         raise ValueError(
             f"{name} must be True or False when the loss is traced, got a traced value; under jax.jit "
@@ -25,7 +25,7 @@ def flag(value: Any, name: str) -> bool:
 def setting(
     value: ArrayLike, name: str, dtype: Any, admissible: Any = np.isfinite, expected: str = "finite"
 ) -> Array:
-    """A scalar setting in `dtype`. A concrete one that is not admissible, or NaN, is refused."""
+    """Returns a scalar setting in `dtype`. Refuses a concrete one that is not admissible, or is NaN."""
     if isinstance(value, Tracer):
         if value.size != 1:
             raise ValueError(f"{name} must be {expected} (a scalar), got shape {value.shape}")
@@ -44,12 +44,12 @@ def setting(
 
 
 def positive(value: ArrayLike, name: str, dtype: Any) -> Array:
-    """A positive scalar setting, such as the temperature, in `dtype`; checked when concrete."""
+    """Returns a positive scalar setting, such as the temperature, in `dtype`; checked when concrete."""
     return setting(value, name, dtype, lambda v: v > 0, "a positive number")
 
 
 def inverse(temperature: ArrayLike, dtype: Any) -> tuple[Array, float | None]:
-    """`1 / temperature`, the scale of cosines, and the number that they then do not exceed.
+    """Returns `1 / temperature`, the scale of cosines, and the number that they then do not exceed.
 
     The second is None for a traced temperature: it is known before the data, or not at all.
     """
@@ -60,5 +60,5 @@ def inverse(temperature: ArrayLike, dtype: Any) -> tuple[Array, float | None]:
 
 
 def is_zero(value: ArrayLike) -> bool:
-    """Whether a setting is the plain number 0, so that its term need not be computed at all."""
+    """Returns whether a setting is the plain number 0, so that its term need not be computed."""
     return isinstance(value, int | float) and value == 0

@@ -1,7 +1,7 @@
-"""Losses on the correlations of two views: agreement on the diagonal, none beside it.
+"""Losses on the correlations of two views: agreement on the diagonal, none off it.
 
 Under `axis_name` the statistics are those of the global batch. Statistics per device, averaged
-afterwards, are another loss: its value changes with the number of devices.
+afterwards, would be another loss: its value changes with the number of devices.
 
 >>> import jax
 >>> from jaxcon import losses
@@ -44,14 +44,15 @@ def barlow_twins_loss(
 
     It needs no negatives, and a large `dim` rather than a large batch.
 
-    >>> z = jnp.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
-    >>> print(f"{barlow_twins_loss(z, -z):.2f}")  # c = -I
-    8.00
+    Example:
+      >>> z = jnp.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+      >>> print(f"{barlow_twins_loss(z, -z):.2f}")  # c = -I
+      8.00
 
     Args:
       z1, z2: `[batch, *features]`, two views, as they come from the projector.
       off_diagonal_weight: the paper's lambda.
-      scale: factor of the whole, to suit a learning rate.
+      scale: factor on the whole, to suit a learning rate.
       axis_name: mapped axis whose devices share one batch; None: this batch alone. This and the
         keywords below in full: `jaxcon.typing`.
       where: bool `[batch]`; False takes a row out, as anchor and as candidate, and it may hold NaN.
@@ -89,7 +90,7 @@ def vicreg_loss(
     axis_name: AxisName = None,
     where: ArrayLike | None = None,
 ) -> Array:
-    """VICReg: views agree (invariance), features spread (variance) and do not repeat (covariance).
+    """VICReg: views agree (invariance), features spread (variance) without repeating (covariance).
 
     ::
 
@@ -99,9 +100,10 @@ def vicreg_loss(
 
     with unbiased variances and covariances of the batch.
 
-    >>> z = jnp.ones((4, 2))
-    >>> print(f"{vicreg_loss(z, z):.2f}")  # collapsed: 25 (1 - 0.01)
-    24.75
+    Example:
+      >>> z = jnp.ones((4, 2))
+      >>> print(f"{vicreg_loss(z, z):.2f}")  # collapsed: 25 (1 - 0.01)
+      24.75
 
     Args:
       z1, z2: `[batch, *features]`, two views, as they come from the projector.
@@ -156,24 +158,25 @@ def sample_correlation_loss(
     precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
-    """The correlation loss between samples: each row should correlate with its pair alone.
+    """Sample correlation loss: each row should correlate with its pair alone.
 
     With each row standardized over its features (biased variance, eps 1e-5)::
 
         C = z1 z2^T / N                                               [N, N]
         scale sum_i [(C_ii - 1)^2 + off_diagonal_weight sum_{j != i} C_ij^2]
 
-    Barlow Twins with the roles of samples and features exchanged. Note the division by the batch: the
-    diagonal reaches 1 only where `dim` equals `N`.
+    Barlow Twins with the roles of samples and features exchanged. Note the division by the batch size:
+    the diagonal reaches 1 only where `dim` equals `N`.
 
-    >>> z = jnp.array([[1.0, -1.0], [1.0, 1.0]])  # the second row has no variance
-    >>> print(f"{sample_correlation_loss(z, z, scale=1.0):.3f}")  # (1 - 1)^2 + (0 - 1)^2
-    1.000
+    Example:
+      >>> z = jnp.array([[1.0, -1.0], [1.0, 1.0]])  # the second row has no variance
+      >>> print(f"{sample_correlation_loss(z, z, scale=1.0):.3f}")  # (1 - 1)^2 + (0 - 1)^2
+      1.000
 
     Args:
       z1, z2: `[batch, *features]`, two views.
-      off_diagonal_weight: weight of the entries beside the diagonal.
-      scale: factor of the whole.
+      off_diagonal_weight: weight of the entries off the diagonal.
+      scale: factor on the whole.
       axis_name: mapped axis whose devices share one batch; None: this batch alone. This and the
         keywords below in full: `jaxcon.typing`.
       where: bool `[batch]`; False takes a row out, as anchor and as candidate, and it may hold NaN.
@@ -185,8 +188,8 @@ def sample_correlation_loss(
       precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`. The
         value is N times the mean over anchors of the bracket, N the number of valid rows on all
-        devices; values per anchor carry that factor. Pairs that share an id leave the sum beside
-        the diagonal.
+        devices; values per anchor carry that factor. Pairs that share an id leave the sum off the
+        diagonal.
 
     Returns:
       A scalar >= 0.
@@ -217,13 +220,13 @@ def sample_correlation_loss(
 
 
 def _count(rows: Rows, axis_name: AxisName) -> Array:
-    """The number of valid rows on all devices, at least 1."""
+    """Returns the number of valid rows on all devices, at least 1."""
     count = collectives.sum(jnp.sum(rows.valid.astype(rows.dtype)), axis_name)
     return jnp.maximum(count, 1)
 
 
 def _any_row(rows: Rows, axis_name: AxisName) -> Array:
-    """Whether any device has a valid row; without one there is nothing to correlate."""
+    """Returns whether any device has a valid row; without one there is nothing to correlate."""
     return collectives.sum(jnp.any(rows.valid).astype(rows.dtype), axis_name) > 0
 
 
@@ -234,7 +237,7 @@ def _center(z: Array, valid: Array, count: Array, axis_name: AxisName) -> Array:
 
 
 def _standardize(z: Array, valid: Array, count: Array, axis_name: AxisName) -> Array:
-    """Batch normalization over the valid rows of all devices, without scale and offset."""
+    """Applies batch normalization over the valid rows of all devices, without scale and offset."""
     z = _center(z, valid, count, axis_name)
     variance = collectives.sum(jnp.sum(z * z, axis=0), axis_name) / count
     return z * lax.rsqrt(variance + 1e-5)[None, :]

@@ -1,4 +1,4 @@
-"""InfoNCE, whose negatives may come from elsewhere: a queue for all anchors, or a few for each.
+"""InfoNCE, whose negatives may come from elsewhere: a queue for all anchors, or a few for each one.
 
 >>> import jax
 >>> from jaxcon import losses
@@ -59,11 +59,12 @@ def info_nce_loss(
 
     with `s_ij = cos(z1_i, z2_j) / temperature` and `n_ik` the same towards the extra negatives.
 
-    >>> z, queue = jnp.eye(4), -jnp.eye(4)
-    >>> print(f"{info_nce_loss(z, z, queue, temperature=1.0, in_batch=False):.3f}")
-    0.806
-    >>> print(f"{jnp.log(1 + (3 + jnp.exp(-1.0)) / jnp.e):.3f}")  # cosines 1; 0, 0, 0, -1
-    0.806
+    Example:
+      >>> z, queue = jnp.eye(4), -jnp.eye(4)
+      >>> print(f"{info_nce_loss(z, z, queue, temperature=1.0, in_batch=False):.3f}")
+      0.806
+      >>> print(f"{jnp.log(1 + (3 + jnp.exp(-1.0)) / jnp.e):.3f}")  # cosines 1; 0, 0, 0, -1
+      0.806
 
     Args:
       z1: `[batch, *features]`, anchors, any scale; all embeddings are normalized here.
@@ -72,7 +73,7 @@ def info_nce_loss(
         queue, replicated); or `[batch, k, *features]`, k for each anchor.
       temperature: positive scalar.
       in_batch: whether the other rows of z2 are negatives too.
-      negative_ids: int `[m]` or `[batch, k]`; a negative whose id is the anchor's leaves.
+      negative_ids: int `[m]` or `[batch, k]`; a negative whose id is the anchor's is left out.
       axis_name: mapped axis whose devices share one batch; None: this batch alone. This and the
         keywords below in full: `jaxcon.typing`.
       where: bool `[batch]`; False takes a row out, as anchor and as candidate, and it may hold NaN.
@@ -86,10 +87,10 @@ def info_nce_loss(
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 
     Returns:
-      A scalar in [0, inf); `log K` when all embeddings are equal, K the number of candidates.
+      A scalar in [0, inf); `log K` if all embeddings are equal, K the number of candidates.
 
     Raises:
-      ValueError: for arguments of another shape, dtype or range, or when there is no source of
+      ValueError: for arguments of another shape, dtype or range, or if there is no source of
         negatives at all.
 
     References:
@@ -111,7 +112,7 @@ def info_nce_loss(
     if negatives is None and not in_batch:
         raise ValueError("in_batch=False leaves no negatives: pass negatives, or in_batch=True")
     if labels is not None and not in_batch:
-        raise ValueError("labels find positives among the rows of z2: they need in_batch=True")
+        raise ValueError("labels find positives among the rows of z2, so they need in_batch=True")
     if negative_ids is not None and (negatives is None or ids is None):
         raise ValueError("negative_ids are compared with ids: pass negatives and ids as well")
     scale, bound = inverse(temperature, rows.dtype)
@@ -155,7 +156,7 @@ def _checked_negatives(
 def _extra_negatives(
     rows: Rows, negatives: Array, ids: Array | None, scale: Array, bound: float | None
 ) -> Array:
-    """Log-sum-exp over each anchor's extra negatives of `scale cos`: [batch]."""
+    """Computes the log-sum-exp of `scale cos` over each anchor's extra negatives: `[batch]`."""
     if negatives.ndim == 2:
         return _of_queue(rows, negatives, ids, scale, bound)
     dtype, precision = at_precision(rows.evaluation.precision, rows.dtype)
@@ -171,8 +172,8 @@ def _extra_negatives(
 
 
 def _of_queue(rows: Rows, queue: Array, ids: Any, scale: Array, bound: float | None) -> Array:
-    # Every number may be some row's id, so for entries without ids there is none to give them that
-    # differs from all: then ids are not compared, and what stands for them is never read.
+    # Any number may be some row's id, so entries without ids cannot be given one that differs from
+    # all: then ids are not compared, and what stands in for them is never read.
     names = jnp.zeros(len(queue), rows.ids.dtype) if ids is None else ids
     (lse,), *_ = reduce_cosines(
         Side(rows.z[0], (rows.position, rows.ids, rows.labels), rows.valid),

@@ -54,18 +54,19 @@ def multi_similarity_loss(
                 + log(1 + sum_n e^{beta (s_in - base)}) / beta],   s_ij = cos(z_i, z_j)
 
     over all pairs; the paper's mining of pairs is left out. An anchor without a positive or a negative
-    counts, with that term 0.
+    still counts, with that term 0.
 
-    >>> z, labels = jnp.eye(2), jnp.array([0, 1])
-    >>> print(f"{multi_similarity_loss(z, labels, beta=1.0, base=0.0):.4f}")  # log(1 + e^0)
-    0.6931
+    Example:
+      >>> z, labels = jnp.eye(2), jnp.array([0, 1])
+      >>> print(f"{multi_similarity_loss(z, labels, beta=1.0, base=0.0):.4f}")  # log(1 + e^0)
+      0.6931
 
     Args:
       z: `[n, *features]`, any scale; normalized here.
       labels: int `[n]`.
       alpha: positive scalar, the sharpness towards far positives.
       beta: positive scalar, the sharpness towards near negatives.
-      base: scalar, the similarity from which on a negative, and up to which a positive, costs.
+      base: scalar, the similarity above which a negative costs, and below which a positive does.
       axis_name: mapped axis whose devices share one batch; None: this batch alone. This and the
         keywords below in full: `jaxcon.typing`.
       where: bool `[n]`; False takes a row out, as anchor and as candidate, and it may hold NaN.
@@ -125,7 +126,7 @@ def circle_loss(
     precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
-    """Circle loss: similarities that are far from their optimum weigh more.
+    """Circle loss: similarities far from their optimum weigh more.
 
     ::
 
@@ -135,14 +136,15 @@ def circle_loss(
     The weights `a` carry no gradient. Anchors without a positive or without a negative leave the
     mean.
 
-    >>> z, labels = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), jnp.array([0, 0, 1])
-    >>> print(f"{circle_loss(z, labels, gamma=1.0):.4f}")  # log(1 + e^{-0.4^2} e^{-0.4^2})
-    0.5459
+    Example:
+      >>> z, labels = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), jnp.array([0, 0, 1])
+      >>> print(f"{circle_loss(z, labels, gamma=1.0):.4f}")  # log(1 + e^{-0.4^2} e^{-0.4^2})
+      0.5459
 
     Args:
       z: `[n, *features]`, any scale; normalized here.
       labels: int `[n]`.
-      margin: scalar in [0, 1]; the paper: 0.4 for few images a class, 0.25 for faces.
+      margin: scalar in [0, 1]; the paper: 0.4 for few images per class, 0.25 for faces.
       gamma: positive scalar, the scale; the paper: 80, and 256 for faces.
       axis_name: mapped axis whose devices share one batch; None: this batch alone. This and the
         keywords below in full: `jaxcon.typing`.
@@ -203,18 +205,19 @@ def spectral_contrastive_loss(
     precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
-    """Spectral contrastive loss, on embeddings as they are.
+    """Spectral contrastive loss, on embeddings as they come.
 
     ::
 
         mean_i [-2 z1_i . z2_i + mean_{j != i} (z1_i . z2_j)^2]
 
-    Up to a constant it is the error of factorizing the graph of augmentations; its minimum is known in
-    closed form. An anchor without a negative counts, with that term 0.
+    Up to a constant, it is the error of factorizing the graph of augmentations; its minimum is known in
+    closed form. An anchor without a negative still counts, with that term 0.
 
-    >>> z = jnp.eye(3)
-    >>> print(f"{spectral_contrastive_loss(z, z):.1f}")
-    -2.0
+    Example:
+      >>> z = jnp.eye(3)
+      >>> print(f"{spectral_contrastive_loss(z, z):.1f}")
+      -2.0
 
     Args:
       z1, z2: `[batch, *features]`, two views; not normalized, and not scale-invariant.

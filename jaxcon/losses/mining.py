@@ -1,4 +1,4 @@
-"""The triplet loss, and which triplets of a batch it is made of.
+"""The triplet loss, and which triplets of a batch it is made from.
 
 Rows of one label are positives of each other, rows of other labels are negatives.
 
@@ -11,9 +11,9 @@ Rows of one label are positives of each other, rows of other labels are negative
 
 A mining function says which triplets of an anchor count. It sees one anchor's row of the distance
 matrix, `(distances [m], positives bool [m], negatives bool [m], margin) -> counts [m]`, and returns
-in how many of the chosen triplets each candidate takes part; only triplets with a hinge above 0 may
-be chosen. Counts carry no gradient and suffice: a sum of hinges above 0 is linear in the distances. So
-no list of triplets is ever built.
+how many of the chosen triplets each candidate takes part in; only triplets with a hinge above 0 may
+be chosen. Counts carry no gradient and suffice: a sum of hinges above 0 is linear in the distances.
+So no list of triplets is ever built.
 
 What the keywords from `axis_name` on mean: `jaxcon.typing`.
 """
@@ -39,7 +39,7 @@ _ANCHORS_AT_ONCE = 128  # mined together: enough to fill a machine, few enough t
 
 
 def all_triplets(distances: Array, positives: Array, negatives: Array, margin: Array) -> Array:
-    """Every triplet with a hinge above 0: `d_n < d_p + margin`.
+    """Chooses every triplet with a hinge above 0: `d_n < d_p + margin`.
 
     Args:
       distances: `[m]`, from the anchor to each candidate.
@@ -50,23 +50,25 @@ def all_triplets(distances: Array, positives: Array, negatives: Array, margin: A
     Returns:
       `[m]`, the number of chosen triplets that each candidate takes part in.
 
-    >>> d = jnp.array([0.5, 0.8, 0.6, 0.9])
-    >>> pos, neg = jnp.array([1, 1, 0, 0], bool), jnp.array([0, 0, 1, 1], bool)
-    >>> print(all_triplets(d, pos, neg, jnp.array(0.2)))  # all but (0.5, 0.9)
-    [1. 2. 2. 1.]
+    Example:
+      >>> d = jnp.array([0.5, 0.8, 0.6, 0.9])
+      >>> pos, neg = jnp.array([1, 1, 0, 0], bool), jnp.array([0, 0, 1, 1], bool)
+      >>> print(all_triplets(d, pos, neg, jnp.array(0.2)))  # all but (0.5, 0.9)
+      [1. 2. 2. 1.]
     """
     return _count_nearer(distances, positives, negatives, margin).astype(distances.dtype)
 
 
 def semi_hard(distances: Array, positives: Array, negatives: Array, margin: Array) -> Array:
-    """The triplets whose negative is beyond the positive, yet within the margin (FaceNet).
+    """Chooses triplets whose negative is beyond the positive, yet within the margin (FaceNet).
 
     `d_p < d_n < d_p + margin`. Arguments and result as in `all_triplets`.
 
-    >>> d = jnp.array([0.5, 0.8, 0.6, 0.9])
-    >>> pos, neg = jnp.array([1, 1, 0, 0], bool), jnp.array([0, 0, 1, 1], bool)
-    >>> print(semi_hard(d, pos, neg, jnp.array(0.2)))  # (0.5, 0.6) and (0.8, 0.9)
-    [1. 1. 1. 1.]
+    Example:
+      >>> d = jnp.array([0.5, 0.8, 0.6, 0.9])
+      >>> pos, neg = jnp.array([1, 1, 0, 0], bool), jnp.array([0, 0, 1, 1], bool)
+      >>> print(semi_hard(d, pos, neg, jnp.array(0.2)))  # (0.5, 0.6) and (0.8, 0.9)
+      [1. 1. 1. 1.]
     """
     within = _count_nearer(distances, positives, negatives, margin)
     not_beyond = _count_nearer(distances, positives, negatives, jnp.zeros_like(margin), ties=True)
@@ -75,14 +77,15 @@ def semi_hard(distances: Array, positives: Array, negatives: Array, margin: Arra
 
 
 def hardest(distances: Array, positives: Array, negatives: Array, margin: Array) -> Array:
-    """The farthest positive with the nearest negative ("batch hard"), if `d_n < d_p + margin`.
+    """Chooses the farthest positive and nearest negative ("batch hard"), if `d_n < d_p + margin`.
 
     Equally far candidates share the triplet evenly. Arguments and result as in `all_triplets`.
 
-    >>> d = jnp.array([0.5, 0.8, 0.6, 0.9])
-    >>> pos, neg = jnp.array([1, 1, 0, 0], bool), jnp.array([0, 0, 1, 1], bool)
-    >>> print(hardest(d, pos, neg, jnp.array(0.2)))
-    [0. 1. 1. 0.]
+    Example:
+      >>> d = jnp.array([0.5, 0.8, 0.6, 0.9])
+      >>> pos, neg = jnp.array([1, 1, 0, 0], bool), jnp.array([0, 0, 1, 1], bool)
+      >>> print(hardest(d, pos, neg, jnp.array(0.2)))
+      [0. 1. 1. 0.]
     """
     far = jnp.max(distances, initial=-jnp.inf, where=positives)
     near = jnp.min(distances, initial=jnp.inf, where=negatives)
@@ -109,20 +112,21 @@ def triplet_loss(
 ) -> Array:
     """Triplet margin loss on Euclidean distances of normalized rows.
 
-    The mean over the triplets (anchor a, positive p, negative n) with a loss above 0, of all devices::
+    The mean over the triplets (anchor a, positive p, negative n) of all devices with a loss above 0::
 
         sum max(0, d_ap - d_an + margin) / #{d_ap - d_an + margin > 0},   d_ij = |z_i - z_j|
 
     among those that `mining` chooses; 0 if there is none. Every row of the batch is an anchor.
-    Time is N^2 log N, not N^3: hinges are counted by sorting each anchor's distances.
+    The time is N^2 log N, not N^3: hinges are counted by sorting each anchor's distances.
 
     Per anchor (`reduce_fn=None`) the value is the mean over the anchor's own c_i active triplets, 0
     without any. The mean is their average by its own normalizer, `sum w_i c_i v_i / sum w_i c_i`;
     `jnp.sum` gives `sum w_i v_i`.
 
-    >>> z, labels = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), jnp.array([0, 0, 1])
-    >>> print(f"{triplet_loss(z, labels):.3f}")  # sqrt(2) - 0 + 0.2, and sqrt(2) - sqrt(2) + 0.2
-    0.907
+    Example:
+      >>> z, labels = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), jnp.array([0, 0, 1])
+      >>> print(f"{triplet_loss(z, labels):.3f}")  # sqrt(2) - 0 + 0.2, and sqrt(2) - sqrt(2) + 0.2
+      0.907
 
     Args:
       z: `[n, *features]`, any scale; normalized here.
@@ -184,7 +188,7 @@ def triplet_loss(
 
 
 def _distances(rows: Rows) -> tuple[Array, Array, Array]:
-    """Distances of own rows to all devices' rows, and which are positives and negatives: [n, m]."""
+    """Computes distances of own rows to all devices', and which are positives, negatives: `[n, m]`."""
     x = l2_normalize(rows.z[0])
     names = (rows.position, rows.ids, rows.labels)
     all_x, all_names, all_valid = collectives.gather((x, names, rows.valid), rows.axis_name)
@@ -201,7 +205,7 @@ def _distances(rows: Rows) -> tuple[Array, Array, Array]:
 def _count_nearer(
     distances: Array, positives: Array, negatives: Array, reach: Array, *, ties: bool = False
 ) -> Array:
-    """Of the pairs (p, n) with `d_n < d_p + reach` (`<=` with ties), how many each is in: int [m].
+    """Counts in how many pairs (p, n) with `d_n < d_p + reach` (`<=` with ties) each is: int `[m]`.
 
     In the order of `d_p + reach` and `d_n`, that is the number of negatives before a positive and
     of positives after a negative.

@@ -27,7 +27,7 @@ def cosine_regression_loss(
     weights: ArrayLike | None = None,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
-    """Regression of normalized targets (BYOL, SimSiam); no gradient flows into the targets.
+    """Cosine regression of normalized targets (BYOL, SimSiam); no gradient flows into the targets.
 
     ::
 
@@ -35,11 +35,12 @@ def cosine_regression_loss(
 
     SimSiam writes `-cos` instead: half of this, less 1. Symmetric training adds the loss with the
     views exchanged. Nothing here keeps embeddings apart: collapse is a minimum, which the predictor and
-    the stopped gradient (BYOL: and a slow target network) must keep from being reached.
+    the stopped gradient (in BYOL also a slow target network) must keep training from reaching.
 
-    >>> p, t = jnp.array([[2.0, 0.0], [0.0, 3.0]]), jnp.array([[1.0, 0.0], [1.0, 0.0]])
-    >>> print(cosine_regression_loss(p, t, reduce_fn=None))
-    [0. 2.]
+    Example:
+      >>> p, t = jnp.array([[2.0, 0.0], [0.0, 3.0]]), jnp.array([[1.0, 0.0], [1.0, 0.0]])
+      >>> print(cosine_regression_loss(p, t, reduce_fn=None))
+      [0. 2.]
 
     Args:
       predictions: `[batch, *features]`, the predictor's output, any scale; normalized here.
@@ -68,7 +69,7 @@ def cosine_regression_loss(
     )
     p, t = l2_normalize(rows.z[0]), lax.stop_gradient(l2_normalize(rows.z[1]))
     # The squared difference keeps the digits that 2 - 2 cos loses on aligned rows. A row of 0 has
-    # cosine 0, so that it misses 1 of the 2 in |p|^2 + |t|^2.
+    # cosine 0, so it lacks 1 of the 2 in |p|^2 + |t|^2.
     missing = jnp.round(2 - jnp.sum(p * p, axis=1) - jnp.sum(t * t, axis=1))
     values = jnp.sum((p - t) ** 2, axis=1) + lax.stop_gradient(missing)
     return reduce_rows(values, rows, reduce_fn)

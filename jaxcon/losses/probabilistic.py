@@ -1,4 +1,4 @@
-"""Losses of embeddings that come with a learned log standard deviation: how sure is the encoder?
+"""Losses for embeddings with a learned log standard deviation: how sure is the encoder?
 
 >>> import jax, jax.numpy as jnp
 >>> from jaxcon import losses
@@ -52,16 +52,17 @@ def gaussian_clip_loss(
         B_ab = -k_a - D_ab / exp(2 k_a)        (column b chooses among the rows)
         mean_i [ce(A_i., i) + ce(B_.i, i)] / 2
 
-    A is, up to a factor on D and `dim` on the log, the log-density of z1_a under the Gaussian around
+    Up to a factor on D and `dim` on the log, A is the log-density of z1_a under the Gaussian around
     z2_b; `exact=True` is that density: `-dim l_b - D_ab / (2 exp(2 l_b))`. A general caption, which
     fits many images, can afford a larger deviation.
 
-    >>> z, sure = jnp.eye(4), jnp.zeros(4)
-    >>> print(f"{gaussian_clip_loss(z, z, sure, sure):.4f}")  # log(1 + 3 e^-2)
-    0.3408
+    Example:
+      >>> z, sure = jnp.eye(4), jnp.zeros(4)
+      >>> print(f"{gaussian_clip_loss(z, z, sure, sure):.4f}")  # log(1 + 3 e^-2)
+      0.3408
 
     Args:
-      z1, z2: `[batch, *features]`, paired embeddings, not normalized here. Start with norms about 1.
+      z1, z2: `[batch, *features]`, paired embeddings, not normalized here. Start with norms near 1.
       log_std1, log_std2: `[batch]`, their log standard deviations. Start at 0. `exp(-2 log_std)`
         must not overflow: keep them above -40 in float32.
       exact: whether to use the isotropic Gaussian log-density.
@@ -77,7 +78,7 @@ def gaussian_clip_loss(
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 
     Returns:
-      A scalar in [0, inf); `log N` when all embeddings and all deviations are equal.
+      A scalar in [0, inf); `log N` if all embeddings and all deviations are equal.
 
     Raises:
       ValueError: for arguments of another shape or dtype; the message says which.
@@ -98,7 +99,7 @@ def gaussian_clip_loss(
     k, l = (_log_std(v, n, rows) for v, n in ((log_std1, "log_std1"), (log_std2, "log_std2")))
     if k.ndim != 1 or l.ndim != 1:
         raise ValueError(
-            f"log_std1 and log_std2 must be [batch], one deviation a row, got {k.shape}, {l.shape}"
+            f"log_std1 and log_std2 must be [batch], one deviation per row, got {k.shape}, {l.shape}"
         )
     log_density, given_column, given_row = _densities(
         *((x.shape[1], 0.5) if flag(exact, "exact") else (1, 1.0))
@@ -135,17 +136,18 @@ def csd_loss(
     precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
-    """Match probability from the closed-form sampled distance of PCME++.
+    """CSD loss: match probability from the closed-form sampled distance of PCME++.
 
-    The expected squared distance of samples of two diagonal Gaussians has a closed form; a logistic
-    function of it judges every pair::
+    The expected squared distance between samples of two diagonal Gaussians has a closed form; a
+    logistic function of it judges every pair::
 
         D_ab = |m1_a - m2_b|^2 + sum sigma1_a^2 + sum sigma2_b^2,     m = z / |z|
         mean over all pairs of the binary cross-entropy of  shift - scale D_ab
 
-    >>> z, sure = jnp.eye(4), jnp.full(4, -10.0)
-    >>> print(f"{csd_loss(z, z, sure, sure):.4f}")  # softplus(-5), both on and beside the diagonal
-    0.0067
+    Example:
+      >>> z, sure = jnp.eye(4), jnp.full(4, -10.0)
+      >>> print(f"{csd_loss(z, z, sure, sure):.4f}")  # softplus(-5), both on and off the diagonal
+      0.0067
 
     Args:
       z1, z2: `[batch, *features]`, the means, any scale; normalized here.
@@ -201,9 +203,9 @@ def csd_loss(
     return reduce_rows(values, rows, reduce_fn)
 
 
-@functools.cache  # one function object per form, so that what is compiled for it is found again
+@functools.cache  # one function object per form, so that what was compiled for it is reused
 def _densities(size: int, half: float) -> tuple[Callable[..., Array], ...]:
-    """The log-density of a distance, and as logits: given the Gaussian of the column, of the row."""
+    """Returns the log-density of a distance; also as logits, given the column's or row's Gaussian."""
 
     def log_density(distance: Array, log_std: Array) -> Array:
         return -size * log_std - half * distance * jnp.exp(-2 * log_std)
@@ -218,13 +220,13 @@ def _densities(size: int, half: float) -> tuple[Callable[..., Array], ...]:
 
 
 def _mismatch(tile: Array, row: Any, col: Any) -> Array:
-    # By the product: what it rounds, 1e-7, is multiplied by a scale of about 5 and goes no further.
+    # By the product: its rounding, 1e-7, is multiplied by a scale of about 5 and goes no further.
     offset, scale, shift = row
     return jax.nn.softplus(shift - scale * (offset + col - 2 * tile))
 
 
 def _log_std(log_std: ArrayLike, name: str, rows: Rows) -> Array:
-    """Checks a log standard deviation: [batch] or [batch, dim], masked rows 0."""
+    """Checks a log standard deviation: `[batch]` or `[batch, dim]`, masked rows 0."""
     value = as_float(collectives.replicated(log_std), name).astype(rows.dtype)
     batch, dim = rows.z[0].shape
     if value.ndim > 1 and value.shape[0] == batch:
@@ -238,6 +240,6 @@ def _log_std(log_std: ArrayLike, name: str, rows: Rows) -> Array:
 
 
 def _variance(log_std: Array, dim: int) -> Array:
-    """`sum sigma^2` over the features of each row."""
+    """Computes `sum sigma^2` over the features of each row."""
     features = dim if log_std.ndim == 1 else 1
     return features * jnp.sum(flatten(jnp.exp(2 * log_std)), axis=1)

@@ -9,12 +9,13 @@
 >>> print(state.ids, state.cursor)
 [ 0  1  2  3 -1 -1] 4
 
-In a step: first the loss, with the rows of earlier batches as negatives, then `push` the keys of this
-one. The queue is replicated: under `axis_name` every device pushes the rows of all, in one order, and
-`info_nce_loss` does not gather it. To keep an example's own earlier embedding from being its negative
-pass `ids=ids, negative_ids=state.ids` to the loss.
+In a step, first compute the loss, with the rows of earlier batches as negatives, then `push` the keys
+of this one. The queue is replicated: under `axis_name` every device pushes the rows of all, in one
+order, and `info_nce_loss` does not gather it. To keep an example's own earlier embedding from being
+its negative, pass `ids=ids, negative_ids=state.ids` to the loss.
 
-Reference: He et al., Momentum Contrast, 2019, https://arxiv.org/abs/1911.05722
+Reference:
+  He et al., Momentum Contrast, 2019, https://arxiv.org/abs/1911.05722
 """
 
 from typing import Any, NamedTuple
@@ -44,15 +45,16 @@ class Queue(NamedTuple):
 
 
 def init(key: Array, size: int, dim: int, *, dtype: Any = jnp.float32) -> Queue:
-    """A queue of random directions, as MoCo starts it.
+    """Returns a queue of random directions, as MoCo starts it.
 
-    Until `size` rows were pushed the rest are negatives that no encoder produced; on the sphere they
-    are easy ones. This keeps the number of candidates, and with it the scale of the loss, constant.
+    Until `size` rows have been pushed, the rest are negatives that no encoder produced; on the sphere
+    they are easy ones. This keeps the number of candidates, and so the scale of the loss, constant.
 
-    >>> import jax
-    >>> state = init(jax.random.key(0), size=8, dim=4)
-    >>> print(state.z.shape, f"{jnp.sum(state.z[0] ** 2):.3f}", state.ids[0], state.cursor)
-    (8, 4) 1.000 -1 0
+    Example:
+      >>> import jax
+      >>> state = init(jax.random.key(0), size=8, dim=4)
+      >>> print(state.z.shape, f"{jnp.sum(state.z[0] ** 2):.3f}", state.ids[0], state.cursor)
+      (8, 4) 1.000 -1 0
 
     Args:
       key: JAX PRNG key.
@@ -77,20 +79,21 @@ def push(
     axis_name: AxisName = None,
     where: ArrayLike | None = None,
 ) -> Queue:
-    """The queue with its oldest rows replaced by the rows of z.
+    """Replaces the oldest rows of the queue with the rows of z.
 
     Masked rows are skipped: they neither enter nor push anything out. No gradient flows through.
 
-    >>> import jax
-    >>> state = init(jax.random.key(0), size=3, dim=2)
-    >>> state = push(state, jnp.array([[2.0, 0.0], [0.0, 2.0]]), ids=jnp.array([7, 8]))
-    >>> state = push(state, jnp.array([[-1.0, 0.0], [0.0, -5.0]]), ids=jnp.array([9, 10]))
-    >>> print(state.ids, state.cursor)
-    [10  8  9] 1
-    >>> print(state.z)
-    [[ 0. -1.]
-     [ 0.  1.]
-     [-1.  0.]]
+    Example:
+      >>> import jax
+      >>> state = init(jax.random.key(0), size=3, dim=2)
+      >>> state = push(state, jnp.array([[2.0, 0.0], [0.0, 2.0]]), ids=jnp.array([7, 8]))
+      >>> state = push(state, jnp.array([[-1.0, 0.0], [0.0, -5.0]]), ids=jnp.array([9, 10]))
+      >>> print(state.ids, state.cursor)
+      [10  8  9] 1
+      >>> print(state.z)
+      [[ 0. -1.]
+       [ 0.  1.]
+       [-1.  0.]]
 
     Args:
       queue: the state, equal on every device.
@@ -120,7 +123,7 @@ def push(
     new_ids = jnp.full_like(queue.ids, -1, shape=rows.ids.shape) if ids is None else rows.ids
     new = (l2_normalize(rows.z[0]), new_ids, rows.valid.astype(jnp.int32))
     new_z, new_ids, valid = _gather_replicated(lax.stop_gradient(new), axis_name)
-    # Row k of the valid ones goes k places after the cursor; a masked one past the end: dropped.
+    # Row k of the valid ones goes k places after the cursor; a masked one, past the end, is dropped.
     count = jnp.cumsum(valid)
     places = jnp.where(valid == 1, (queue.cursor + count - 1) % size, size)
     return Queue(
@@ -131,10 +134,10 @@ def push(
 
 
 def _gather_replicated(arrays: Any, axis_name: AxisName) -> Any:
-    """All devices' rows, typed as equal on every device.
+    """Gathers all devices' rows, typed as equal on every device.
 
     `collectives.gather` gives the same rows, but shard_map takes its result for one that varies over
-    devices and would refuse to return it as replicated. A sum it accepts.
+    devices and would refuse to return it as replicated. It accepts a sum.
     """
     if axis_name is None:
         return arrays

@@ -1,4 +1,4 @@
-"""Terms that keep embeddings spread out, or views together; to add to a loss, or to watch.
+"""Terms that keep embeddings spread out or views together, to add to a loss or to watch.
 
 >>> import jax
 >>> from jaxcon import losses
@@ -36,14 +36,15 @@ def alignment_loss(
     weights: ArrayLike | None = None,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
-    """How far apart the two views of an example lie on the sphere.
+    """Alignment loss: how far apart the two views of an example lie on the sphere.
 
     ::
 
         mean_i |u_i - v_i|^alpha,   u = z1 / |z1|,  v = z2 / |z2|
 
-    >>> print(f"{alignment_loss(jnp.eye(2), -jnp.eye(2)):.1f}")
-    4.0
+    Example:
+      >>> print(f"{alignment_loss(jnp.eye(2), -jnp.eye(2)):.1f}")
+      4.0
 
     Args:
       z1, z2: `[batch, *features]`, two views, any scale; normalized here.
@@ -55,7 +56,7 @@ def alignment_loss(
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 
     Returns:
-      A scalar in [0, 2^alpha]. The gradient of a pair that coincides is 0, also for alpha < 2.
+      A scalar in [0, 2^alpha]. The gradient of a pair that coincides is 0, even for alpha < 2.
 
     Raises:
       ValueError: for arguments of another shape, dtype or range; the message says which.
@@ -83,17 +84,18 @@ def uniformity_loss(
     exchange: Exchange = collectives.gather,
     precision: Precision = PRECISION,
 ) -> Array:
-    """Log of the mean Gaussian potential between the rows on the sphere.
+    """Uniformity loss: log of the mean Gaussian potential between the rows on the sphere.
 
     ::
 
         log mean_{i < j} exp(-t |u_i - u_j|^2),   u = z / |z|
 
-    over the pairs of all devices' rows. Low when the rows cover the sphere evenly; 0 when they are all
-    equal, and where there is no pair.
+    over the pairs of all devices' rows. Low if the rows cover the sphere evenly; 0 if they are all
+    equal, or if there is no pair.
 
-    >>> print(f"{uniformity_loss(jnp.array([[1.0, 0.0], [-3.0, 0.0]])):.3f}")  # |u_1 - u_2|^2 = 4
-    -8.000
+    Example:
+      >>> print(f"{uniformity_loss(jnp.array([[1.0, 0.0], [-3.0, 0.0]])):.3f}")  # |u_1 - u_2|^2 = 4
+      -8.000
 
     Args:
       z: `[n, *features]`, any scale; normalized here.
@@ -123,7 +125,7 @@ def uniformity_loss(
     )
     t = positive(t, "t", rows.dtype)
     u = l2_normalize(rows.z[0])
-    # -t |u_i - u_j|^2 = 2 t u_i . u_j - halves_i - halves_j. What the product rounds, 1e-7, is
+    # -t |u_i - u_j|^2 = 2 t u_i . u_j - halves_i - halves_j. The product's rounding, 1e-7, is
     # multiplied by t and goes no further.
     halves, x = t * jnp.sum(u * u, axis=1), jnp.sqrt(2 * t) * u
     channels = [Channel(1, _less_aux, other_ids)]
@@ -141,17 +143,18 @@ def koleo_loss(
     weights: ArrayLike | None = None,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
-    """Kozachenko-Leonenko estimate of the (negative) entropy: drives nearest neighbours apart.
+    """KoLeo loss, the Kozachenko-Leonenko estimate of (negative) entropy: drives neighbours apart.
 
     ::
 
         mean_i -log(min_{j != i} |u_i - u_j| + 1e-8),   u = z / |z|
 
     The neighbour is the nearest of all devices' rows; both ends of the distance get its gradient. The
-    1e-8, not of the paper, keeps the value finite where rows coincide; their gradient is 0.
+    1e-8, not in the paper, keeps the value finite where rows coincide; their gradient is 0.
 
-    >>> print(f"{koleo_loss(jnp.array([[1.0, 0.0], [-3.0, 0.0]])):.4f}")  # -log 2
-    -0.6931
+    Example:
+      >>> print(f"{koleo_loss(jnp.array([[1.0, 0.0], [-3.0, 0.0]])):.4f}")  # -log 2
+      -0.6931
 
     Args:
       z: `[n, *features]`, any scale; normalized here.
@@ -192,17 +195,18 @@ def variance_loss(
     axis_name: AxisName = None,
     where: ArrayLike | None = None,
 ) -> Array:
-    """VICReg's hinge on the standard deviation of every dimension, which forbids collapse.
+    """Variance loss: VICReg's hinge on the standard deviation of every dimension, against collapse.
 
     ::
 
         mean_d max(0, 1 - sqrt(Var(z_d) + 1e-4))
 
-    with the unbiased variance over the rows of all devices, as they are; 0 where there are fewer than
-    two rows, and no variance.
+    with the unbiased variance over the rows of all devices, as they are; 0 if there are fewer than two
+    rows, and so no variance.
 
-    >>> print(f"{variance_loss(jnp.ones((4, 3))):.2f}")  # 1 - sqrt(1e-4)
-    0.99
+    Example:
+      >>> print(f"{variance_loss(jnp.ones((4, 3))):.2f}")  # 1 - sqrt(1e-4)
+      0.99
 
     Args:
       z: `[n, *features]`, not normalized.

@@ -46,12 +46,13 @@ def dcl_loss(
         mean_i [log sum_neg exp(s_ij) - w_i s_{i,p(i)}],   w_i = 1, or with sigma
         w_i = 2 - N exp(cos_i / sigma) / sum_k exp(cos_k / sigma),  cos_i the pair's cosine
 
-    The gradient does not fade on easy pairs, which helps small batches. Unlike NT-Xent it has no lower
-    bound of 0. The weights `w` emphasize hard positives and carry no gradient.
+    The gradient does not fade on easy pairs, which helps small batches. Unlike NT-Xent, the loss is not
+    bounded below by 0. The weights `w` emphasize hard positives and carry no gradient.
 
-    >>> z = jnp.eye(4)
-    >>> print(f"{dcl_loss(z, z, temperature=0.1):.3f}")  # log 6 - 1 / 0.1
-    -8.208
+    Example:
+      >>> z = jnp.eye(4)
+      >>> print(f"{dcl_loss(z, z, temperature=0.1):.3f}")  # log 6 - 1 / 0.1
+      -8.208
 
     Args:
       z1, z2: `[batch, *features]`, two views, any scale; normalized here.
@@ -118,7 +119,7 @@ def hard_negative_loss(
 ) -> Array:
     """NT-Xent whose negatives are weighted by hardness (HCL) and corrected for false ones (debiased).
 
-    With M negatives per anchor and tau+ the prior probability that a "negative" is in truth of the
+    With M negatives per anchor and tau+ the prior probability that a "negative" is really of the
     anchor's class::
 
         G_i = max( (sum_neg w_ij e^{s_ij} - tau+ M e^{s_i+}) / (1 - tau+),  M e^{-1/temperature} )
@@ -127,10 +128,11 @@ def hard_negative_loss(
 
     `beta=0` is the debiased loss of Chuang et al.; with `positive_prior=0` too it is NT-Xent.
 
-    >>> from jaxcon import losses
-    >>> z1, z2 = jax.random.normal(jax.random.key(0), (2, 8, 4))
-    >>> print(f"{hard_negative_loss(z1, z2, beta=0.0) - losses.ntxent_loss(z1, z2):.4f}")
-    0.0000
+    Example:
+      >>> from jaxcon import losses
+      >>> z1, z2 = jax.random.normal(jax.random.key(0), (2, 8, 4))
+      >>> print(f"{hard_negative_loss(z1, z2, beta=0.0) - losses.ntxent_loss(z1, z2):.4f}")
+      0.0000
 
     Args:
       z1, z2: `[batch, *features]`, two views, any scale; normalized here.

@@ -41,7 +41,7 @@ def siglip_loss(
     precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
-    """The pairwise sigmoid loss of SigLIP.
+    """SigLIP's pairwise sigmoid loss.
 
     ::
 
@@ -52,9 +52,10 @@ def siglip_loss(
     are learned from these initial values; the bias starts near -log N, so that the many negatives do
     not swamp the first steps.
 
-    >>> z = jnp.eye(4)
-    >>> print(f"{siglip_loss(z, z):.6f}")  # log 2 + 3 log(1 + e^-10)
-    0.693283
+    Example:
+      >>> z = jnp.eye(4)
+      >>> print(f"{siglip_loss(z, z):.6f}")  # log 2 + 3 log(1 + e^-10)
+      0.693283
 
     Args:
       z1, z2: `[batch, *features]`, paired embeddings, any scale; normalized here.
@@ -120,7 +121,7 @@ def siglip_loss(
 
 
 def _number_of_positives(rows: Rows) -> Array:
-    """Of each anchor, 1 at least; labels alone decide, so the rows are as narrow as can be."""
+    """Counts each anchor's positives, at least 1; only labels matter, so the rows are kept narrow."""
     narrow = jnp.zeros((len(rows.position), 1), rows.dtype)
     channels = [Channel(1, ones, same_class, log=False)]
     (count,) = cross_channels(rows, narrow, narrow, channels)
@@ -129,7 +130,7 @@ def _number_of_positives(rows: Rows) -> Array:
 
 @jax.custom_jvp
 def _softplus(x: Array) -> Array:
-    """`jax.nn.softplus`, whose derivative reads x alone: else its values would be kept as a matrix."""
+    """Computes softplus; its derivative reads x alone, or its values would be kept as a matrix."""
     return jax.nn.softplus(x)
 
 

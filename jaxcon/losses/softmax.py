@@ -1,6 +1,6 @@
 """Losses that classify an embedding's positive among its candidates by softmax.
 
-Of the logits `s_ij = z1_i . z2_j / temperature`, each is a mean over anchors i of
+With logits `s_ij = z1_i . z2_j / temperature`, each is a mean over anchors i of
 
     -log(e^{s_i+} / (e^{s_i+} + sum_neg e^{s_ij}))  =  softplus(R_i - s_i+)
 
@@ -43,16 +43,17 @@ def ntxent_loss(
     precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
-    """Normalized temperature-scaled cross-entropy of SimCLR (Chen et al. 2020, eq. 1).
+    """NT-Xent, the normalized temperature-scaled cross-entropy of SimCLR (Chen et al. 2020, eq. 1).
 
     Of the 2N rows `u` of both views, each anchor's positive is its other view and its negatives are
     the 2N - 2 rows of the other examples::
 
         mean_i -log(exp(s_{i,p(i)}) / sum_{j != i} exp(s_ij)),   s_ij = cos(u_i, u_j) / temperature
 
-    >>> z = jnp.eye(4)
-    >>> print(f"{ntxent_loss(z, z, temperature=0.1):.6f}")  # perfect: log(1 + 6 e^-10)
-    0.000272
+    Example:
+      >>> z = jnp.eye(4)
+      >>> print(f"{ntxent_loss(z, z, temperature=0.1):.6f}")  # perfect: log(1 + 6 e^-10)
+      0.000272
 
     Args:
       z1, z2: `[batch, *features]`, two views, any scale; normalized here.
@@ -70,7 +71,7 @@ def ntxent_loss(
         z1's anchors, then z2's.
 
     Returns:
-      A scalar in [0, inf), `log(2 N - 1)` when all embeddings are equal.
+      A scalar in [0, inf), `log(2 N - 1)` if all embeddings are equal.
 
     Raises:
       ValueError: for arguments of another shape, dtype or range; the message says which.
@@ -117,11 +118,12 @@ def npairs_loss(
 
     with z1 and z2 normalized (cosine similarities) unless `normalize=False`, the form of the paper.
 
-    At temperature 1 cosines can lower the loss very little: with 7 pairs from ln 7 = 1.946, when all
+    At temperature 1, cosines can lower the loss very little: with 7 pairs, from ln 7 = 1.946, where all
     embeddings are equal, to 1.05 at best. See `diagnostics.collapse_report`.
 
-    >>> print(f"{npairs_loss(jnp.ones((7, 5)), jnp.ones((7, 5))):.4f}")  # ln 7
-    1.9459
+    Example:
+      >>> print(f"{npairs_loss(jnp.ones((7, 5)), jnp.ones((7, 5))):.4f}")  # ln 7
+      1.9459
 
     Args:
       z1, z2: `[batch, *features]`, any scale.
@@ -141,7 +143,7 @@ def npairs_loss(
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 
     Returns:
-      A scalar in [0, inf), `log N` when all embeddings are equal (and l2_weight is 0).
+      A scalar in [0, inf), `log N` if all embeddings are equal (and l2_weight is 0).
 
     Raises:
       ValueError: for arguments of another shape, dtype or range; the message says which.
@@ -199,9 +201,10 @@ def clip_loss(
     with `ce` the cross-entropy of a row's softmax. Label smoothing moves a share of the target from
     the positive to all candidates evenly.
 
-    >>> z = jnp.eye(4)
-    >>> print(f"{clip_loss(z, z, temperature=0.1):.6f}")  # log(1 + 3 e^-10)
-    0.000136
+    Example:
+      >>> z = jnp.eye(4)
+      >>> print(f"{clip_loss(z, z, temperature=0.1):.6f}")  # log(1 + 3 e^-10)
+      0.000136
 
     Args:
       z1, z2: `[batch, *features]`, paired embeddings, any scale; normalized here.
@@ -220,7 +223,7 @@ def clip_loss(
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 
     Returns:
-      A scalar in [0, inf), `log N` when all embeddings are equal.
+      A scalar in [0, inf), `log N` if all embeddings are equal.
 
     Raises:
       ValueError: for arguments of another shape, dtype or range; the message says which.

@@ -1,4 +1,4 @@
-"""The softmax loss of labelled rows: every other row of an anchor's class is a positive.
+"""The softmax loss for labelled rows: every other row of an anchor's class is a positive.
 
 >>> import jax
 >>> from jaxcon import losses
@@ -44,14 +44,15 @@ def supcon_loss(
     with `s_ij = cos(z_i, z_j) / temperature` and `P(i)` the other rows with the label of i: the
     `L_out` of the paper. Anchors without a positive leave the mean. It is computed as
     `softplus(R_neg - R_pos) + (R_pos - mean_p s_ip)` with the log-sum-exp R over the other labels and
-    over P(i), which is exact where a class is well aligned. With the example's index as
-    label it is NT-Xent of any number of views:
+    over P(i), which is exact where a class is well aligned. With the example's index as its label, it
+    is NT-Xent of any number of views.
 
-    >>> import jax
-    >>> z1, z2 = jax.random.normal(jax.random.key(0), (2, 8, 4))
-    >>> both, index = jnp.concatenate([z1, z2]), jnp.tile(jnp.arange(8), 2)
-    >>> print(f"{supcon_loss(both, index, temperature=0.5):.3f}")
-    2.545
+    Example:
+      >>> import jax
+      >>> z1, z2 = jax.random.normal(jax.random.key(0), (2, 8, 4))
+      >>> both, index = jnp.concatenate([z1, z2]), jnp.tile(jnp.arange(8), 2)
+      >>> print(f"{supcon_loss(both, index, temperature=0.5):.3f}")
+      2.545
 
     Args:
       z: `[n, *features]`, any scale; normalized here.

@@ -1,4 +1,4 @@
-"""Similarity matrices between two sets of rows, accumulated in float32 at least.
+"""Similarity matrices between two sets of rows, accumulated in at least float32.
 
 >>> import jax.numpy as jnp
 >>> from jaxcon import similarity
@@ -26,7 +26,7 @@ def l2_normalize(x: ArrayLike, *, axis: int = -1) -> Array:
 
     Right for rows of any scale that the dtype can hold: the squares of a row of 1e-20 or 1e20 would
     under- or overflow, so each row is first divided by its largest magnitude. That factor is held
-    constant in the gradient, which it does not change, `x / |x|` being scale-invariant.
+    constant in the gradient; this changes nothing, as `x / |x|` is scale-invariant.
     `x / max(norm, eps)`, the usual form, has NaN gradients at 0.
 
     Args:
@@ -40,10 +40,11 @@ def l2_normalize(x: ArrayLike, *, axis: int = -1) -> Array:
     Raises:
       ValueError: if `x` is not of a float dtype.
 
-    >>> print(l2_normalize(jnp.array([[3e20, 4e20], [3e-20, 4e-20], [0.0, 0.0]])))
-    [[0.6 0.8]
-     [0.6 0.8]
-     [0.  0. ]]
+    Example:
+      >>> print(l2_normalize(jnp.array([[3e20, 4e20], [3e-20, 4e-20], [0.0, 0.0]])))
+      [[0.6 0.8]
+       [0.6 0.8]
+       [0.  0. ]]
     """
     rows = jnp.moveaxis(as_float(x, "x"), axis, -1)
     return jnp.moveaxis(scaled_unit_rows(rows, jnp.ones((), rows.dtype)), -1, axis)
@@ -51,7 +52,7 @@ def l2_normalize(x: ArrayLike, *, axis: int = -1) -> Array:
 
 @jax.custom_jvp
 def scaled_unit_rows(x: Array, scale: Array) -> Array:
-    """`scale x / |x|` of rows along the last axis; see `l2_normalize`. `scale` is positive.
+    """Computes `scale x / |x|` of rows along the last axis; see `l2_normalize`. `scale` is positive.
 
     With `o` the result, the derivative `scale dx / |x| - o (o . dx) / (scale |x|)` needs only `o`
     and the norms. Autodiff of the formula would keep two further matrices of the size of x, which for
@@ -74,7 +75,7 @@ def _scaled_unit_rows_jvp(
 
 
 def norms(x: Array) -> tuple[Array, Array]:
-    """Of rows `[..., dim]`: their magnitude m and `m / |x|`, 0 for a zero row; both `[..., 1]`.
+    """Computes rows' magnitude m and `m / |x|`, 0 for a zero row: `[..., dim]` to twice `[..., 1]`.
 
     m is held constant in derivatives, so `m / |x| / m` has those of `1 / |x|`.
     """
@@ -95,9 +96,9 @@ _AT_A_TIME = 8192
 
 
 def by_rows(f: Callable[..., Any], *arrays: Array) -> Any:
-    """`f(*arrays)`, values per row of `[n, dim]`, on CPUs for some thousands of rows at a time.
+    """Computes `f(*arrays)`, values per row of `[n, dim]`; on CPUs some thousands of rows at a time.
 
-    There XLA computes the operand of a row sum as a matrix of its own: so it is never a large one.
+    There XLA computes the operand of a row sum as a matrix of its own: this way it is never large.
     """
     if len(arrays[0]) <= _AT_A_TIME:
         return f(*arrays)
@@ -114,62 +115,66 @@ def _some_at_a_time(f: Callable[..., Any], *arrays: Array) -> Any:
 
 
 def cosine_similarity(x: ArrayLike, y: ArrayLike) -> Array:
-    """Cosines `x_i . y_j / (|x_i| |y_j|)`, in [-1, 1]; 0 where a row is zero.
+    """Computes the cosines `x_i . y_j / (|x_i| |y_j|)`, in [-1, 1]; 0 where a row is zero.
 
     Args:
       x: `[n, dim]`.
       y: `[m, dim]`.
 
     Returns:
-      `[n, m]`, float32 at least.
+      `[n, m]`, at least float32.
 
     Raises:
       ValueError: if the arguments are not matrices of equal width and of a float dtype.
 
-    >>> x, y = jnp.array([[1.0, 1.0]]), jnp.array([[2.0, 2.0], [-3.0, -3.0]])
-    >>> print(cosine_similarity(x, y).round(4))
-    [[ 1. -1.]]
+    Example:
+      >>> x, y = jnp.array([[1.0, 1.0]]), jnp.array([[2.0, 2.0], [-3.0, -3.0]])
+      >>> print(cosine_similarity(x, y).round(4))
+      [[ 1. -1.]]
     """
     u, v = (l2_normalize(z) for z in _matrices(x, y))
     cosines = centred_product(u, v, _dot)
     either = jnp.any(u != 0, axis=1)[:, None] & jnp.any(v != 0, axis=1)[None, :]
-    return jnp.where(either, cosines, 0)  # exactly: rows of 0 are equally near to all
+    return jnp.where(either, cosines, 0)  # exactly 0: rows of 0 are equally near to all
 
 
 def dot_product(x: ArrayLike, y: ArrayLike) -> Array:
-    """Inner products `x_i . y_j`. Arguments and result as in `cosine_similarity`.
+    """Computes inner products `x_i . y_j`. Arguments and result are as in `cosine_similarity`.
 
-    >>> print(dot_product(jnp.eye(2), jnp.ones((1, 2))))
-    [[1.]
-     [1.]]
+    Example:
+      >>> print(dot_product(jnp.eye(2), jnp.ones((1, 2))))
+      [[1.]
+       [1.]]
     """
     return _dot(*_matrices(x, y))
 
 
 def squared_distance(x: ArrayLike, y: ArrayLike) -> Array:
-    """Squared Euclidean distances `|x_i - y_j|^2`, never negative.
+    """Computes squared Euclidean distances `|x_i - y_j|^2`, never negative.
 
-    Right to a thousandth of their value in float32, also between rows that are far closer to each other
-    than to 0; `jaxcon.similarity.distances` says how. Arguments and result as in
+    Right to a thousandth of their value in float32, even between rows that are far closer to each other
+    than to 0; `jaxcon.similarity.distances` says how. Arguments and result are as in
     `cosine_similarity`.
 
-    >>> print(squared_distance(jnp.zeros((1, 2)), jnp.array([[3.0, 4.0]])))
-    [[25.]]
+    Example:
+      >>> print(squared_distance(jnp.zeros((1, 2)), jnp.array([[3.0, 4.0]])))
+      [[25.]]
     """
     return squared_distances(*_matrices(x, y), precision=lax.Precision.HIGHEST)
 
 
 @jax.custom_jvp
 def paired_logits(x: Array, y: Array, scale: Array) -> Array:
-    """`scale cos(x_i, y_i)` of each pair.
+    """Computes `scale cos(x_i, y_i)` of each pair.
 
-    A loss of well-aligned pairs is about the small angle between them. `1 - |u - v|^2 / 2` knows it
-    to many digits, where u . v has been rounded, and |u|, |v| were rounded to 1, at about 1e-7: 1e-5
-    after division by a temperature of 0.01. Far from alignment it is the other way round.
+    A loss of well-aligned pairs is about the small angle between them. `1 - |u - v|^2 / 2` gives it to
+    many digits, whereas u . v is rounded, as are |u| and |v| to 1, at about 1e-7: 1e-5 after division
+    by a temperature of 0.01. Far from alignment it is the other way round.
 
-    >>> x = jnp.array([[1.0, 1.0], [3.0, 4.0]])
-    >>> print(paired_logits(x, jnp.array([[2.0, 2.0], [-4.0, 3.0]]), jnp.array(10.0)))
-    [10.  0.]
+    Example:
+      >>> x = jnp.array([[1.0, 1.0], [3.0, 4.0]])
+      >>> print(paired_logits(x, jnp.array([[2.0, 2.0], [-4.0, 3.0]]), jnp.array(10.0)))
+      [10.  0.]
     """
     return scale * by_rows(_paired_cosines, x, y)
 
@@ -184,7 +189,7 @@ def _paired_cosines(x: Array, y: Array) -> Array:
 def _paired_logits_jvp(
     primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]
 ) -> tuple[Array, Array]:
-    """With `d cos = (v - cos u) . dx / |x| + (u - cos v) . dy / |y|`: no matrix outlives a pass."""
+    """Uses `d cos = (v - cos u) . dx / |x| + (u - cos v) . dy / |y|`: no matrix outlives a pass."""
     (x, y, scale), (dx, dy, dscale) = primals, tangents
     cosine = by_rows(_paired_cosines, x, y)
     (x_size, x_inverse), (y_size, y_inverse) = norms(x), norms(y)
@@ -195,12 +200,12 @@ def _paired_logits_jvp(
 
 
 def centred_product(x: Array, y: Array, product: Callable[[Array, Array], Array]) -> Array:
-    """`x y^T` as `(x - c) (y - c)^T + x . c + (y - c) . c`, c the mean of y's rows.
+    """Computes `x y^T` as `(x - c) (y - c)^T + x . c + (y - c) . c`, c the mean of y's rows.
 
-    Some kernels add the terms of an inner product one after the other: 768 equal ones, of rows of
-    ones, are then off by 5e-5, all in the same direction. Of equal rows there is nothing left to add
-    here, and all products are equal to a few roundings, whatever the kernel. Rows of fewer digits than
-    float32 stay as they are: their differences from a mean would be rounded.
+    Some kernels add the terms of an inner product one after the other: the sum of 768 equal ones, of
+    rows of ones, is then off by 5e-5, always in the same direction. With equal rows there is nothing
+    left to add here, and all products agree to a few roundings, whatever the kernel. Rows with fewer
+    digits than float32 stay as they are: their differences from a mean would be rounded.
     """
     if jnp.finfo(x.dtype).bits < 32:
         return product(x, y)
@@ -211,16 +216,16 @@ def centred_product(x: Array, y: Array, product: Callable[[Array, Array], Array]
 
 
 def _sum_in_stages(x: Array, stage: int = 32) -> Array:
-    """Sums of rows `[n, dim]` whose roundings do not add up: of 32 terms at a time, then of those."""
+    """Sums rows `[n, dim]` so that roundings do not add up: 32 terms at a time, then those sums."""
     while x.shape[1] > stage:
         x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % stage)))
         x = jnp.sum(x.reshape(len(x), x.shape[1] // stage, stage), axis=2)
-        x = lax.optimization_barrier(x)  # or XLA makes one long sum of both
+        x = lax.optimization_barrier(x)  # or XLA makes one long sum of the two
     return jnp.sum(x, axis=1)
 
 
 def as_float(x: ArrayLike, name: str) -> Array:
-    """`x` as an array of float32 or wider; a ValueError names the argument if it is not float."""
+    """Returns `x` as an array of float32 or wider; a ValueError names an argument that is not float."""
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(
@@ -234,7 +239,7 @@ def as_float(x: ArrayLike, name: str) -> Array:
 
 @jax.custom_vjp
 def _widen_float16(x: Array) -> Array:
-    """float16 to float32. The gradient saturates at 65504: one of a row of 1e-4 may well be 1e6."""
+    """Casts float16 to float32. The gradient saturates at 65504: that of a row of 1e-4 may be 1e6."""
     return x.astype(jnp.float32)
 
 

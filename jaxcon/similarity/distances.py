@@ -1,11 +1,11 @@
-"""Squared distances of all pairs by one matrix product, right for pairs that are close as well.
+"""Squared distances of all pairs by one matrix product, right even for pairs that are close.
 
 `|x|^2 + |y|^2 - 2 x . y` costs one product, but is a difference of numbers of the size of `|x|^2`:
-in float32 unit rows that differ by 5e-4 come out wrong by half, closer ones as 0. So
+in float32, unit rows that differ by 5e-4 come out wrong by half, closer ones as 0. So
 
 - rows are taken relative to their mean, which changes no distance and makes a narrow cone wide;
-- rows with a pair whose distance is still a small part of their lengths are found, and such pairs
-  computed once more, as sums of squares of differences. Where there is none that costs nothing.
+- rows with a pair whose distance is still a small part of their lengths are found, and such pairs are
+  computed once more, as sums of squares of differences. Where there are none, that costs nothing.
 
 >>> import jax.numpy as jnp
 >>> from jaxcon.similarity.distances import squared_distances
@@ -25,7 +25,7 @@ from jax import lax
 from jaxcon.typing import Array
 
 # A pair is close if its squared distance is below this part of |x|^2 + |y|^2. Above it the product's
-# rounding, some 1e-7 of the lengths (1e-6 of rows of some thousand features), is at most 1e-3 of the
+# rounding, some 1e-7 of the lengths (1e-6 for rows of some thousand features), is at most 1e-3 of the
 # square and half of that of its root.
 _CLOSE = 2.0**-10
 
@@ -33,29 +33,30 @@ _CLOSE = 2.0**-10
 def squared_distances(
     x: Array, y: Array, keep: Array | None = None, *, precision: Any = lax.Precision.HIGHEST
 ) -> Array:
-    """`|x_i - y_j|^2` of all pairs, differentiable in every mode.
+    """Computes `|x_i - y_j|^2` of all pairs, differentiable in every mode.
 
     Args:
       x: `[n, dim]`; y: `[m, dim]`, of one float dtype; bfloat16 rows are exact in any precision.
-      keep: bool `[n, m]`, the pairs that matter: of the others, close ones may keep the rounding of
-        the product. None: all.
+      keep: bool `[n, m]`, the pairs that matter: among the others, close ones may keep the rounding
+        of the product. None: all.
       precision: of the product.
 
     Returns:
-      `[n, m]`, float32 at least; of pairs that matter never negative.
+      `[n, m]`, at least float32; never negative for pairs that matter.
     """
     return squares_and_near(x, y, keep, precision=precision)[0]
 
 
 def nearest(x: Array, y: Array, keep: Array) -> Array:
-    """The row of y that is nearest to each row of x, by the same measure; no derivative.
+    """Finds the row of y that is nearest to each row of x, by the same measure; no derivative.
 
-    Of each row the least product form decides; where that is close, the differences do. No matrix of
-    distances is written down.
+    For each row the smallest product form decides; where that is close, the differences do. No matrix
+    of distances is written out.
 
-    >>> x = jnp.array([[1.0, 1.0], [1.0, 1.0001], [1.0, 1.0003]])
-    >>> print(nearest(x, x, ~jnp.eye(3, dtype=bool)))
-    [1 0 1]
+    Example:
+      >>> x = jnp.array([[1.0, 1.0], [1.0, 1.0001], [1.0, 1.0003]])
+      >>> print(nearest(x, x, ~jnp.eye(3, dtype=bool)))
+      [1 0 1]
 
     Args:
       x: `[n, dim]`; y: `[m, dim]`, m at least 1; of one float dtype.
@@ -71,7 +72,7 @@ def nearest(x: Array, y: Array, keep: Array) -> Array:
     ordered = jnp.where(keep, ordered, jnp.inf)
     index = jnp.argmin(ordered, axis=1)
     least = of_x + jnp.min(ordered, axis=1)
-    left = least < _CLOSE * (of_x + jnp.max(of_y))  # a little more than those with a close pair
+    left = least < _CLOSE * (of_x + jnp.max(of_y))  # a few more than those with a close pair
 
     def mend(i: Array, index: Array) -> Array:
         best = jnp.argmin(jnp.where(keep[i], _by_differences(x[i], y), jnp.inf))
@@ -83,7 +84,7 @@ def nearest(x: Array, y: Array, keep: Array) -> Array:
 def squares_and_near(
     x: Array, y: Array, keep: Array | None, *, precision: Any
 ) -> tuple[Array, Array]:
-    """The squared distances, and which rows have close pairs: `[n]`, 1 or 0."""
+    """Computes the squared distances, and which rows have close pairs: `[n]`, 1 or 0."""
     keep = jnp.ones((len(x), len(y)), bool) if keep is None else keep
     return _squares(_wide(x), _wide(y), keep, precision)
 
@@ -91,9 +92,9 @@ def squares_and_near(
 def pulled_back(
     x: Array, y: Array, near: Array, cotangent: Array, *, precision: Any
 ) -> tuple[Array, Array]:
-    """Cotangents of x and y for one of the squared distances, whose rows `near` have close pairs.
+    """Computes cotangents of x and y from that of the squared distances; rows `near` have close pairs.
 
-    Plain autodiff would compute the product of the rows once more to find these out.
+    Plain autodiff would compute the product of the rows once more to find those pairs.
     """
     tangent = partial(_tangent, _wide(x), _wide(y), near, precision)
     return jax.linear_transpose(tangent, _wide(x), _wide(y))(cotangent)
@@ -106,7 +107,7 @@ def _squares(x: Array, y: Array, keep: Array, precision: Any) -> tuple[Array, Ar
     square = (
         of_x[:, None] + of_y[None, :] - 2 * _product(u, v, precision)
     )  # (n, d) . (d, m) -> (n, m)
-    # Of the scaled lengths, not the sum above scaled, which XLA would write down as a matrix.
+    # From the scaled lengths, not the sum above scaled, which XLA would write out as a matrix.
     bound_x, bound_y = _CLOSE * of_x, _CLOSE * of_y
     close = square < bound_x[:, None] + bound_y[None, :]  # False for NaN, which stays visible
     near = jnp.any(close & keep, axis=1)
@@ -130,10 +131,10 @@ def _squares_jvp(precision: Any, primals: Any, tangents: Any) -> Any:
 
 
 def _tangent(x: Array, y: Array, near: Array, precision: Any, dx: Array, dy: Array) -> Array:
-    """`2 (x_i - y_j) . (dx_i - dy_j)`, linear in dx and dy; rows that are near by differences.
+    """Computes `2 (x_i - y_j) . (dx_i - dy_j)`, linear in dx and dy; for near rows by differences.
 
-    Those are left out of the products by factors of the rows: none of a pair, that a derivative would
-    have to keep.
+    Factors per row leave those out of the products: a factor per pair would have to be kept for a
+    derivative.
     """
     u, v = _centred(x, y)
     far = 2 * (1 - near)[:, None]
@@ -163,12 +164,12 @@ def _tangent(x: Array, y: Array, near: Array, precision: Any, dx: Array, dy: Arr
 
 
 def _by_differences(x_i: Array, y: Array) -> Array:
-    """Squared distances of one row to all rows of y."""
+    """Computes squared distances of one row to all rows of y."""
     return jnp.sum((x_i[None, :] - y) ** 2, axis=1)
 
 
 def _over_rows(left: Array, mend: Callable[[Array, Array], Array], value: Array) -> Array:
-    """The value after `mend(i, value)` for each row i that is left: no turn where there is none."""
+    """Applies `mend(i, value)` for each row i that is left: no turn where there is none."""
 
     def turn(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         left, value = carry
@@ -183,7 +184,7 @@ def _wide(x: Array) -> Array:
 
 
 def _centred(x: Array, y: Array) -> tuple[Array, Array]:
-    """Both sets of rows less a vector that the distances do not depend on: the mean of y's rows."""
+    """Subtracts the mean of y's rows, on which distances do not depend, from both sets of rows."""
     used = jnp.any(y != 0, axis=1).astype(x.dtype)  # rows of zeros are padding
     mean = lax.stop_gradient(used @ y / jnp.maximum(jnp.sum(used), 1))
     mean = jnp.where(jnp.isfinite(mean), mean, 0)[None, :]  # one bad row is no reason to spoil all

@@ -1,10 +1,10 @@
-"""Reductions over a similarity matrix: the one primitive that the pairwise losses are made of.
+"""Reductions over a similarity matrix: the one primitive that all pairwise losses are built from.
 
-A loss needs, of the matrix `s = x y^T` of all pairs, a few vectors: for each row the log-sum-exp of
-its negatives, for each column likewise, or sums. `reduce_pairs` computes them all in one pass.
+From the matrix `s = x y^T` of all pairs a loss needs a few vectors: the log-sum-exp of the negatives
+for each row, the same for each column, or sums. `reduce_pairs` computes them all in one pass.
 
-Which pairs count is decided by ids: a pair whose ids are equal is no negative. With the global index
-of an example as its id, this one rule leaves out the diagonal of CLIP, and self and twin in NT-Xent.
+Ids decide which pairs count: a pair with equal ids is not a negative. With the global index of an
+example as its id, this one rule leaves out the diagonal of CLIP, and self and twin in NT-Xent.
 
 >>> import jax.numpy as jnp
 >>> from jaxcon.streaming import Channel, Side, reduce_pairs
@@ -14,7 +14,7 @@ of an example as its id, this one rule leaves out the diagonal of CLIP, and self
 >>> print(jnp.exp(row).round(4))  # s is y transposed: 4 + 7, 2 + 8, 3 + 6
 [11. 10.  9.]
 
-Of one set of rows with itself, `reduce_pairs(Side(x, ids), None, ...)`, every pair is visited once.
+For one set of rows with itself, `reduce_pairs(Side(x, ids), None, ...)`, every pair is visited once.
 
 To read on: `jaxcon.streaming.reductions` takes the matrix as a `jaxcon.streaming.whole`, or has
 `jaxcon.streaming.engine` differentiate `jaxcon.streaming.sweeps` over its tiles, on one device or

@@ -14,12 +14,12 @@ PRECISION = lax.Precision.HIGHEST  # the default is TF32 on NVIDIA GPUs and bflo
 
 
 def accumulator(dtype: Any) -> Any:
-    """The dtype to accumulate products of `dtype` in."""
+    """Returns the dtype in which to accumulate products of `dtype`."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
 def product(a: Array, b: Array, contract: tuple[int, int], precision: Any) -> Array:
-    """Matrix product over the named axes, accumulated in float32 at least."""
+    """Multiplies matrices over the given axes, accumulating in at least float32."""
     return lax.dot_general(
         a,
         b,
@@ -30,12 +30,12 @@ def product(a: Array, b: Array, contract: tuple[int, int], precision: Any) -> Ar
 
 
 def similarity_logits(tile: Array, row_aux: Any, col_aux: Any) -> Array:
-    """The similarities themselves as logits."""
+    """Returns the similarities themselves as logits."""
     return tile
 
 
 def different_ids(row_ids: Any, col_ids: Any) -> Array:
-    """Keeps the pairs of unequal ids: the negatives."""
+    """Keeps the pairs with unequal ids: the negatives."""
     return row_ids != col_ids
 
 
@@ -45,14 +45,14 @@ class Channel(NamedTuple):
     A tile holds the products of the rows, or their squared distances where those are asked for.
 
     Both functions must be pointwise: they see a tile of the matrix, or its transpose, and values of its
-    rows and columns that broadcast against it. Functions of a module, rather than closures made anew
-    for every call, let eager calls reuse what was compiled. `pairs` must not tell its arguments apart
+    rows and columns that broadcast against it. Module-level functions, rather than closures made anew
+    for every call, let eager calls reuse what was compiled. `pairs` must be symmetric
     (`f(a, b) == f(b, a)`): of two rows of one set, each is the other's candidate or neither is.
 
     Attributes:
-      axis: 1 reduces over columns and gives a value a row; 0 gives a value a column.
+      axis: 1 reduces over columns and gives one value per row; 0 gives one value per column.
       logits: `(tile, row_aux, col_aux) -> logits`, pointwise in the tile; the auxiliaries broadcast.
-      pairs: `(row_ids, col_ids) -> bool`, which pairs count; broadcast likewise.
+      pairs: `(row_ids, col_ids) -> bool`, which pairs count; broadcasts likewise.
       log: True for the log of the sum of the logits' exponentials; False for the plain sum.
     """
 
@@ -69,10 +69,10 @@ class Plan(NamedTuple):
       channels: what to compute.
       one_set: whether both sides are the same kind of rows, so that a tile serves in two roles.
       precision: of the products.
-      distances: whether the matrix is that of the squared distances of the rows, not of their products.
+      distances: whether the matrix holds the squared distances of the rows, not their products.
       bounded: whether all logits are so small that their exponentials need no shift.
       ring: a mapped axis over whose devices the columns travel.
-      cuts: of each platform, how a sweep cuts the sides; see `jaxcon.streaming.rules`.
+      cuts: how a sweep cuts the sides, for each platform; see `jaxcon.streaming.rules`.
     """
 
     channels: tuple[Channel, ...]
@@ -85,22 +85,22 @@ class Plan(NamedTuple):
 
 
 def nothing(dtype: Any) -> float:
-    """The log-sum-exp of no pair at all: finite, so that no inf - inf can arise from it."""
+    """Returns the log-sum-exp of no pairs at all: finite, so that it cannot lead to inf - inf."""
     return float(jnp.finfo(dtype).min) / 4
 
 
 def log_total(total: Array, shift: ArrayLike = 0.0) -> Array:
-    """`log total + shift` of a sum of exponentials; `nothing`, without gradient, for a 0."""
+    """Computes `log total + shift` of a sum of exponentials; `nothing`, without gradient, for 0."""
     some = total != 0  # true for NaN, which stays visible
     lse = jnp.log(jnp.where(some, total, 1)) + shift
     return jnp.where(some, lse, nothing(lse.dtype))
 
 
 def masked_logsumexp(logits: Array, keep: Array, axis: int, *, bounded: bool = False) -> Array:
-    """`log sum exp` over the kept entries; `nothing`, with zero gradient, where none is.
+    """Computes `log sum exp` over the kept entries; `nothing`, with zero gradient, where none is kept.
 
-    `bounded`: the logits are so small that their exponentials need no shift. Those along rows and
-    those along columns are then the same, which XLA computes once.
+    `bounded`: the logits are so small that their exponentials need no shift. The exponentials along
+    rows and along columns are then the same, and XLA computes them once.
     """
     if bounded:
         return log_total(jnp.sum(jnp.exp(jnp.where(keep, logits, -jnp.inf)), axis=axis))
@@ -115,5 +115,5 @@ def masked_logsumexp(logits: Array, keep: Array, axis: int, *, bounded: bool = F
 
 
 def any_pair(keeps: Sequence[Array], shape: tuple[int, int]) -> Array:
-    """The pairs that any of the masks keeps, each of which broadcasts to `shape`."""
+    """Returns the pairs that any of the masks keeps; each mask broadcasts to `shape`."""
     return jnp.broadcast_to(functools.reduce(jnp.logical_or, keeps), shape)

@@ -1,11 +1,11 @@
 """The derivative of a reduction: one sweep over the tiles of `s = x y^T` forward, and one backward.
 
-Only the inputs and one value a row and channel survive the forward sweep, whatever platform it was
+Only the inputs and one value per row and channel survive the forward sweep, whatever platform it was
 cut for; the backward sweep computes every tile again. On CPUs the tiles of medium batches are kept:
-elsewhere zeros stand for them, which no program computes that holds both sweeps.
+elsewhere zeros stand in for them, and no program that holds both sweeps computes those.
 
-Where only a sum of the values with known weights is wanted, the cotangents are known before the values
-are, and one sweep finds both, value and gradient: 3 products of N x N x dim instead of 4.
+Where only a sum of the values with known weights is wanted, the cotangents are known before the
+values, and one sweep finds both value and gradient: 3 products of N x N x dim instead of 4.
 """
 
 from collections.abc import Sequence
@@ -42,28 +42,28 @@ from jaxcon.typing import Array
 Weights = tuple[Array, ...]
 
 
-# The rows of a side with a scale are a second result of a sweep, as they came in: what a loss computes
-# from these instead has its gradient start the sums of the backward sweep, rather than be one more
-# matrix to add to them.
+# A sweep returns the rows of a side with a scale unchanged, as a second result: if a loss computes
+# something from these instead, its gradient starts the sums of the backward sweep, rather than being
+# one more matrix to add to them.
 
 
 def _rows_through(*sides: Operand | None) -> tuple[Array | None, ...]:
-    """The rows of the sides with a scale."""
+    """Returns the rows of the sides that have a scale."""
     return tuple(None if s is None or s.scale is None else s.z for s in sides)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def sweep(plan: Plan, rows: Operand, cols: Operand | None) -> Any:
-    """The channels' values, `[n]` or `[m]`, and the rows of both sides as they came.
+    """Computes the channels' values, `[n]` or `[m]`; also returns the rows of both sides as they came.
 
-    `cols` None: both sides are `rows`.
+    If `cols` is None, both sides are `rows`.
     """
     values = by_platform(plan.cuts, lambda cut, *s: _values(plan, cut, *s)[0], rows, cols)
     return values, _rows_through(rows, cols)
 
 
 def _values(plan: Plan, cut: Cut, rows: Operand, cols: Operand | None) -> tuple[Any, Any]:
-    """The values, and the tiles if they are kept."""
+    """Computes the values, and the tiles if they are kept."""
     rows = measured(rows, ready=cut.ready)
     own, tiles = empty_state(plan, rows, 1), None
     if cols is None:
@@ -85,7 +85,7 @@ def _values(plan: Plan, cut: Cut, rows: Operand, cols: Operand | None) -> tuple[
 def _values_and_tiles(
     plan: Plan, like: Cut, cut: Cut, rows: Operand, cols: Operand | None
 ) -> tuple[Any, Any]:
-    """The same, with zeros for the tiles of the cut `like` where this one keeps none."""
+    """Does the same, with zeros for the tiles of the cut `like` where this cut keeps none."""
     values, tiles = _values(plan, cut, rows, cols)
     if tiles is not None:
         return values, tiles
@@ -127,7 +127,7 @@ def _gradients(
     of_values: tuple[Array, ...],
     of_rows: tuple[Array | None, ...],
 ) -> tuple[Any, Any]:
-    """The cotangents of both sides."""
+    """Computes the cotangents of both sides."""
     rows = measured(rows, ready=cut.ready)
     saved = residuals(plan, values, of_values)
     own, along = first_gradients(rows, of_rows[0], _passed(cut, rows, 1))
@@ -152,10 +152,10 @@ def _gradients(
 
 
 def _passed(cut: Cut, side: Operand, axis: int) -> int:
-    """How many rows' gradients pass through their norms together.
+    """Returns how many rows' gradients pass through their norms together.
 
-    A block of the tiles, for on CPUs the operand of a row sum is a matrix of its own; all, where they
-    were made ready together.
+    Those of one block of the tiles, because on CPUs the operand of a row sum is a matrix of its own;
+    all of them, where they were made ready together.
     """
     return len(side.z) if cut.ready else cut.rows if axis == 1 else cut.cols
 
@@ -164,13 +164,13 @@ sweep.defvjp(_sweep_fwd, _sweep_bwd)
 
 
 def weighted_total(weights: Sequence[Array], values: Sequence[Array]) -> Array:
-    """The sum of all channels' weighted values."""
+    """Sums all channels' weighted values."""
     return jnp.sum(jnp.stack([jnp.sum(w * v) for w, v in zip(weights, values, strict=True)]))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def sum_sweep(plan: Plan, weights: Weights, rows: Operand, cols: Operand) -> Array:
-    """`sum over channels and rows of weight * value`; all channels are sums and have axis 1."""
+    """Sums `weight * value` over channels and rows; all channels are sums and have axis 1."""
     swept: Any = sweep(plan, rows, cols)
     return weighted_total(weights, swept[0])
 
@@ -183,7 +183,7 @@ def _sum_fwd(plan: Plan, weights: Weights, rows: Operand, cols: Operand) -> Any:
 def _values_and_gradients(
     plan: Plan, cut: Cut, weights: Weights, rows: Operand, cols: Operand
 ) -> Any:
-    """The values, and the cotangents of both sides for one of the sum."""
+    """Computes the values, and the cotangents of both sides if that of the sum is 1."""
     rows, cols = measured(rows, ready=cut.ready), measured(cols, ready=cut.ready)
     saved = tuple((w, filled_like(w)) for w in weights)  # the residuals of a backward sweep
     saved = on_axis(plan, saved, 1), on_axis(plan, saved, 0)

@@ -1,4 +1,4 @@
-"""The backward side of a tile: the cotangents of its logits, and what they make of its rows.
+"""The backward side of a tile: the cotangents of its logits, and from them those of its rows.
 
 A side's store of residuals holds (scale, shift) per channel, such that the cotangent of a logit is
 `scale e^{logit - shift}`, or scale alone for a plain sum. Its store of gradients holds those of z and
@@ -21,7 +21,7 @@ from jaxcon.typing import Array
 
 
 def residuals(plan: Plan, values: tuple[Array, ...], cotangents: tuple[Array, ...]) -> Any:
-    """The store of (scale, shift) from the channels' values and cotangents."""
+    """Makes the store of (scale, shift) from the channels' values and cotangents."""
 
     def residual(channel: Channel, value: Array, g: Array) -> tuple[Array, Array]:
         if not channel.log:
@@ -38,7 +38,7 @@ def residuals(plan: Plan, values: tuple[Array, ...], cotangents: tuple[Array, ..
 def tile_gradients(
     plan: Plan, cut: Cut, tile: Tile, parts: list[Part], of_row: Any, of_col: Any
 ) -> tuple[Any, Any]:
-    """What a tile adds to the gradients of its rows and of its columns, from their residuals."""
+    """Computes what a tile adds to the gradients of its rows and columns, from their residuals."""
     logits, pull = jax.vjp(partial(all_logits, plan), tile.s, tile.row.aux, tile.col.aux)
     ds, row_aux, col_aux = pull(_cotangents(plan, cut, parts, logits, of_row, of_col))
     dx, dy = _pulled_back(plan, tile, ds)
@@ -48,9 +48,9 @@ def tile_gradients(
 def _cotangents(
     plan: Plan, cut: Cut, parts: list[Part], logits: list[Array], of_row: Any, of_col: Any
 ) -> list[Array]:
-    """The cotangents of the logits on one tile.
+    """Computes the cotangents of the logits on one tile.
 
-    Parts that differ in their scales alone share one product with a matrix of these scales' sums.
+    Parts that differ only in their scales share one product with a matrix of the sums of these scales.
     """
     scales: dict[Any, Array] = {}
     alike: dict[Any, tuple[Part, Any]] = {}
@@ -75,7 +75,7 @@ def _cotangents(
 
 
 def _pulled_back(plan: Plan, tile: Tile, ds: Array) -> tuple[Array, Array]:
-    """Cotangents of a tile's rows for one of its entries."""
+    """Computes the cotangents of a tile's rows and columns from that of its entries."""
     if plan.distances:
         return pulled_back(tile.x, tile.y, tile.near, ds, precision=plan.precision)
     ds = ds.astype(tile.x.dtype)

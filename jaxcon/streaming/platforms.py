@@ -2,10 +2,10 @@
 
 While a function is traced, nobody knows where it will run: the same trace may be compiled for a TPU on
 a machine that has none, for the CPU beside a GPU, or exported for both. So each platform's form
-becomes a branch, of which XLA sees the right one alone.
+becomes a branch, and XLA sees only the right one.
 
-Under autodiff the residuals of all branches would be kept together. Hence branches stand inside the
-rules of a custom derivative, and what passes from one rule to the other has one shape for all.
+Autodiff would keep the residuals of all branches together. So the branches stand inside the rules of
+a custom derivative, and what passes from one rule to the other has the same shapes for all platforms.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,11 +20,11 @@ Cuts = Sequence[tuple[str, Cut]]
 
 
 def by_platform(cuts: Cuts, f: Callable[..., Any], *args: Any) -> Any:
-    """`f(cut, *args)`, with the cut of the platform; without a branch where all have the same.
+    """Calls `f(cut, *args)` with the cut of the platform; without a branch where all have the same.
 
     Args:
-      cuts: of each platform that `jax.lax.platform_dependent` knows by name. The last one serves those
-        that are not named, too.
+      cuts: one for each platform that `jax.lax.platform_dependent` knows by name. The last one also
+        serves those that are not named.
       f: gives results of the same shapes for every cut.
     """
     if len({cut for _, cut in cuts}) == 1:

@@ -1,6 +1,6 @@
 """What a loss calls: reductions of products or distances, of cosines, and their weighted sums.
 
-Each chooses a form by `jaxcon.streaming.rules`: the whole matrix by plain operations, or a sweep
+Each chooses its form by `jaxcon.streaming.rules`: the whole matrix by plain operations, or a sweep
 over its tiles.
 """
 
@@ -46,17 +46,17 @@ def reduce_pairs(
       channels: what to compute.
       ring: a mapped axis over whose devices to reduce, without gathering: all devices' rows with all
         devices' columns. Blocks of columns travel round the devices by `jaxcon.collectives.ring`,
-        with the statistics of those columns; a device holds its own rows and one block. Of P devices
-        with one set of rows, a block travels P // 2 hops and half the products are saved.
+        with the statistics of those columns; a device holds its own rows and one block. For one set of
+        rows on P devices, a block travels P // 2 hops and half the products are saved.
       block_size: edge of the tiles in which to evaluate, in memory O((n + m) dim) for value and
         gradient; any size, it need not divide n or m. Second derivatives work where the inner one is
         in reverse mode; forward mode (`jax.jvp`, `jax.jacfwd`, `jax.hessian`) raises JAX's
         TypeError. None chooses by the number of pairs n m: up to 2^21 (2^18 of one set) the whole
         matrix by plain operations, in any mode of differentiation; up to 2^26 tiles, of up to 512,
-        that the backward pass finds again (256 MiB in float32); beyond, and in a ring, tiles that it
-        computes again. `jaxcon.streaming.rules` holds the numbers, those of CPUs.
-      bound: a number that no logit exceeds in magnitude, if one is known before the data: the inverse
-        of a constant temperature for cosines. Up to 50 it saves the search for the largest logit.
+        that are kept for the backward pass (256 MiB in float32); beyond, and in a ring, tiles that it
+        computes again. These are the numbers for CPUs; `jaxcon.streaming.rules` holds them all.
+      bound: a number that no logit exceeds in magnitude, if one is known before the data: for cosines,
+        the inverse of a constant temperature. Up to 50 it saves the search for the largest logit.
       precision: of the products; or `jnp.bfloat16`, to round the rows to it.
       distances: reduce the squared distances `|x_i - y_j|^2` instead, which
         `jaxcon.similarity.distances` keeps right between rows that are close.
@@ -91,24 +91,25 @@ def reduce_cosines(
     bound: float | None = None,
     precision: Any = PRECISION,
 ) -> tuple[tuple[Array, ...], Array, Array]:
-    """`reduce_pairs` of `s_ij = scale cos(x_i, y_j)`, without a copy of many rows, normalized.
+    """Does `reduce_pairs` for `s_ij = scale cos(x_i, y_j)`, without a normalized copy of many rows.
 
-    Value and gradient with respect to both take, beyond the rows and their gradients, memory for a few
-    numbers a row: where x and y have more than 2^23 entries, the tiles normalize the rows that they
-    read, and the gradient is summed where it is returned.
+    Beyond the rows and their gradients, value and gradient take memory for a few numbers per row:
+    where x and y have more than 2^23 entries, the tiles normalize the rows that they read, and the
+    gradient is summed where it is returned.
 
-    For that the rows come back as they went in. What a loss has to say of a row besides, its logit with
-    the positive say, it should compute from these: its gradient then starts those sums, where it would
-    else be a further matrix. Rows of 0 have no gradient, neither from here nor from there.
+    To this end the rows come back as they went in. Whatever else a loss computes from a row, such as
+    its logit with the positive, it should compute from these: its gradient then starts those sums,
+    and would otherwise be a further matrix. Rows of 0 get no gradient, from here or from there.
 
-    >>> from jaxcon.streaming import Channel, Side, reduce_cosines
-    >>> rows = Side(jnp.array([[2.0, 0.0], [3.0, 3.0]]), ids=jnp.arange(2))
-    >>> (row,), x, _ = reduce_cosines(rows, None, 10.0, [Channel(axis=1)])
-    >>> print(row.round(3), x[1])
-    [7.071 7.071] [3. 3.]
+    Example:
+      >>> from jaxcon.streaming import Channel, Side, reduce_cosines
+      >>> rows = Side(jnp.array([[2.0, 0.0], [3.0, 3.0]]), ids=jnp.arange(2))
+      >>> (row,), x, _ = reduce_cosines(rows, None, 10.0, [Channel(axis=1)])
+      >>> print(row.round(3), x[1])
+      [7.071 7.071] [3. 3.]
 
     Args:
-      rows: `x [n, dim]` and what is known of it, any scale, of float32 at least; a row of 0 has
+      rows: `x [n, dim]` and what is known of it, any scale, at least float32; a row of 0 has
         cosine 0.
       cols: `y [m, dim]` likewise; None: the columns are the rows.
       scale: a positive scalar.
@@ -146,18 +147,19 @@ def sum_cosines(
     block_size: int | None = None,
     precision: Any = PRECISION,
 ) -> Array:
-    """The values of `reduce_cosines`, weighted and summed: `sum over channels of w . values`.
+    """Computes the weighted sum of the values of `reduce_cosines`: `sum over channels of w . values`.
 
-    In tiles it costs 3 products instead of 4: where it is differentiated, it takes the gradient in the
+    In tiles it costs 3 products instead of 4: where it is differentiated, it finds the gradient in the
     same sweep. No tiles are kept, whatever the size.
 
-    >>> from jaxcon.streaming import Channel, Side, sum_cosines
-    >>> x, ids, channel = jnp.eye(2), jnp.arange(2), Channel(axis=1, log=False)
-    >>> print(sum_cosines(Side(x, ids), Side(-x + 1, ids), 5.0, [channel], [jnp.ones(2)]))
-    10.0
+    Example:
+      >>> from jaxcon.streaming import Channel, Side, sum_cosines
+      >>> x, ids, channel = jnp.eye(2), jnp.arange(2), Channel(axis=1, log=False)
+      >>> print(sum_cosines(Side(x, ids), Side(-x + 1, ids), 5.0, [channel], [jnp.ones(2)]))
+      10.0
 
     Args:
-      cols: `y [m, dim]`, and never None: one set of rows is passed as both.
+      cols: `y [m, dim]`, never None: one set of rows is passed as both.
       channels: sums of rows, with `axis=1` and `log=False`.
       weights: `[n]` for each channel.
 
@@ -185,7 +187,7 @@ def sum_cosines(
 
 
 def at_precision(precision: Any, dtype: Any) -> tuple[Any, lax.Precision]:
-    """The dtype in which rows of `dtype` are multiplied, and the precision of the products.
+    """Returns the dtype in which rows of `dtype` are multiplied, and the precision of the products.
 
     `jnp.bfloat16` as a precision rounds the rows to it.
     """
@@ -199,7 +201,7 @@ _jit_sum = jax.jit(sum_sweep, static_argnums=0)
 
 
 def _checked(block_size: Any) -> int | None:
-    """A size as a Python number, whatever kind of integer it came as."""
+    """Returns a size as a Python number, whatever kind of integer it came as."""
     if block_size is None:
         return None
     try:
@@ -212,7 +214,7 @@ def _checked(block_size: Any) -> int | None:
 
 
 def _is_whole(rows: Side, cols: Side | None, block_size: int | None, ring: AxisName) -> bool:
-    """Whether the reduction is one matrix. A given block size asks for tiles; a ring has no whole."""
+    """Returns whether to reduce one whole matrix; never with a given block size or in a ring."""
     if block_size is not None or ring is not None:
         return False
     return rules.current().whole(len(rows.z), None if cols is None else len(cols.z))
@@ -221,7 +223,7 @@ def _is_whole(rows: Side, cols: Side | None, block_size: int | None, ring: AxisN
 def _normalizes_in_sweep(
     rows: Side, cols: Side | None, precision: Any, block_size: int | None, ring: AxisName
 ) -> bool:
-    """Whether a sweep normalizes the rows that it reads; a copy of half the size is no burden."""
+    """Returns whether a sweep normalizes the rows it reads; a copy of half the size costs little."""
     if not isinstance(precision, lax.Precision):
         return False
     rule = rules.current()
@@ -240,7 +242,7 @@ def _needs_no_shift(bound: float | None) -> bool:
 def _planned(
     plan: Plan, rows: Side, cols: Side | None, block_size: int | None, *, keep: bool
 ) -> Plan:
-    """The plan with every platform's cut."""
+    """Adds every platform's cut to the plan."""
     m = None if cols is None else len(cols.z)
     keep = keep and plan.ring is None
     cuts = rules.current().cuts(len(rows.z), m, rows.z.dtype, block_size=block_size, keep=keep)
@@ -254,7 +256,7 @@ def _swept(
     block_size: int | None,
     lengths: tuple[Array, Array] | None,
 ) -> tuple[tuple[Array, ...], Array, Array]:
-    """A sweep's values, and the rows of both sides as it passed them on."""
+    """Returns a sweep's values, and the rows of both sides as it passed them on."""
     plan = _planned(plan, rows, cols, block_size, keep=lengths is None)
     of_rows, of_cols = lengths or (None, None)
     sides = operand(rows, of_rows), None if cols is None else operand(cols, of_cols)

@@ -1,10 +1,10 @@
 """Sweeps over the pairs of all devices' rows, with the columns travelling round the devices.
 
 Each device keeps its rows; a *visitor*, the columns of another device, comes by with its own store and
-moves on. After P visits every visitor is home. Where rows and columns are one set, the pair of devices
-{p, q} meets once: visitors travel P // 2 hops, serve in both roles at every stop, and their store is
-sent home. If P is even the last stop is made from both ends at once, so there each device takes its
-own half of the results.
+moves on. After P visits every visitor is home. Where rows and columns are one set, each pair of
+devices {p, q} meets once: visitors travel P // 2 hops, serve in both roles at every stop, and their
+store is sent home. If P is even, the last stop is made from both ends at once, so there each device
+takes its own half of the results.
 
 Under plain autodiff a ring would keep every tile of every hop; hence the custom derivative of
 `jaxcon.streaming.engine`, which goes round once more.
@@ -38,7 +38,7 @@ Visit = Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
 def _all_round(axis_name: AxisName, visit: Visit, visitor: Any, own: Any, store: Any) -> Any:
-    """Every device visits every other; the visitors' stores end at home."""
+    """Has every device visit every other; the visitors' stores end up at home."""
     hop = partial(collectives.ring, axis_name=axis_name)
 
     def stop(carry: Any, _: None) -> tuple[Any, None]:
@@ -55,7 +55,7 @@ def _all_round(axis_name: AxisName, visit: Visit, visitor: Any, own: Any, store:
 def _half_round(
     axis_name: AxisName, visit: Visit, visitor: Any, own: Any, store: Any, join: Any
 ) -> Any:
-    """Every two devices meet once; the visitors' stores are sent home and joined to the own."""
+    """Has every two devices meet once; the visitors' stores are sent home and joined there."""
     hop = partial(collectives.ring, axis_name=axis_name)
     devices = collectives.size(axis_name)
     empty, stops = store, (devices - 1) // 2
@@ -74,7 +74,7 @@ def _half_round(
 def values_of_two_sets(
     plan: Plan, cut: Cut, rows: Operand, cols: Operand, own: Any, store: Any
 ) -> tuple[Any, Any]:
-    """`jaxcon.streaming.sweeps.add_values` with all devices' columns, and all their rows."""
+    """Does `jaxcon.streaming.sweeps.add_values` with all devices' columns, and all their rows."""
 
     def visit(visitor: Operand, own: Any, store: Any) -> tuple[Any, Any]:
         return add_values(plan, cut, rows, visitor, (own, store))[0]
@@ -83,7 +83,7 @@ def values_of_two_sets(
 
 
 def values_of_one_set(plan: Plan, cut: Cut, rows: Operand, own: Any) -> Any:
-    """`jaxcon.streaming.sweeps.add_own_values` of all devices' rows, for this device's."""
+    """Does `jaxcon.streaming.sweeps.add_own_values` with all devices' rows, for this device's."""
 
     def visit(visitor: Operand, own: Any, store: Any) -> tuple[Any, Any]:
         return add_values(plan, cut, rows, visitor, (own, store))[0]
@@ -101,7 +101,7 @@ def gradients_of_two_sets(
     own: Any,
     store: Any,
 ) -> tuple[Any, Any]:
-    """`jaxcon.streaming.sweeps.add_gradients` with all devices' columns, and all their rows."""
+    """Does `jaxcon.streaming.sweeps.add_gradients` with all devices' columns, and all their rows."""
     of_rows, of_cols = saved
 
     def visit(visitor: Any, own: Any, store: Any) -> tuple[Any, Any]:
@@ -112,7 +112,7 @@ def gradients_of_two_sets(
 
 
 def gradients_of_one_set(plan: Plan, cut: Cut, rows: Operand, saved: Any, own: Any) -> Any:
-    """`jaxcon.streaming.sweeps.add_own_gradients` of all devices' rows, for this device's."""
+    """Does `jaxcon.streaming.sweeps.add_own_gradients` with all devices' rows, for this device's."""
 
     def visit(visitor: Any, own: Any, store: Any) -> tuple[Any, Any]:
         block, of_block = visitor
@@ -132,7 +132,7 @@ def both_of_two_sets(
     own: Any,
     store: Any,
 ) -> tuple[Any, Any]:
-    """`jaxcon.streaming.sweeps.add_both` with all devices' columns, which travel once, not twice."""
+    """Does `jaxcon.streaming.sweeps.add_both` with all devices' columns, which travel only once."""
 
     def visit(visitor: Operand, own: Any, store: Any) -> tuple[Any, Any]:
         return add_both(plan, cut, rows, visitor, saved, own, store)

@@ -1,8 +1,8 @@
-"""The rule of `block_size=None`: how each platform evaluates, by how much there is to reduce.
+"""The rule for `block_size=None`: how each platform evaluates, by how much there is to reduce.
 
 All forms give the same values. Up to `whole_pairs` it is one matrix on every platform, by plain
-operations and in any mode of differentiation. Beyond, a sweep over tiles, for which each platform has
-a line of its own, a `Line`, that says into what to cut it, a `Cut`:
+operations and in any mode of differentiation. Beyond that it is a sweep over tiles: each platform has
+its own `Line`, which says how to cut the matrix, a `Cut`:
 
 | platform | two sets of rows | one set of rows, each pair once |
 |---|---|---|
@@ -10,15 +10,15 @@ a line of its own, a `Line`, that says into what to cut it, a `Cut`:
 | `tpu` | one tile up to 2^26 pairs; then panels, 2,048 rows with all columns | then squares of 4,096 |
 | `cuda`, others | the same; exponentials in bfloat16 where the rows are | then squares of 8,192 |
 
-The line of CPUs is measured (`docs/benchmarks/forms.md`), that of TPUs rests on estimates of their
-compiler and that of GPUs on a roofline of their compiler's kernels (`docs/benchmarks/compiled.md`).
+The line for CPUs is measured (`docs/benchmarks/forms.md`), that for TPUs rests on estimates of their
+compiler and that for GPUs on a roofline of their compiler's kernels (`docs/benchmarks/compiled.md`).
 A tile of 2^26 pairs holds 256 MiB in float32.
 
 | number | is | rests on |
 |---|---|---|
 | `whole_pairs` | 2^21 | up to 1,440 pairs of CLIP or SigLIP tiles gain a tenth in 4 lines of 32 |
-| `whole_pairs_of_one_set` | 2^18 | an eighth, for tiles save half of the products |
-| `copied_entries` | 2^23 | 32 MiB in float32: a normalized copy of fewer is no burden, and faster |
+| `whole_pairs_of_one_set` | 2^18 | an eighth, because tiles save half of the products |
+| `copied_entries` | 2^23 | 32 MiB in float32: below, a normalized copy costs little and is faster |
 
 >>> import jax.numpy as jnp
 >>> from jaxcon.streaming import rules
@@ -53,8 +53,8 @@ class Cut(NamedTuple):
       keep: whether the tiles of the forward sweep are kept for the backward sweep.
       ready: whether rows that must be normalized are all normalized ahead, not in every tile.
       rounded: whether exponentials are written in bfloat16.
-      in_turns: whether one store gets its two gradients in two turns of a loop. Of two updates side by
-        side XLA makes copies of the whole store on CPUs.
+      in_turns: whether one store gets its two gradients in two turns of a loop. For two updates side by
+        side, XLA copies the whole store on CPUs.
     """
 
     rows: int
@@ -68,16 +68,16 @@ class Cut(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """What one platform's cuts are made of.
+    """What one platform's cuts are made from.
 
     Attributes:
       block: the largest edge of a square tile.
-      lanes: what an edge is a multiple of, where there are several.
-      kept_pairs: up to so many pairs tiles are kept.
+      lanes: each edge is a multiple of this, where there are several.
+      kept_pairs: tiles are kept up to this many pairs.
       panel_rows: rows of a tile that holds as many columns as it can; 0: all tiles are square.
-      tile_pairs: the most pairs that such a tile holds; up to so many in all are one tile.
+      tile_pairs: the most pairs that such a tile holds; up to this many in all are one tile.
       rounded: whether exponentials of bfloat16 rows are written in bfloat16.
-      in_turns: that of the cuts.
+      in_turns: as in `Cut`.
     """
 
     block: int
@@ -89,12 +89,12 @@ class Line:
     in_turns: bool = False
 
     def edge(self, n: int, largest: int) -> int:
-        """An edge that leaves n rows little to fill up: 513 are two blocks of 272, not of 512."""
+        """Returns an edge that leaves n rows little to fill up: 513 are two blocks of 272, not 512."""
         blocks = -(-n // largest)
         return n if blocks <= 1 else -(-n // blocks // self.lanes) * self.lanes
 
     def cut(self, n: int, m: int | None, *, rounded: bool, keep: bool) -> Cut:
-        """The cut of n rows and m columns; m None: the columns are the rows."""
+        """Returns the cut of n rows and m columns; m None: the columns are the rows."""
         pairs = n * (n if m is None else m)
         if not self.panel_rows:
             edges = self.edge(n, self.block), self.edge(n if m is None else m, self.block)
@@ -110,7 +110,7 @@ class Line:
         return self._cut(rows, cols, rounded=rounded, ready=True)
 
     def squares(self, edge: int, *, rounded: bool) -> Cut:
-        """The cut into square tiles of a size that a caller asks for."""
+        """Returns the cut into square tiles of the size that a caller asks for."""
         return self._cut(edge, edge, rounded=rounded)
 
     def _cut(self, rows: int, cols: int, *, rounded: bool, **flags: bool) -> Cut:
@@ -130,10 +130,10 @@ class Rule:
     """The thresholds of a choice of form; the module's docstring says what each rests on.
 
     Attributes:
-      whole_pairs: up to so many pairs of two sets of rows are one matrix.
+      whole_pairs: up to this many pairs of two sets of rows are one matrix.
       whole_pairs_of_one_set: likewise the pairs of a set of rows with itself.
-      copied_entries: up to so many numbers in all rows, these are normalized before a sweep.
-      lines: of each platform. The last serves those that are not named, too.
+      copied_entries: up to this many numbers in all, rows are normalized before a sweep.
+      lines: one for each platform. The last also serves those that are not named.
     """
 
     whole_pairs: int = 2**21
@@ -142,18 +142,18 @@ class Rule:
     lines: tuple[tuple[str, Line], ...] = tuple(LINES.items())
 
     def whole(self, n: int, m: int | None) -> bool:
-        """Whether n rows and m columns are one matrix; m None: the columns are the rows."""
+        """Returns whether n rows and m columns are one matrix; m None: the columns are the rows."""
         limit, m = (self.whole_pairs_of_one_set, n) if m is None else (self.whole_pairs, m)
         return n * m <= limit
 
     def copies(self, entries: int) -> bool:
-        """Whether rows of so many numbers in all are normalized before a sweep, on any platform."""
+        """Returns whether rows of this many numbers are normalized before a sweep, on any platform."""
         return entries <= self.copied_entries
 
     def cuts(
         self, n: int, m: int | None, dtype: Any, *, block_size: int | None = None, keep: bool = True
     ) -> tuple[tuple[str, Cut], ...]:
-        """Of each platform, the cut of n rows and m columns; m None: the columns are the rows.
+        """Returns each platform's cut of n rows and m columns; m None: the columns are the rows.
 
         Args:
           n: rows of one device, and m: columns.
@@ -172,7 +172,7 @@ class Rule:
 
 
 def everywhere(line: Line, **thresholds: int) -> Rule:
-    """The rule that has every platform follow one line, with thresholds of `Rule` if given."""
+    """Returns a rule that has every platform follow one line, with any given thresholds of `Rule`."""
     return Rule(**thresholds, lines=(("every", line),))
 
 
@@ -181,13 +181,13 @@ _STANDARD = Rule()
 
 
 def current() -> Rule:
-    """The rule in force: the standard one, but inside `in_force`."""
+    """Returns the rule in force: the standard one, except inside `in_force`."""
     return _IN_FORCE.get() or _STANDARD
 
 
 @contextlib.contextmanager
 def in_force(rule: Rule) -> Iterator[None]:
-    """Has reductions that are called, or traced by `jax.jit`, inside the block follow this rule."""
+    """Makes reductions called, or traced by `jax.jit`, inside the block follow this rule."""
     token = _IN_FORCE.set(rule)
     try:
         yield

@@ -1,8 +1,8 @@
 """One side of a similarity matrix: rows and what is known of them.
 
 An `Operand` with a `scale` stands for `u_i = scale_i z_i / |z_i|`. Unless a platform's line says
-that it pays to make these rows ready, they never exist whole: a sweep normalizes the block that it
-visits.
+that it pays to make these rows ready, they never all exist at once: a sweep normalizes the block that
+it visits.
 """
 
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ class Side(NamedTuple):
     Attributes:
       z: `[n, dim]`.
       ids: int `[n]` or a tuple of them, handed to `channel.pairs`.
-      valid: bool `[n]`; False takes a row out of all pairs, though its z must be finite. None: none.
+      valid: bool `[n]`; False takes a row out of all pairs, but its z must be finite. None: all count.
       aux: arrays `[n]`, handed to `channel.logits`. Differentiable.
     """
 
@@ -50,12 +50,12 @@ class Operand(NamedTuple):
 
 
 def operand(side: Side, length: Array | None = None) -> Operand:
-    """The side, its rows to be given a length, a scalar; None: multiplied as they are."""
+    """Makes an operand of a side: rows get the given length, a scalar; None: they stay as they are."""
     return Operand(*side, scale=None if length is None else jnp.full(len(side.z), length))
 
 
 def measured(side: Operand, *, ready: bool = False) -> Operand:
-    """The side with its norms, and with all its rows ready if asked to.
+    """Returns the side with its norms, and with all its rows ready if asked to.
 
     Called inside a custom derivative, which knows that they depend on z.
     """
@@ -66,7 +66,7 @@ def measured(side: Operand, *, ready: bool = False) -> Operand:
 
 
 def in_blocks(side: Operand, block: int) -> Operand:
-    """The side in blocks of at most that size; the last is filled up with rows that are not valid."""
+    """Cuts the side into blocks of at most that size; invalid rows fill up the last."""
     n = side.z.shape[0]
     blocks, block = block_shape(n, block)
     if blocks * block > n and side.valid is None:
@@ -79,14 +79,14 @@ def in_blocks(side: Operand, block: int) -> Operand:
 
 
 def block_shape(n: int, block: int) -> tuple[int, int]:
-    """How many blocks of at most that size n rows take, and the size of each."""
-    room = max(n, 1)  # without any row one of filling
+    """Returns how many blocks of at most that size n rows take, and the size of each."""
+    room = max(n, 1)  # without any row, one row of filling
     block = min(block, room)
     return -(-room // block), block
 
 
 def cut_rows(a: Array, blocks: int, block: int, filling: float = 0) -> Array:
-    """[n, ...] -> [blocks, block, ...], filled up."""
+    """Cuts `[n, ...]` into `[blocks, block, ...]`, filled up."""
     padding = blocks * block - len(a)
     if padding:
         widths = ((0, padding),) + ((0, 0),) * (a.ndim - 1)
@@ -95,24 +95,24 @@ def cut_rows(a: Array, blocks: int, block: int, filling: float = 0) -> Array:
 
 
 def cut_like(tree: Any, blocks: Operand) -> Any:
-    """Every array of a tree, `[n, ...]`, in the blocks of the side that it belongs to."""
+    """Cuts every array of a tree, `[n, ...]`, into the blocks of the side that it belongs to."""
     return jax.tree.map(lambda a: cut_rows(a, *blocks.z.shape[:2]), tree)
 
 
 def rows_of(blocks: Any, n: int) -> Any:
-    """[blocks, block, ...] -> [n, ...], without what filled them up, for every array of a tree."""
+    """Joins `[blocks, block, ...]` to `[n, ...]`, without the filling, for every array of a tree."""
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:n], blocks)
 
 
 def unit_rows(block: Operand, scale: Array | None) -> Array:
-    """`scale z / |z|` of rows with norms."""
+    """Computes `scale z / |z|` of rows with norms."""
     magnitude, inverse = block.norms
     factor = inverse if scale is None else inverse * scale
     return (block.z / magnitude[..., None]) * factor[..., None]
 
 
 def multiplied(block: Operand) -> Array:
-    """The rows of a block as they are multiplied."""
+    """Returns the rows of a block as they are multiplied."""
     if block.scale is None:
         return block.z
     return unit_rows(block, block.scale) if block.ready is None else block.ready

@@ -1,7 +1,7 @@
 """The forward side of a tile: what each channel's values have collected, and how a tile adds to them.
 
-Per channel a side's store holds, for a log-sum-exp, the running maximum m and `t = sum e^{l - m}`
-(bounded: t alone, m = 0), and for a plain sum the sum.
+For each channel, a side's store holds the running maximum m and `t = sum e^{l - m}` of a log-sum-exp
+(bounded: t alone, m = 0), or the sum of a plain sum.
 """
 
 from typing import Any
@@ -16,12 +16,12 @@ from jaxcon.streaming.stores import filled_like, varying_like
 from jaxcon.streaming.tiles import Part, on_axis
 from jaxcon.typing import Array
 
-# The largest exponent of which bfloat16 holds the exponential, times a sum of billions.
+# The largest exponent whose exponential bfloat16 holds, also summed over billions.
 _LARGEST = 60.0
 
 
 def empty_state(plan: Plan, side: Operand, axis: int) -> tuple[Any, ...]:
-    """The store of a forward sweep before the first tile, of rows (axis 1) or columns (0)."""
+    """Returns the store of a forward sweep before its first tile, of rows (axis 1) or columns (0)."""
     zeros = varying_like(jnp.zeros(len(side.z), accumulator(side.z.dtype)), side.z)
     lowest = filled_like(zeros, nothing(zeros.dtype))
     states = [(lowest, zeros) if c.log and not plan.bounded else (zeros,) for c in plan.channels]
@@ -31,7 +31,7 @@ def empty_state(plan: Plan, side: Operand, axis: int) -> tuple[Any, ...]:
 def add_parts(
     plan: Plan, cut: Cut, parts: list[Part], logits: list[Array], state: tuple[Any, ...], axis: int
 ) -> tuple[Any, ...]:
-    """A block's state after one more tile, of rows (axis 1) or columns (0)."""
+    """Adds one more tile to a block's state, of rows (axis 1) or columns (0)."""
     entry = list(state)
     for part in parts:
         if part.axis == axis:
@@ -41,7 +41,7 @@ def add_parts(
 
 
 def _add_tile(plan: Plan, cut: Cut, part: Part, state: Any, logits: Array) -> Any:
-    """The state of one channel and block after one more tile."""
+    """Adds one more tile to the state of one channel and block."""
     if not plan.channels[part.channel].log:
         return (state[0] + jnp.sum(jnp.where(part.keep, logits, 0), part.axis),)
     if plan.bounded:
@@ -56,9 +56,9 @@ def _add_tile(plan: Plan, cut: Cut, part: Part, state: Any, logits: Array) -> An
 
 
 def exponentials(cut: Cut, keep: Array, exponents: Array) -> Array:
-    """`e^exponent` of the pairs to keep, 0 of the others.
+    """Computes `e^exponent` for the pairs to keep, 0 for the others.
 
-    `rounded`: in bfloat16, as XLA writes them where a product ends, before it asks which to keep. No
+    `rounded`: in bfloat16, as XLA writes them at the end of a product, before it asks which to keep. No
     exponent to keep is above 0, unless the logits are bounded.
     """
     if not cut.rounded:
@@ -68,7 +68,7 @@ def exponentials(cut: Cut, keep: Array, exponents: Array) -> Array:
 
 
 def merge(one: tuple[Any, ...], other: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The state after two sweeps over different tiles, from the state of each."""
+    """Merges the states of two sweeps over different tiles."""
 
     def both(a: Any, b: Any) -> Any:
         if len(a) == 1:
@@ -80,7 +80,7 @@ def merge(one: tuple[Any, ...], other: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def results(plan: Plan, state: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A side's values at the end of a forward sweep."""
+    """Returns a side's values at the end of a forward sweep."""
 
     def result(channel: Channel, state: Any) -> Array | None:
         if state is None:

@@ -1,8 +1,8 @@
-"""Stores, what a sweep reads and writes: pytrees with an entry a row of a side, or a block of rows.
+"""Stores, what a sweep reads and writes: pytrees with one entry per row of a side, or block of rows.
 
 The gradient `g` of normalized rows never exists beside that of the rows themselves: a sweep sums g in
 a store, which at the end is replaced, in place, by `(scale_i / |z_i|) (g_i - n_i (n_i . g_i))`,
-n = z / |z|. For a million rows of 512 that is 8 GiB instead of 18.
+n = z / |z|. For a million rows of width 512 that takes 8 GiB instead of 18.
 """
 
 from typing import Any
@@ -18,22 +18,22 @@ from jaxcon.typing import Array
 
 
 def take(store: Any, i: Any) -> Any:
-    """Entry i of a store."""
+    """Returns entry i of a store."""
     return jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, i, keepdims=False), store)
 
 
 def put(store: Any, i: Any, entry: Any) -> Any:
-    """The store with entry i replaced."""
+    """Returns the store with entry i replaced."""
     return jax.tree.map(lambda a, e: lax.dynamic_update_index_in_dim(a, e, i, 0), store, entry)
 
 
 def add(store: Any, i: Any, more: Any) -> Any:
-    """The store with more added to entry i."""
+    """Returns the store with more added to entry i."""
     return put(store, i, jax.tree.map(jnp.add, take(store, i), more))
 
 
 def scan_blocks(visit: Any, carry: Any, xs: Any) -> tuple[Any, Any]:
-    """`lax.scan`, without a loop where there is one step."""
+    """Does `lax.scan`, but without a loop if there is only one step."""
     if len(jax.tree.leaves(xs)[0]) > 1:
         return lax.scan(visit, carry, xs)
     carry, y = visit(carry, jax.tree.map(lambda a: a[0], xs))
@@ -41,15 +41,15 @@ def scan_blocks(visit: Any, carry: Any, xs: Any) -> tuple[Any, Any]:
 
 
 def varying_like(value: Array, like: Array) -> Array:
-    """`value`, cast to vary over the devices over which `like` does inside shard_map.
+    """Casts `value` to vary over the devices over which `like` does inside shard_map.
 
-    Outside of it, put on the Explicit mesh on which `like` is.
+    Outside of it, puts `value` on the Explicit mesh on which `like` is.
     """
     return vary_together((value, like))[0]
 
 
 def filled_like(a: Array, value: float = 0) -> Array:
-    """An array like `a` filled with a value; it varies over devices where `a` does.
+    """Returns an array like `a` filled with a value; it varies over devices where `a` does.
 
     `jnp.full_like` alone does not before jax 0.8.
     """
@@ -57,7 +57,7 @@ def filled_like(a: Array, value: float = 0) -> Array:
 
 
 def vary_together(tree: Any) -> Any:
-    """All arrays of a tree, cast to vary over every axis over which one of them does.
+    """Casts all arrays of a tree to vary over every axis over which one of them does.
 
     Loop carries and cotangents of a custom rule must have the type of what they are added to. That
     includes the Explicit mesh on which one of them is (the losses have replicated it).
@@ -75,16 +75,16 @@ def vary_together(tree: Any) -> Any:
 
 
 def empty_gradients(side: Operand) -> Any:
-    """The store of a backward sweep before the first tile: of the rows and of the auxiliaries."""
+    """Returns the store of a backward sweep before its first tile: for the rows and auxiliaries."""
     return jax.tree.map(
         lambda a: varying_like(jnp.zeros(a.shape, accumulator(a.dtype)), a), (side.z, side.aux)
     )
 
 
 def first_gradients(side: Operand, cotangent: Array | None, block: int) -> tuple[Any, Array | None]:
-    """The same, begun with a cotangent of the rows of a side with a scale, a block at a time.
+    """Returns the same, started from a cotangent of the rows of a side with a scale, block by block.
 
-    Its components along the rows, which a sweep has none of, are set aside: the second result.
+    Its components along the rows, of which a sweep has none, are set aside: the second result.
     """
     z, aux = empty_gradients(side)
     if cotangent is None or side.scale is None:
@@ -104,7 +104,7 @@ def first_gradients(side: Operand, cotangent: Array | None, block: int) -> tuple
 
 
 def gradient_of(side: Operand, store: Any, along: Array | None, block: int) -> Operand:
-    """A side's cotangent from its store of gradients; what is not differentiable gets None.
+    """Makes a side's cotangent from its store of gradients; what is not differentiable gets None.
 
     `along`: what `first_gradients` set aside; None: nothing.
     """
@@ -118,7 +118,7 @@ def gradient_of(side: Operand, store: Any, along: Array | None, block: int) -> O
 
 
 def _through_norms(block: Operand, g: Array, along: Array) -> tuple[Array, Array]:
-    """Gradients of rows z from those of their scaled directions, and those of the scales."""
+    """Computes gradients of rows z from those of their scaled directions, and those of the scales."""
     assert block.scale is not None
     direction, (magnitude, inverse) = unit_rows(block, None), block.norms
     of_scale = jnp.sum(direction * g, axis=-1)
@@ -127,9 +127,9 @@ def _through_norms(block: Operand, g: Array, along: Array) -> tuple[Array, Array
 
 
 def _in_place(f: Any, side: Operand, store: Array, more: Any, block: int) -> tuple[Array, Array]:
-    """`f(block of the side, of the store, of more)`, written over the store, and its values a row.
+    """Writes `f(block of the side, of the store, of more)` over the store; returns its values per row.
 
-    Blocks are to be those of the tiles: of rows cut in two ways XLA makes a copy for each.
+    The blocks should be those of the tiles: if rows are cut in two ways, XLA makes a copy for each.
     """
     n = len(store)
     blocks = in_blocks(side._replace(ids=(), valid=None, aux=(), ready=None), block)

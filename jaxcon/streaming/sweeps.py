@@ -1,14 +1,14 @@
 """Sweeps over the tiles of `s = x y^T`, forward and backward, on one device.
 
-For a log-sum-exp `R_i` with cotangent `g_i` the cotangent of a logit is `g_i e^{l_ij - R_i}`, so no
+For a log-sum-exp `R_i` with cotangent `g_i`, the cotangent of a logit is `g_i e^{l_ij - R_i}`, so no
 matrix is ever stored::
 
     forward   R_i = log sum_j e^{l_ij}
     backward  ds_ij = sum over channels of g_i e^{l_ij - R_i} dl_ij/ds_ij
               dx_i = sum_j ds_ij y_j,  dy_j = sum_i ds_ij x_i
 
-Sides and stores come and go as rows; a sweep cuts them into the blocks that its `Cut` says. It adds to
-what the stores hold, so that sweeps over different columns follow one another, as round a ring.
+Sides and stores come and go as rows; a sweep cuts them into blocks as its `Cut` says. It adds to what
+the stores hold, so that sweeps over different columns can follow one another, as round a ring.
 """
 
 from functools import partial
@@ -42,7 +42,7 @@ def add_values(
 
 
 def add_own_values(plan: Plan, cut: Cut, rows: Operand, own: Any) -> tuple[Any, Any]:
-    """The same for the pairs of one set of rows, of whose values there is one store."""
+    """Does the same for the pairs of one set of rows, whose values have one store."""
     if cut.half:
         blocks = in_blocks(rows, cut.rows)
         (own,), tiles = _forward(plan, cut, blocks, None, (cut_like(own, blocks),))
@@ -56,7 +56,7 @@ def add_own_values(plan: Plan, cut: Cut, rows: Operand, own: Any) -> tuple[Any, 
 def _forward(
     plan: Plan, cut: Cut, rows: Operand, cols: Operand | None, stores: tuple[Any, ...]
 ) -> tuple[tuple[Any, ...], Any]:
-    """Adds all tiles to the stores, `(of rows, of columns)`, or `(of both,)` where cols is None."""
+    """Adds all tiles to the stores, `(of rows, of columns)`, or `(of both,)` if cols is None."""
 
     def visit(stores: tuple[Any, ...], k: Array) -> tuple[tuple[Any, ...], Any]:
         tile = tile_at(plan, rows, cols, k)
@@ -73,14 +73,14 @@ def _tiles(rows: Operand, cols: Operand | None) -> int:
 def _add_values(
     plan: Plan, cut: Cut, tile: Tile, one_set: bool, stores: tuple[Any, ...]
 ) -> tuple[Any, ...]:
-    """The stores of a forward sweep after one more tile."""
+    """Adds one more tile to the stores of a forward sweep."""
     parts = all_parts(plan, tile.row, tile.col)
     logits = all_logits(plan, tile.s, tile.row.aux, tile.col.aux)
     updated = list(stores)
     for axis, where, block in ((1, 0, tile.i), (0, -1, tile.j)):
         before = take(updated[where], block)
         entry = add_parts(plan, cut, parts, logits, before, axis)
-        if one_set and axis == 0:  # a diagonal tile has served its rows already
+        if one_set and axis == 0:  # a diagonal tile has already served its rows
             entry = jax.tree.map(partial(jnp.where, tile.i != tile.j), entry, before)
         updated[where] = put(updated[where], block, entry)
     return tuple(updated)
@@ -95,7 +95,7 @@ def add_gradients(
     stores: tuple[Any, Any],
     tiles: Any = None,
 ) -> tuple[Any, Any]:
-    """Adds the gradients of all tiles to the stores. `saved`: residuals, per side like the stores."""
+    """Adds the gradients of all tiles to the stores. `saved`: residuals, by side like the stores."""
     row_blocks, col_blocks = in_blocks(rows, cut.rows), in_blocks(cols, cut.cols)
     stores = cut_like(stores[0], row_blocks), cut_like(stores[1], col_blocks)
     saved = cut_like(saved[0], row_blocks), cut_like(saved[1], col_blocks)
@@ -106,7 +106,7 @@ def add_gradients(
 def add_own_gradients(
     plan: Plan, cut: Cut, rows: Operand, saved: Any, own: Any, tiles: Any = None
 ) -> Any:
-    """The same for the pairs of one set of rows."""
+    """Does the same for the pairs of one set of rows."""
     if cut.half:
         blocks = in_blocks(rows, cut.rows)
         of_rows, store = (cut_like(saved, blocks),), (cut_like(own, blocks),)
@@ -127,7 +127,7 @@ def _backward(
     stores: tuple[Any, ...],
     tiles: Any,
 ) -> tuple[Any, ...]:
-    """The stores of gradients, `(of rows, of columns)` or `(of both,)`, after all tiles."""
+    """Adds all tiles to the stores of gradients, `(of rows, of columns)` or `(of both,)`."""
 
     def tile_gradients(x: Any) -> tuple[Tile, Any, Any]:
         k, kept = x
@@ -162,9 +162,9 @@ def _backward(
 def _gradients(
     plan: Plan, cut: Cut, tile: Tile, one_set: bool, saved: tuple[Any, ...]
 ) -> tuple[Any, Any]:
-    """What a tile adds to the gradients of its rows and of its columns."""
+    """Computes what a tile adds to the gradients of its rows and of its columns."""
     of_row, of_col = take(saved[0], tile.i), take(saved[-1], tile.j)
-    if one_set:  # a diagonal tile serves its rows alone; the shift stays, e^logit could be inf
+    if one_set:  # a diagonal tile serves only its rows; the shift stays: e^logit could be inf
         of_col = [r and (jnp.where(tile.i != tile.j, r[0], 0), r[1]) for r in of_col]
     return tile_gradients(plan, cut, tile, all_parts(plan, tile.row, tile.col), of_row, of_col)
 

@@ -1,8 +1,8 @@
-"""The tiles of a similarity matrix: which there are, and what a sweep sees of one.
+"""The tiles of a similarity matrix: which there are, and what a sweep sees of each.
 
-A tile is the products of a block of rows with a block of columns. Where both sides are one set of rows,
-`s_ij = s_ji`: tiles on and above the diagonal are visited, and each serves in two roles, as it stands
-and transposed. That is 2 instead of 4 products of N x N x dim.
+A tile holds the products of a block of rows with a block of columns. If both sides are one set of rows,
+`s_ij = s_ji`: only tiles on and above the diagonal are visited, and each serves in two roles, as it
+stands and transposed. That is 2 instead of 4 products of N x N x dim.
 """
 
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ class Tile(NamedTuple):
 
     Attributes:
       s: `[b, c]`, the products of rows and columns, or their squared distances.
-      near: of distances, the rows that have close pairs; see `jaxcon.similarity.distances`.
+      near: for distances, the rows that have close pairs; see `jaxcon.similarity.distances`.
     """
 
     i: Array
@@ -57,12 +57,12 @@ class Part(NamedTuple):
 
 
 def tile_count(n: int, m: int | None) -> int:
-    """How many tiles a sweep visits of n and m blocks; m None: those on and above the diagonal."""
+    """Counts the tiles a sweep visits of n and m blocks; m None: those on and above the diagonal."""
     return n * (n + 1) // 2 if m is None else n * m
 
 
 def tile_index(k: Any, n: int, m: int | None) -> tuple[Any, Any]:
-    """Block row and block column of the k-th tile, row by row.
+    """Returns the block row and block column of the k-th tile, row by row.
 
     Above the diagonal of n blocks, row r is followed by the row that fills it up to a fixed width:
     for odd n width n, row n - r; for even n width n + 1, row n - 1 - r.
@@ -76,7 +76,7 @@ def tile_index(k: Any, n: int, m: int | None) -> tuple[Any, Any]:
 
 
 def tile_at(plan: Plan, rows: Operand, cols: Operand | None, k: Array, kept: Any = None) -> Tile:
-    """The k-th tile; `kept`: its matrix, if a sweep before kept it."""
+    """Returns the k-th tile; `kept`: its matrix, if an earlier sweep kept it."""
     i, j = tile_index(k, len(rows.z), None if cols is None else len(cols.z))
     row, col = take(rows, i), take(rows if cols is None else cols, j)
     x, y = multiplied(row), multiplied(col)
@@ -92,26 +92,26 @@ def tile_at(plan: Plan, rows: Operand, cols: Operand | None, k: Array, kept: Any
 
 
 def all_parts(plan: Plan, row: Operand, col: Operand) -> list[Part]:
-    """Every channel on the tile of a block of rows and one of columns, in one or both roles."""
+    """Lists every channel on the tile of a block of rows and one of columns, in one or both roles."""
     parts, sources = [], _sources(plan, bool(jax.tree.leaves((row.aux, col.aux))))
     for c, channel in enumerate(plan.channels):
         keep = _kept(channel, row, col)
         parts.append(Part(c, channel.axis, sources.index((channel.logits, False)), keep))
-        if plan.one_set:  # the same keep, so that XLA finds both roles' exponentials to be one
+        if plan.one_set:  # the same keep, so that XLA sees that both roles share their exponentials
             transposed = sources.index((channel.logits, (channel.logits, True) in sources))
             parts.append(Part(c, 1 - channel.axis, transposed, keep))
     return parts
 
 
 def all_logits(plan: Plan, tile: Array, row_aux: Any, col_aux: Any) -> list[Array]:
-    """The logits of `all_parts`, each once."""
+    """Computes the logits of `all_parts`, each once."""
     aux = spread(row_aux, 1), spread(col_aux, 0)
     sources = _sources(plan, bool(jax.tree.leaves(aux)))
     return [logits(tile, *(aux[::-1] if transposed else aux)) for logits, transposed in sources]
 
 
 def _sources(plan: Plan, aux: bool) -> list[tuple[Any, bool]]:
-    """The functions of logits, and whether with rows and columns in each other's roles.
+    """Lists the functions of logits, and whether rows and columns swap roles in each.
 
     Without auxiliaries there is nothing to tell the roles apart.
     """
@@ -120,12 +120,12 @@ def _sources(plan: Plan, aux: bool) -> list[tuple[Any, bool]]:
 
 
 def spread(tree: Any, axis: int) -> Any:
-    """Vectors along the rows (1) or the columns (0) of a tile, ready to broadcast."""
+    """Expands vectors along the rows (1) or the columns (0) of a tile, ready to broadcast."""
     return jax.tree.map(lambda a: jnp.expand_dims(a, axis), tree)
 
 
 def _kept(channel: Channel, row: Operand, col: Operand) -> Array:
-    """Which pairs of a tile count."""
+    """Returns which pairs of a tile count."""
     row_ids, row_valid = spread((row.ids, row.valid), 1)
     col_ids, col_valid = spread((col.ids, col.valid), 0)
     keep = channel.pairs(row_ids, col_ids)
@@ -135,6 +135,6 @@ def _kept(channel: Channel, row: Operand, col: Operand) -> Array:
 
 
 def on_axis(plan: Plan, entries: Any, axis: int) -> tuple[Any, ...]:
-    """The entries of the channels that have values on a side, None for the others."""
+    """Returns the entries of the channels that have values on a side, None for the others."""
     mine = [plan.one_set or channel.axis == axis for channel in plan.channels]
     return tuple(e if m else None for e, m in zip(entries, mine, strict=True))

@@ -11,12 +11,12 @@ from jaxcon.streaming.channels import Plan, any_pair, masked_logsumexp, product
 from jaxcon.streaming.sides import Side
 from jaxcon.typing import Array
 
-# Of so few pairs the product is taken of centred rows, which costs a few microseconds there.
+# For so few pairs the product is taken of centred rows, which then costs a few microseconds.
 _FEW_PAIRS = 2**12
 
 
 def reduce_whole(plan: Plan, rows: Side, cols: Side | None) -> tuple[Array, ...]:
-    """The values of the channels, by what any kind of differentiation goes through."""
+    """Computes the channels' values by operations that any kind of differentiation goes through."""
     x, *row = rows
     y, *col = rows if cols is None else cols
     row_ids, row_valid, row_aux = jax.tree.map(lambda a: a[:, None], row)

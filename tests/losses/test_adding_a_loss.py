@@ -1,4 +1,4 @@
-"""The steps of CONTRIBUTING for a new loss, taken in a copy of the tree: they are enough."""
+"""The steps of CONTRIBUTING for a new loss, taken in a copy of the tree, are enough."""
 
 import os
 import shutil
@@ -20,10 +20,11 @@ def toy_loss(
     weights: ArrayLike | None = None,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
-    """One minus the cosine of the two views of an example.
+    """Toy loss: one minus the cosine of the two views of an example.
 
-    >>> print(f"{toy_loss(jnp.eye(2), -jnp.eye(2)):.1f}")
-    2.0
+    Example:
+      >>> print(f"{toy_loss(jnp.eye(2), -jnp.eye(2)):.1f}")
+      2.0
 
     Args:
       z1, z2: `[batch, *features]`, any scale.
@@ -55,7 +56,7 @@ def append(path, text):
 
 
 def contract(tree):
-    """What the contract says of the new loss in a tree."""
+    """Runs the contract of the new loss in a tree."""
     flags = ["-q", "-k", "toy_loss or public_loss", "-p", "no:cacheprovider", "-p", "no:xdist"]
     return subprocess.run(
         [sys.executable, "-m", "pytest", "tests/losses", "jaxcon/losses/regularizers.py", *flags],

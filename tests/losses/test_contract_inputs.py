@@ -169,7 +169,7 @@ def test_block_size_is_any_positive_integer(case):
     "name", ["supcon_loss", "triplet_loss", "circle_loss", "multi_similarity_loss"]
 )
 def test_labels_may_not_be_none(name):
-    with pytest.raises(ValueError, match=r"labels must be integers, one a row of z, got None"):
+    with pytest.raises(ValueError, match=r"labels must be integers, one per row of z, got None"):
         getattr(losses, name)(np.ones((4, 3), np.float32), None)
 
 
