@@ -34,6 +34,16 @@ def test_a_large_batch_is_compiled_and_run():
     assert "gradients finite: True" in done.stdout
 
 
+def test_what_an_accelerator_would_tell_is_told_as_far_as_the_time_goes(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.device", "--small", "--seconds=5"]
+    root = Path(__file__).parents[1]
+    subprocess.run([*command, f"--out={tmp_path}"], cwd=root, check=True, capture_output=True)
+    rows = json.loads((tmp_path / "device.json").read_text())
+    assert [row["what"] for row in rows[:3]] == ["machine", "matrix product, bfloat16", "copy"]
+    assert all(row["gradient"] < 1e-4 for row in rows if row["what"] == "values")
+    assert "| alignment_loss | one matrix |" in (tmp_path / "device.md").read_text()
+
+
 def test_losses_are_measured_and_resumed(tmp_path):
     """The implementations in JAX at a small size: rows that agree, and no cell is measured twice."""
     command = [sys.executable, "-m", "benchmarks.losses", "--dims=16", "--losses", "clip"]
