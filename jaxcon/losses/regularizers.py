@@ -180,12 +180,15 @@ def koleo_loss(
         return reduce_rows(rows.weights, rows, reduce_fn)
     u = l2_normalize(rows.z[0])
     all_u, position, valid = collectives.gather((u, rows.position, rows.valid), axis_name)
-    others = valid[None, :] & (rows.position[:, None] != position[None, :])
+
+    def others(i: Array) -> Array:
+        return valid[None, :] & (rows.position[i][:, None] != position[None, :])
+
     neighbour = nearest(*lax.stop_gradient((u, all_u)), others)
     square = jnp.sum((u - all_u[neighbour]) ** 2, axis=1)
     zero = square == 0
     distance = jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))
-    rows = rows._replace(valid=rows.valid & jnp.any(others, axis=1))
+    rows = rows._replace(valid=rows.valid & (jnp.sum(valid) > 1))
     return reduce_rows(-jnp.log(distance + 1e-8), rows, reduce_fn)
 
 

@@ -28,6 +28,8 @@ from jaxcon.typing import Array
 # rounding, some 1e-7 of the lengths (1e-6 for rows of some thousand features), is at most 1e-3 of the
 # square and half of that of its root.
 _CLOSE = 2.0**-10
+# Pairs among which the nearest are found together: 64 MiB in float32.
+_PAIRS_AT_ONCE = 2**24
 
 
 def squared_distances(
@@ -47,38 +49,49 @@ def squared_distances(
     return squares_and_near(x, y, keep, precision=precision)[0]
 
 
-def nearest(x: Array, y: Array, keep: Array) -> Array:
+def nearest(x: Array, y: Array, keep: Callable[[Array], Array]) -> Array:
     """Finds the row of y that is nearest to each row of x, by the same measure; no derivative.
 
     For each row the smallest product form decides; where that is close, the differences do. No matrix
-    of distances is written out.
+    of distances is written out, and on no platform are more than 2^24 held at a time.
 
     Example:
       >>> x = jnp.array([[1.0, 1.0], [1.0, 1.0001], [1.0, 1.0003]])
-      >>> print(nearest(x, x, ~jnp.eye(3, dtype=bool)))
+      >>> print(nearest(x, x, lambda i: i[:, None] != jnp.arange(3)))
       [1 0 1]
 
     Args:
       x: `[n, dim]`; y: `[m, dim]`, m at least 1; of one float dtype.
-      keep: bool `[n, m]`, the pairs that matter.
+      keep: from indices of rows of x, int `[b]`, to the pairs that matter, bool `[b, m]`.
 
     Returns:
       int `[n]`; 0 where no pair matters.
     """
     x, y = _wide(x), _wide(y)
     u, v = _centred(x, y)
-    of_x, of_y = jnp.sum(u * u, axis=1), jnp.sum(v * v, axis=1)
-    ordered = of_y[None, :] - 2 * _product(u, v, lax.Precision.HIGHEST)  # |u_i - v_j|^2 - |u_i|^2
-    ordered = jnp.where(keep, ordered, jnp.inf)
-    index = jnp.argmin(ordered, axis=1)
-    least = of_x + jnp.min(ordered, axis=1)
-    left = least < _CLOSE * (of_x + jnp.max(of_y))  # a few more than those with a close pair
+    of_y = jnp.sum(v * v, axis=1)
+    n, at_once = len(x), max(_PAIRS_AT_ONCE // len(y), 1)
 
-    def mend(i: Array, index: Array) -> Array:
-        best = jnp.argmin(jnp.where(keep[i], _by_differences(x[i], y), jnp.inf))
-        return index.at[i].set(best.astype(index.dtype))
+    def of_rows(rows: Array) -> Array:
+        x_rows, u_rows, kept = x[rows], u[rows], keep(rows)
+        of_x = jnp.sum(u_rows * u_rows, axis=1)
+        products = _product(u_rows, v, lax.Precision.HIGHEST)
+        ordered = of_y[None, :] - 2 * products  # |u_i - v_j|^2 - |u_i|^2
+        ordered = jnp.where(kept, ordered, jnp.inf)
+        index = jnp.argmin(ordered, axis=1)
+        least = of_x + jnp.min(ordered, axis=1)
+        left = least < _CLOSE * (of_x + jnp.max(of_y))  # a few more than those with a close pair
 
-    return _over_rows(left, mend, index)
+        def mend(i: Array, index: Array) -> Array:
+            best = jnp.argmin(jnp.where(kept[i], _by_differences(x_rows[i], y), jnp.inf))
+            return index.at[i].set(best.astype(index.dtype))
+
+        return _over_rows(left, mend, index)
+
+    if n <= at_once:
+        return of_rows(jnp.arange(n))
+    blocks = jnp.arange(-(-n // at_once) * at_once).reshape(-1, at_once)
+    return lax.map(of_rows, jnp.minimum(blocks, n - 1)).reshape(-1)[:n]
 
 
 def squares_and_near(

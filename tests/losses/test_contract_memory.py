@@ -49,6 +49,12 @@ def test_a_large_batch_needs_little_beyond_its_rows_and_their_gradients(name, li
     assert not re.search(copies, in_loops(compiled.as_text()))
 
 
+def test_koleo_holds_no_matrix_of_all_pairs():
+    rows = jax.ShapeDtypeStruct((32_768, 64), np.float32)
+    compiled = jax.jit(jax.value_and_grad(losses.koleo_loss)).lower(rows).compile()
+    assert memory_of(compiled).temporaries < 2**27  # a matrix of all pairs is 2^32 bytes
+
+
 def in_loops(text):
     """The bodies of a compiled program's loops."""
     bodies = set(re.findall(r"body=(%[\w.\-]+)", text))
