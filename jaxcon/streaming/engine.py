@@ -20,7 +20,7 @@ from jaxcon.streaming.channels import Plan, accumulator
 from jaxcon.streaming.gradients import residuals
 from jaxcon.streaming.platforms import by_platform
 from jaxcon.streaming.rules import Cut
-from jaxcon.streaming.sides import Operand, block_shape, measured
+from jaxcon.streaming.sides import Operand, all_ready, block_shape, measured
 from jaxcon.streaming.states import empty_state, results
 from jaxcon.streaming.stores import (
     empty_gradients,
@@ -64,7 +64,7 @@ def sweep(plan: Plan, rows: Operand, cols: Operand | None) -> Any:
 
 def _values(plan: Plan, cut: Cut, rows: Operand, cols: Operand | None) -> tuple[Any, Any]:
     """Computes the values, and the tiles if they are kept."""
-    rows = measured(rows, ready=cut.ready)
+    rows = _swept(cut, measured(rows))
     own, tiles = empty_state(plan, rows, 1), None
     if cols is None:
         if plan.ring is None:
@@ -72,7 +72,7 @@ def _values(plan: Plan, cut: Cut, rows: Operand, cols: Operand | None) -> tuple[
         else:
             own = ring.values_of_one_set(plan, cut, rows, own)
         return results(plan, own), tiles
-    cols = measured(cols, ready=cut.ready)
+    cols = _swept(cut, measured(cols))
     state = empty_state(plan, cols, 0)
     if plan.ring is None:
         (own, state), tiles = add_values(plan, cut, rows, cols, (own, state))
@@ -80,6 +80,11 @@ def _values(plan: Plan, cut: Cut, rows: Operand, cols: Operand | None) -> tuple[
         own, state = ring.values_of_two_sets(plan, cut, rows, cols, own, state)
     sides = results(plan, state), results(plan, own)
     return tuple(sides[c.axis][k] for k, c in enumerate(plan.channels)), tiles
+
+
+def _swept(cut: Cut, side: Operand) -> Operand:
+    """Returns a measured side as a sweep takes it, and as it travels round a ring."""
+    return all_ready(side) if cut.ready else side
 
 
 def _values_and_tiles(
@@ -128,23 +133,24 @@ def _gradients(
     of_rows: tuple[Array | None, ...],
 ) -> tuple[Any, Any]:
     """Computes the cotangents of both sides."""
-    rows = measured(rows, ready=cut.ready)
+    rows = measured(rows)
     saved = residuals(plan, values, of_values)
     own, along = first_gradients(rows, of_rows[0], _passed(cut, rows, 1))
     tiles = tiles if cut.keep else None
     if cols is None:
         if plan.ring is None:
-            own = add_own_gradients(plan, cut, rows, saved, own, tiles)
+            own = add_own_gradients(plan, cut, _swept(cut, rows), saved, own, tiles)
         else:
-            own = ring.gradients_of_one_set(plan, cut, rows, saved, own)
+            own = ring.gradients_of_one_set(plan, cut, _swept(cut, rows), saved, own)
         return gradient_of(rows, own, along, _passed(cut, rows, 1)), None
-    cols = measured(cols, ready=cut.ready)
+    cols = measured(cols)
     store, along_cols = first_gradients(cols, of_rows[1], _passed(cut, cols, 0))
     saved = on_axis(plan, saved, 1), on_axis(plan, saved, 0)
+    sides = _swept(cut, rows), _swept(cut, cols)
     if plan.ring is None:
-        own, store = add_gradients(plan, cut, rows, cols, saved, (own, store), tiles)
+        own, store = add_gradients(plan, cut, *sides, saved, (own, store), tiles)
     else:
-        own, store = ring.gradients_of_two_sets(plan, cut, rows, cols, saved, own, store)
+        own, store = ring.gradients_of_two_sets(plan, cut, *sides, saved, own, store)
     return (
         gradient_of(rows, own, along, _passed(cut, rows, 1)),
         gradient_of(cols, store, along_cols, _passed(cut, cols, 0)),
@@ -184,15 +190,16 @@ def _values_and_gradients(
     plan: Plan, cut: Cut, weights: Weights, rows: Operand, cols: Operand
 ) -> Any:
     """Computes the values, and the cotangents of both sides if that of the sum is 1."""
-    rows, cols = measured(rows, ready=cut.ready), measured(cols, ready=cut.ready)
+    rows, cols = measured(rows), measured(cols)
+    sides = _swept(cut, rows), _swept(cut, cols)
     saved = tuple((w, filled_like(w)) for w in weights)  # the residuals of a backward sweep
     saved = on_axis(plan, saved, 1), on_axis(plan, saved, 0)
     own = empty_state(plan, rows, 1), empty_gradients(rows)
     store = empty_gradients(cols)
     if plan.ring is None:
-        (values, of_rows), of_cols = add_both(plan, cut, rows, cols, saved, own, store)
+        (values, of_rows), of_cols = add_both(plan, cut, *sides, saved, own, store)
     else:
-        (values, of_rows), of_cols = ring.both_of_two_sets(plan, cut, rows, cols, saved, own, store)
+        (values, of_rows), of_cols = ring.both_of_two_sets(plan, cut, *sides, saved, own, store)
     gradients = (
         gradient_of(rows, of_rows, None, _passed(cut, rows, 1)),
         gradient_of(cols, of_cols, None, _passed(cut, cols, 0)),

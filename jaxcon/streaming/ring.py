@@ -71,25 +71,36 @@ def _half_round(
     return join(own, collectives.ring(store, axis_name, -stops))
 
 
+def _of_values(plan: Plan, cut: Cut, rows: Operand) -> Visit:
+    def visit(visitor: Operand, own: Any, store: Any) -> tuple[Any, Any]:
+        return add_values(plan, cut, rows, visitor, (own, store))[0]
+
+    return visit
+
+
+def _of_gradients(plan: Plan, cut: Cut, rows: Operand, of_rows: Any) -> Visit:
+    """The visitor brings its residuals."""
+
+    def visit(visitor: Any, own: Any, store: Any) -> tuple[Any, Any]:
+        block, of_block = visitor
+        return add_gradients(plan, cut, rows, block, (of_rows, of_block), (own, store))
+
+    return visit
+
+
 def values_of_two_sets(
     plan: Plan, cut: Cut, rows: Operand, cols: Operand, own: Any, store: Any
 ) -> tuple[Any, Any]:
     """Does `jaxcon.streaming.sweeps.add_values` with all devices' columns, and all their rows."""
-
-    def visit(visitor: Operand, own: Any, store: Any) -> tuple[Any, Any]:
-        return add_values(plan, cut, rows, visitor, (own, store))[0]
-
-    return _all_round(plan.ring, visit, cols, own, store)
+    return _all_round(plan.ring, _of_values(plan, cut, rows), cols, own, store)
 
 
 def values_of_one_set(plan: Plan, cut: Cut, rows: Operand, own: Any) -> Any:
     """Does `jaxcon.streaming.sweeps.add_own_values` with all devices' rows, for this device's."""
-
-    def visit(visitor: Operand, own: Any, store: Any) -> tuple[Any, Any]:
-        return add_values(plan, cut, rows, visitor, (own, store))[0]
-
     own, _ = add_own_values(plan, cut, rows, own)
-    return _half_round(plan.ring, visit, rows, own, empty_state(plan, rows, 0), merge)
+    return _half_round(
+        plan.ring, _of_values(plan, cut, rows), rows, own, empty_state(plan, rows, 0), merge
+    )
 
 
 def gradients_of_two_sets(
@@ -103,23 +114,16 @@ def gradients_of_two_sets(
 ) -> tuple[Any, Any]:
     """Does `jaxcon.streaming.sweeps.add_gradients` with all devices' columns, and all their rows."""
     of_rows, of_cols = saved
-
-    def visit(visitor: Any, own: Any, store: Any) -> tuple[Any, Any]:
-        block, of_block = visitor
-        return add_gradients(plan, cut, rows, block, (of_rows, of_block), (own, store))
-
-    return _all_round(plan.ring, visit, (cols, of_cols), own, store)
+    return _all_round(
+        plan.ring, _of_gradients(plan, cut, rows, of_rows), (cols, of_cols), own, store
+    )
 
 
 def gradients_of_one_set(plan: Plan, cut: Cut, rows: Operand, saved: Any, own: Any) -> Any:
     """Does `jaxcon.streaming.sweeps.add_own_gradients` with all devices' rows, for this device's."""
-
-    def visit(visitor: Any, own: Any, store: Any) -> tuple[Any, Any]:
-        block, of_block = visitor
-        return add_gradients(plan, cut, rows, block, (saved, of_block), (own, store))
-
     own = add_own_gradients(plan, cut, rows, saved, own)
     add = partial(jax.tree.map, jnp.add)
+    visit = _of_gradients(plan, cut, rows, saved)
     return _half_round(plan.ring, visit, (rows, saved), own, empty_gradients(rows), add)
 
 

@@ -37,7 +37,6 @@ class Operand(NamedTuple):
       z, ids, valid, aux: those of the side.
       scale: the length to give each row; None: they are multiplied as they are.
       norms: magnitude and inverse norm of each row, from `measured`; before that, ().
-      ready: the rows as they are multiplied, where they were all computed ahead; or None.
     """
 
     z: Array
@@ -46,7 +45,6 @@ class Operand(NamedTuple):
     aux: Any
     scale: Array | None = None
     norms: Any = ()
-    ready: Array | None = None
 
 
 def operand(side: Side, length: Array | None = None) -> Operand:
@@ -54,15 +52,21 @@ def operand(side: Side, length: Array | None = None) -> Operand:
     return Operand(*side, scale=None if length is None else jnp.full(len(side.z), length))
 
 
-def measured(side: Operand, *, ready: bool = False) -> Operand:
-    """Returns the side with its norms, and with all its rows ready if asked to.
+def measured(side: Operand) -> Operand:
+    """Returns the side with its norms.
 
     Called inside a custom derivative, which knows that they depend on z.
     """
     if side.scale is None:
         return side
-    side = side._replace(norms=jax.tree.map(lambda a: jnp.squeeze(a, -1), norms(side.z)))
-    return side._replace(ready=unit_rows(side, side.scale)) if ready else side
+    return side._replace(norms=jax.tree.map(lambda a: jnp.squeeze(a, -1), norms(side.z)))
+
+
+def all_ready(side: Operand) -> Operand:
+    """Returns a measured side with all its rows as they are multiplied."""
+    if side.scale is None:
+        return side
+    return side._replace(z=unit_rows(side, side.scale), scale=None, norms=())
 
 
 def in_blocks(side: Operand, block: int) -> Operand:
@@ -113,6 +117,4 @@ def unit_rows(block: Operand, scale: Array | None) -> Array:
 
 def multiplied(block: Operand) -> Array:
     """Returns the rows of a block as they are multiplied."""
-    if block.scale is None:
-        return block.z
-    return unit_rows(block, block.scale) if block.ready is None else block.ready
+    return block.z if block.scale is None else unit_rows(block, block.scale)

@@ -132,7 +132,7 @@ def _in_place(f: Any, side: Operand, store: Array, more: Any, block: int) -> tup
     The blocks should be those of the tiles: if rows are cut in two ways, XLA makes a copy for each.
     """
     n = len(store)
-    blocks = in_blocks(side._replace(ids=(), valid=None, aux=(), ready=None), block)
+    blocks = in_blocks(side._replace(ids=(), valid=None, aux=()), block)
     store, more = cut_like((store, more), blocks)
 
     def visit(store: Array, x: Any) -> tuple[Array, Array]:

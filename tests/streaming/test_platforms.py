@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
-from jaxcon import losses
+from jaxcon import collectives, losses
 from jaxcon.streaming import Channel, Side, reduce_pairs, rules, sum_cosines
 from tests.streaming.problems import differentiable, one_set, problem, total
 
@@ -72,6 +73,22 @@ def test_rows_that_a_sweep_makes_ready(name, copied):
     with rules.in_force(dataclasses.replace(follow("tpu", 60), copied_entries=copied)):
         got = jax.jit(jax.value_and_grad(f, argnums=(0, 1)))(*z)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-4, atol=1e-6), got, plain)
+
+
+@pytest.mark.parametrize("tile_pairs", [144, 48, 16], ids=["one tile", "panels", "tiles"])
+@pytest.mark.parametrize("name", ["clip_loss", "ntxent_loss", "siglip_loss"])
+def test_visits_of_a_ring(name, tile_pairs):
+    """Over four devices, with rows that are made ready before they travel."""
+    z = jax.random.normal(jax.random.key(0), (2, 48, 8))
+    loss, mesh = getattr(losses, name), Mesh(np.array(jax.devices()[:4]), ("batch",))
+    ring = partial(loss, axis_name="batch", exchange=collectives.ring)
+    plain = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(*z)
+    with rules.in_force(follow("tpu", tile_pairs)):
+        step = jax.value_and_grad(lambda z1, z2: ring(z1, z2), argnums=(0, 1))
+        rows, whole = jax.P("batch"), jax.P()
+        mapped = jax.shard_map(step, mesh=mesh, in_specs=rows, out_specs=(whole, rows))
+        got = jax.jit(mapped)(*z)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), got, plain)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 0.07, 0.02, jnp.array(0.02)])
