@@ -31,9 +31,10 @@ A keyword means the same wherever it appears; the docstring of each loss has a l
     second derivatives need a reverse-mode inner gradient; pure forward mode raises JAX's `TypeError`.
     `jaxcon.streaming.reduce_pairs` states the rule.
 `exchange`
-    `collectives.gather` (default): every device collects all candidates. `collectives.ring`: they
-    travel around the devices, and a device holds two devices' rows at a time. The value and gradient
-    are the same; matters only under `axis_name`.
+    `collectives.gather`: every device collects all candidates. `collectives.ring`: they travel around
+    the devices, and a device holds two devices' rows at a time. `None` (default): a ring for large
+    batches; `jaxcon.streaming.rules` holds the numbers. The value and gradient are the same; matters
+    only under `axis_name`.
 `precision`
     The precision of products between rows: a `jax.lax.Precision`, `HIGHEST` by default (JAX's own
     default is TF32 on NVIDIA GPUs and bfloat16 on TPUs); or `jnp.bfloat16`, which rounds the rows to it
@@ -58,7 +59,7 @@ from jax.typing import ArrayLike
 Array = jax.Array
 AxisName = str | tuple[str, ...] | None
 ReduceFn = Callable[..., Array] | None
-Exchange = Callable[[Any, AxisName], Any]
+Exchange = Callable[[Any, AxisName], Any] | None
 Precision = lax.Precision | type
 
 

@@ -60,6 +60,22 @@ def test_rows_of_every_scale_become_unit_rows(dtype):
     assert not np.any(l2_normalize(jnp.zeros((2, 3), dtype)))
 
 
+def test_rows_of_every_power_of_two_become_unit_rows():
+    """From where the smallest of their entries is a normal number to where the largest is finite."""
+    row = np.array([0.75, -0.5, 0.25, 0.9], np.float32)
+    scales = np.ldexp(np.float32(1), np.arange(-123, 128))
+    got = jax.jit(l2_normalize)(scales[:, None] * row)
+    expected = np.float64(row) / np.linalg.norm(np.float64(row))
+    np.testing.assert_allclose(got, np.broadcast_to(expected, got.shape), rtol=3e-7)
+
+
+def test_a_row_with_inf_or_nan_is_nan():
+    rows = jnp.array([[jnp.inf, 1.0], [jnp.nan, 1.0], [-jnp.inf, jnp.inf], [3.0, 4.0]])
+    got = np.asarray(jax.jit(l2_normalize)(rows))
+    assert np.isnan(got[:3]).all()
+    np.testing.assert_allclose(got[3], [0.6, 0.8])
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e30])
 def test_the_gradient_of_normalize_is_the_projection(scale):
     """d(x / |x|) v = (v - u (u . v)) / |x|."""

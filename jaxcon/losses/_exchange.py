@@ -8,10 +8,17 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxcon import collectives
+from jaxcon import collectives, similarity
 from jaxcon.losses._rows import Rows
-from jaxcon.similarity import paired_logits
-from jaxcon.streaming import Channel, Side, reduce_cosines, reduce_pairs, sum_cosines
+from jaxcon.similarity import l2_normalize, scaled_unit_rows
+from jaxcon.streaming import (
+    Channel,
+    Side,
+    reduce_cosines,
+    reduce_pairs,
+    rules,
+    sum_cosines,
+)
 from jaxcon.typing import Array, AxisName
 
 
@@ -23,6 +30,7 @@ def cross_channels(
     *,
     row_aux: Any = (),
     col_aux: Any = (),
+    bound: float | None = None,
     distances: bool = False,
 ) -> tuple[Array, ...]:
     """Reduces own rows of x against all devices' rows of y, for this device's anchors.
@@ -35,6 +43,7 @@ def cross_channels(
       y: if None, the candidates are the rows of x, one set.
       row_aux, col_aux: what the channels' logits get from the rows and the columns. For one set they
         read the same from both, or nothing from the columns.
+      bound: a number that no logit exceeds in magnitude, if one is known.
       distances: reduce squared distances, not products.
     """
     own, cols, ring = _sides(rows, x, y, row_aux, col_aux)
@@ -45,6 +54,7 @@ def cross_channels(
         channels,
         ring=ring,
         block_size=block_size,
+        bound=bound,
         precision=precision,
         distances=distances,
     )
@@ -65,9 +75,13 @@ def cosine_channels(
 
     Also returns x and y, for a pair's own logit; `jaxcon.streaming.reduce_cosines` says why.
     """
+    if _gathers(rows, x):
+        u, v = _unit_rows(x, y, scale)
+        values = cross_channels(rows, u, v, channels, row_aux=row_aux, bound=bound)
+        return values, x, x if y is None else y
     own, cols, ring = _sides(rows, x, y, row_aux)
     block_size, _, precision = rows.evaluation
-    values, x, y = reduce_cosines(
+    return reduce_cosines(
         own,
         cols,
         scale,
@@ -77,10 +91,6 @@ def cosine_channels(
         bound=bound,
         precision=precision,
     )
-    if ring == rows.axis_name:  # nothing was gathered
-        return values, x, y
-    y = collectives.own_rows(y, rows.axis_name)
-    return _completed(channels, values, rows.axis_name), x, y
 
 
 def cosine_sum(
@@ -94,12 +104,15 @@ def cosine_sum(
     row_aux: Any = (),
 ) -> Array:
     """Computes own anchors' values of `cosine_channels`, weighted and summed over the channels."""
+    ready = _gathers(rows, x)
+    if ready:
+        x, y = _unit_rows(x, y, scale)
     own, cols, ring = _sides(rows, x, y, row_aux)
     block_size, _, precision = rows.evaluation
     return sum_cosines(
         own,
         cols,
-        scale,
+        None if ready else scale,
         channels,
         weights,
         ring=ring,
@@ -122,7 +135,26 @@ def view_logits(
     """
     (z,) = rows.z
     values, z, _ = cosine_channels(rows, z, None, scale, channels, row_aux=row_aux, bound=bound)
-    return jnp.tile(paired_logits(*jnp.split(z, 2), scale), 2), values
+    return jnp.tile(similarity.view_logits(z, scale), 2), values
+
+
+def _gathers(rows: Rows, x: Array) -> bool:
+    """Returns whether the candidates of several devices are gathered for these rows."""
+    return collectives.size(rows.axis_name) > 1 and not _goes_round(rows, x)
+
+
+def _goes_round(rows: Rows, x: Array) -> bool:
+    """Returns whether the candidates travel round the devices: as asked, or as the rule has it."""
+    if rows.axis_name is None or rows.evaluation.exchange is collectives.gather:
+        return False
+    if rows.evaluation.exchange is collectives.ring:
+        return True
+    return rules.current().travels(len(x), collectives.size(rows.axis_name))
+
+
+def _unit_rows(x: Array, y: Array | None, scale: Array) -> tuple[Array, Array]:
+    """Returns rows and candidates ready to multiply, so that only what is gathered exists twice."""
+    return scaled_unit_rows(x, scale), l2_normalize(x if y is None else y)
 
 
 def _sides(
@@ -137,12 +169,11 @@ def _sides(
     valid = rows.valid if rows.masked else None
     own = Side(x, names, valid, row_aux)
     here = None if y is None else Side(y, names, valid, col_aux)
-    axis_name = rows.axis_name
-    if axis_name is None or rows.evaluation.exchange is collectives.ring:
-        return own, here, axis_name
-    if collectives.size(axis_name) > 1:
+    if _goes_round(rows, x):
+        return own, here, rows.axis_name
+    if _gathers(rows, x):
         cols = own._replace(aux=col_aux) if here is None else here
-        return own, collectives.gather(cols, axis_name), None
+        return own, collectives.gather(cols, rows.axis_name), None
     return own, here, None
 
 

@@ -22,7 +22,7 @@ class Evaluation(NamedTuple):
     """How the pairs of rows are evaluated; the fields are keywords of `jaxcon.typing`."""
 
     block_size: int | None = None
-    exchange: Exchange = collectives.gather
+    exchange: Exchange = None
     precision: Precision = PRECISION
 
 
@@ -119,9 +119,10 @@ def prepare(
 
 
 def _checked(evaluation: Evaluation) -> Evaluation:
-    if evaluation.exchange not in (collectives.gather, collectives.ring):
+    if evaluation.exchange not in (None, collectives.gather, collectives.ring):
         raise ValueError(
-            f"exchange must be collectives.gather or collectives.ring, got {evaluation.exchange!r}"
+            "exchange must be None, collectives.gather or collectives.ring, "
+            f"got {evaluation.exchange!r}"
         )
     precision = evaluation.precision
     if not isinstance(precision, lax.Precision) and precision != jnp.bfloat16:

@@ -47,7 +47,7 @@ def info_nce_loss(
     ids: ArrayLike | None = None,
     labels: ArrayLike | None = None,
     block_size: int | None = None,
-    exchange: Exchange = collectives.gather,
+    exchange: Exchange = None,
     precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
@@ -82,7 +82,7 @@ def info_nce_loss(
       labels: int `[batch]`; rows that share a label are positives of each other.
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
-        `collectives.ring`.
+        `collectives.ring`; None: chosen by their number.
       precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 

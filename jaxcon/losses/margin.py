@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcon import collectives
 from jaxcon.losses._channels import ones, other_classes, other_ids, peers, square
 from jaxcon.losses._exchange import cross_channels
 from jaxcon.losses._reduce import reduce_rows
@@ -42,7 +41,7 @@ def multi_similarity_loss(
     weights: ArrayLike | None = None,
     ids: ArrayLike | None = None,
     block_size: int | None = None,
-    exchange: Exchange = collectives.gather,
+    exchange: Exchange = None,
     precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
@@ -74,7 +73,7 @@ def multi_similarity_loss(
       ids: int `[n]`; rows that share an id are not negatives of each other. None: all differ.
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
-        `collectives.ring`.
+        `collectives.ring`; None: chosen by their number.
       precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[n]`.
 
@@ -122,7 +121,7 @@ def circle_loss(
     weights: ArrayLike | None = None,
     ids: ArrayLike | None = None,
     block_size: int | None = None,
-    exchange: Exchange = collectives.gather,
+    exchange: Exchange = None,
     precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
@@ -153,7 +152,7 @@ def circle_loss(
       ids: int `[n]`; rows that share an id are not negatives of each other. None: all differ.
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
-        `collectives.ring`.
+        `collectives.ring`; None: chosen by their number.
       precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[n]`.
 
@@ -201,7 +200,7 @@ def spectral_contrastive_loss(
     weights: ArrayLike | None = None,
     ids: ArrayLike | None = None,
     block_size: int | None = None,
-    exchange: Exchange = collectives.gather,
+    exchange: Exchange = None,
     precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
@@ -228,7 +227,7 @@ def spectral_contrastive_loss(
       ids: int `[batch]`; rows that share an id are not negatives of each other. None: all differ.
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
-        `collectives.ring`.
+        `collectives.ring`; None: chosen by their number.
       precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 

@@ -40,7 +40,7 @@ def gaussian_clip_loss(
     weights: ArrayLike | None = None,
     ids: ArrayLike | None = None,
     block_size: int | None = None,
-    exchange: Exchange = collectives.gather,
+    exchange: Exchange = None,
     precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
@@ -73,7 +73,7 @@ def gaussian_clip_loss(
       ids: int `[batch]`; rows that share an id are not negatives of each other. None: all differ.
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
-        `collectives.ring`.
+        `collectives.ring`; None: chosen by their number.
       precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 
@@ -132,7 +132,7 @@ def csd_loss(
     weights: ArrayLike | None = None,
     ids: ArrayLike | None = None,
     block_size: int | None = None,
-    exchange: Exchange = collectives.gather,
+    exchange: Exchange = None,
     precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
@@ -162,7 +162,7 @@ def csd_loss(
       ids: int `[batch]`; rows that share an id are not negatives of each other. None: all differ.
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
-        `collectives.ring`.
+        `collectives.ring`; None: chosen by their number.
       precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 

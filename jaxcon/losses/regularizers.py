@@ -81,7 +81,7 @@ def uniformity_loss(
     axis_name: AxisName = None,
     where: ArrayLike | None = None,
     block_size: int | None = None,
-    exchange: Exchange = collectives.gather,
+    exchange: Exchange = None,
     precision: Precision = PRECISION,
 ) -> Array:
     """Uniformity loss: log of the mean Gaussian potential between the rows on the sphere.
@@ -105,7 +105,7 @@ def uniformity_loss(
       where: bool `[n]`; False takes a row out, as anchor and as candidate, and it may hold NaN.
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
-        `collectives.ring`.
+        `collectives.ring`; None: chosen by their number.
       precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
 
     Returns:

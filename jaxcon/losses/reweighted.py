@@ -35,7 +35,7 @@ def dcl_loss(
     weights: ArrayLike | None = None,
     ids: ArrayLike | None = None,
     block_size: int | None = None,
-    exchange: Exchange = collectives.gather,
+    exchange: Exchange = None,
     precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
@@ -65,7 +65,7 @@ def dcl_loss(
       ids: int `[batch]`; rows that share an id are not negatives of each other. None: all differ.
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
-        `collectives.ring`.
+        `collectives.ring`; None: chosen by their number.
       precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[2 * batch]`:
         z1's anchors, then z2's. An anchor without a negative is not valid.
@@ -113,7 +113,7 @@ def hard_negative_loss(
     weights: ArrayLike | None = None,
     ids: ArrayLike | None = None,
     block_size: int | None = None,
-    exchange: Exchange = collectives.gather,
+    exchange: Exchange = None,
     precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
@@ -146,7 +146,7 @@ def hard_negative_loss(
       ids: int `[batch]`; rows that share an id are not negatives of each other. None: all differ.
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
-        `collectives.ring`.
+        `collectives.ring`; None: chosen by their number.
       precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[2 * batch]`:
         z1's anchors, then z2's.

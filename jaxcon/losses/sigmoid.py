@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcon import collectives
 from jaxcon.losses._channels import ones, other_classes, other_ids, same_class
 from jaxcon.losses._exchange import cosine_channels, cosine_sum, cross_channels
 from jaxcon.losses._reduce import reduce_rows, reduce_total
@@ -37,7 +36,7 @@ def siglip_loss(
     ids: ArrayLike | None = None,
     labels: ArrayLike | None = None,
     block_size: int | None = None,
-    exchange: Exchange = collectives.gather,
+    exchange: Exchange = None,
     precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
@@ -70,7 +69,7 @@ def siglip_loss(
         the average over an anchor's positives.
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
-        `collectives.ring`.
+        `collectives.ring`; None: chosen by their number.
       precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 

@@ -18,7 +18,6 @@ What the keywords from `axis_name` on mean: `jaxcon.typing`.
 
 import jax.numpy as jnp
 
-from jaxcon import collectives
 from jaxcon.losses._channels import candidate_channels, candidate_loss, other_ids
 from jaxcon.losses._exchange import cosine_channels, cross_channels, view_logits
 from jaxcon.losses._reduce import positive_and_rest, reduce_rows
@@ -39,7 +38,7 @@ def ntxent_loss(
     weights: ArrayLike | None = None,
     ids: ArrayLike | None = None,
     block_size: int | None = None,
-    exchange: Exchange = collectives.gather,
+    exchange: Exchange = None,
     precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
@@ -65,7 +64,7 @@ def ntxent_loss(
       ids: int `[batch]`; rows that share an id are not negatives of each other. None: all differ.
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
-        `collectives.ring`.
+        `collectives.ring`; None: chosen by their number.
       precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[2 * batch]`:
         z1's anchors, then z2's.
@@ -106,7 +105,7 @@ def npairs_loss(
     weights: ArrayLike | None = None,
     ids: ArrayLike | None = None,
     block_size: int | None = None,
-    exchange: Exchange = collectives.gather,
+    exchange: Exchange = None,
     precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
@@ -138,7 +137,7 @@ def npairs_loss(
       ids: int `[batch]`; rows that share an id are not negatives of each other. None: all differ.
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
-        `collectives.ring`.
+        `collectives.ring`; None: chosen by their number.
       precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 
@@ -188,7 +187,7 @@ def clip_loss(
     ids: ArrayLike | None = None,
     labels: ArrayLike | None = None,
     block_size: int | None = None,
-    exchange: Exchange = collectives.gather,
+    exchange: Exchange = None,
     precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
@@ -218,7 +217,7 @@ def clip_loss(
       labels: int `[batch]`; rows that share a label are positives of each other.
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
-        `collectives.ring`.
+        `collectives.ring`; None: chosen by their number.
       precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 

@@ -11,7 +11,6 @@ What the keywords from `axis_name` on mean: `jaxcon.typing`.
 
 import jax.numpy as jnp
 
-from jaxcon import collectives
 from jaxcon.losses._channels import candidate_channels, candidate_loss, peers
 from jaxcon.losses._exchange import cosine_channels
 from jaxcon.losses._reduce import has_any, reduce_rows
@@ -31,7 +30,7 @@ def supcon_loss(
     weights: ArrayLike | None = None,
     ids: ArrayLike | None = None,
     block_size: int | None = None,
-    exchange: Exchange = collectives.gather,
+    exchange: Exchange = None,
     precision: Precision = PRECISION,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
@@ -65,7 +64,7 @@ def supcon_loss(
       ids: int `[n]`; rows that share an id are not negatives of each other. None: all differ.
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
-        `collectives.ring`.
+        `collectives.ring`; None: chosen by their number.
       precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[n]`.
 

@@ -25,13 +25,13 @@ def l2_normalize(x: ArrayLike, *, axis: int = -1) -> Array:
     """Divides rows by their Euclidean norm: `x / |x|`, and 0 (with zero gradient) for a zero row.
 
     Right for rows of any scale that the dtype can hold: the squares of a row of 1e-20 or 1e20 would
-    under- or overflow, so each row is first divided by its largest magnitude. That factor is held
-    constant in the gradient; this changes nothing, as `x / |x|` is scale-invariant.
+    under- or overflow, so such rows are first multiplied by a power of 2. That factor is held constant
+    in the gradient; this changes nothing, as `x / |x|` is scale-invariant.
     `x / max(norm, eps)`, the usual form, has NaN gradients at 0.
 
     Args:
-      x: `[..., dim]`, any float dtype. Rows whose largest magnitude is not a normal number of the
-        dtype (1.2e-38 in float32) count as zero.
+      x: `[..., dim]`, any float dtype. Rows whose norm is not a normal number of the dtype
+        (1.2e-38 in float32) count as zero.
       axis: the axis whose norm becomes 1.
 
     Returns:
@@ -77,7 +77,8 @@ def _scaled_unit_rows_jvp(
 def norms(x: Array) -> tuple[Array, Array]:
     """Computes rows' magnitude m and `m / |x|`, 0 for a zero row: `[..., dim]` to twice `[..., 1]`.
 
-    m is held constant in derivatives, so `m / |x| / m` has those of `1 / |x|`.
+    m is a power of 2, 1 but for rows of extreme scale, and constant in derivatives, so `m / |x| / m`
+    has those of `1 / |x|`.
     """
     rows = x.reshape(-1, x.shape[-1])
     values = by_rows(_norms, rows)
@@ -85,11 +86,23 @@ def norms(x: Array) -> tuple[Array, Array]:
 
 
 def _norms(x: Array) -> tuple[Array, Array]:
-    magnitude = lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1))
-    zero = magnitude < jnp.finfo(x.dtype).tiny  # False for NaN, which stays visible
-    magnitude = jnp.where(zero, 1, magnitude)
-    square = jnp.sum((x / magnitude[:, None]) ** 2, axis=-1)  # in [1, dim]
-    return magnitude, jnp.where(zero, 0, lax.rsqrt(jnp.where(zero, 1, square)))
+    """Sums squares at three scales in one pass, of which one holds all that counts of any row.
+
+    In float32 the factor is 2^89. Plain squares serve sums from 2^-59 to 2^89: what is lost below
+    2^-126 is no part of them. Smaller rows, times 2^89, and larger ones, divided by it, have sums from
+    2^-76 to 2^119, but for those that count as zero.
+    """
+    info = jnp.finfo(x.dtype)
+    exponent = int(0.7 * info.maxexp)
+    factor = 2.0**exponent
+    plain, small, large = (jnp.sum((x * f) ** 2, axis=-1) for f in (1.0, factor, 1 / factor))
+    is_small, is_large = plain < 2.0 ** (-2 * exponent // 3), plain > factor
+    square = jnp.where(is_large, large, jnp.where(is_small, small, plain))
+    magnitude = jnp.where(is_large, factor, jnp.where(is_small, 1 / factor, 1.0)).astype(x.dtype)
+    zero = is_small & (small < (info.tiny * factor) ** 2)  # False for NaN, which stays visible
+    inverse = jnp.where(zero, 0, lax.rsqrt(jnp.where(zero, 1, square)))
+    inverse = jnp.where(square == jnp.inf, jnp.nan, inverse)  # only a row with inf in it
+    return lax.stop_gradient(magnitude), inverse
 
 
 _AT_A_TIME = 8192
@@ -163,7 +176,6 @@ def squared_distance(x: ArrayLike, y: ArrayLike) -> Array:
     return squared_distances(*_matrices(x, y), precision=lax.Precision.HIGHEST)
 
 
-@jax.custom_jvp
 def paired_logits(x: Array, y: Array, scale: Array) -> Array:
     """Computes `scale cos(x_i, y_i)` of each pair.
 
@@ -176,23 +188,41 @@ def paired_logits(x: Array, y: Array, scale: Array) -> Array:
       >>> print(paired_logits(x, jnp.array([[2.0, 2.0], [-4.0, 3.0]]), jnp.array(10.0)))
       [10.  0.]
     """
-    return scale * by_rows(_paired_cosines, x, y)
+    return _paired_logits(x, y, norms(x), norms(y), scale)
 
 
-def _paired_cosines(x: Array, y: Array) -> Array:
-    u, v = l2_normalize(x), l2_normalize(y)
+def view_logits(z: Array, scale: Array) -> Array:
+    """Does `paired_logits` for two views in one array, `z [2 n, dim]`: row i with row n + i.
+
+    It takes the norms of all rows at once, as a loss does that compares each row with all.
+    """
+    of_all = norms(z)
+    x, y = jnp.split(z, 2)
+    of_x, of_y = zip(*(jnp.split(a, 2) for a in of_all), strict=True)
+    return _paired_logits(x, y, of_x, of_y, scale)
+
+
+def _paired_cosines(x: Array, y: Array, *of_both: Array) -> Array:
+    x_size, x_inverse, y_size, y_inverse = of_both
+    u, v = (x / x_size) * x_inverse, (y / y_size) * y_inverse
     dot, apart = jnp.sum(u * v, axis=1), jnp.sum((u - v) ** 2, axis=1)
     return jnp.where(dot > 0.5, 1 - apart / 2, dot)
 
 
-@paired_logits.defjvp
-def _paired_logits_jvp(
-    primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]
-) -> tuple[Array, Array]:
-    """Uses `d cos = (v - cos u) . dx / |x| + (u - cos v) . dy / |y|`: no matrix outlives a pass."""
-    (x, y, scale), (dx, dy, dscale) = primals, tangents
-    cosine = by_rows(_paired_cosines, x, y)
-    (x_size, x_inverse), (y_size, y_inverse) = norms(x), norms(y)
+@jax.custom_jvp
+def _paired_logits(x: Array, y: Array, of_x: Any, of_y: Any, scale: Array) -> Array:
+    return scale * by_rows(_paired_cosines, x, y, *of_x, *of_y)
+
+
+@_paired_logits.defjvp
+def _paired_logits_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+    """Uses `d cos = (v - cos u) . dx / |x| + (u - cos v) . dy / |y|`: no matrix outlives a pass.
+
+    That includes what the norms change.
+    """
+    x, y, (x_size, x_inverse), (y_size, y_inverse), scale = primals
+    dx, dy, _, _, dscale = tangents
+    cosine = by_rows(_paired_cosines, x, y, x_size, x_inverse, y_size, y_inverse)
     u, v = (x / x_size) * x_inverse, (y / y_size) * y_inverse
     to_x = (v - cosine[:, None] * u) * (scale * x_inverse) / x_size
     to_y = (u - cosine[:, None] * v) * (scale * y_inverse) / y_size

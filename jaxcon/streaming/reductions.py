@@ -139,7 +139,7 @@ def reduce_cosines(
 def sum_cosines(
     rows: Side,
     cols: Side,
-    scale: ArrayLike,
+    scale: ArrayLike | None,
     channels: Sequence[Channel],
     weights: Sequence[Array],
     *,
@@ -160,6 +160,7 @@ def sum_cosines(
 
     Args:
       cols: `y [m, dim]`, never None: one set of rows is passed as both.
+      scale: a positive scalar; None: the weighted sum of `reduce_pairs`, of the rows as they are.
       channels: sums of rows, with `axis=1` and `log=False`.
       weights: `[n]` for each channel.
 
@@ -171,13 +172,17 @@ def sum_cosines(
     block_size = _checked(block_size)
     dtype, products = at_precision(precision, rows.z.dtype)
     plan = Plan(tuple(channels), one_set=False, precision=products, ring=ring)
-    scale = jnp.asarray(scale, rows.z.dtype)
-    lengths = (scale, jnp.ones_like(scale))
     whole = _is_whole(rows, cols, block_size, ring)
-    if whole or not _normalizes_in_sweep(rows, cols, precision, block_size, ring):
-        rows = rows._replace(z=scaled_unit_rows(rows.z, lengths[0]).astype(dtype))
-        cols = cols._replace(z=scaled_unit_rows(cols.z, lengths[1]).astype(dtype))
-        lengths = (None, None)
+    lengths = None, None
+    if scale is not None:
+        scale = jnp.asarray(scale, rows.z.dtype)
+        lengths = scale, jnp.ones_like(scale)
+        if whole or not _normalizes_in_sweep(rows, cols, precision, block_size, ring):
+            rows = rows._replace(z=scaled_unit_rows(rows.z, lengths[0]))
+            cols = cols._replace(z=scaled_unit_rows(cols.z, lengths[1]))
+            lengths = None, None
+    if lengths[0] is None:
+        rows, cols = (side._replace(z=side.z.astype(dtype)) for side in (rows, cols))
     if whole:
         return weighted_total(weights, reduce_whole(plan, rows, cols))
     plan = _planned(plan, rows, cols, block_size, keep=False)
@@ -244,8 +249,14 @@ def _planned(
 ) -> Plan:
     """Adds every platform's cut to the plan."""
     m = None if cols is None else len(cols.z)
-    keep = keep and plan.ring is None
-    cuts = rules.current().cuts(len(rows.z), m, rows.z.dtype, block_size=block_size, keep=keep)
+    cuts = rules.current().cuts(
+        len(rows.z),
+        m,
+        rows.z.dtype,
+        block_size=block_size,
+        keep=keep,
+        ring=plan.ring is not None,
+    )
     return plan._replace(cuts=cuts)
 
 

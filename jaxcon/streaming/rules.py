@@ -19,6 +19,8 @@ A tile of 2^26 pairs holds 256 MiB in float32.
 | `whole_pairs` | 2^21 | up to 1,440 pairs of CLIP or SigLIP tiles gain a tenth in 4 lines of 32 |
 | `whole_pairs_of_one_set` | 2^18 | an eighth, because tiles save half of the products |
 | `copied_entries` | 2^23 | 32 MiB in float32: below, a normalized copy costs little and is faster |
+| `ring_rows` | 4,096 | fewer rows a visit keep no accelerator busy: on 8 H100 a ring is behind |
+| `gathered_pairs` | 2^26 | up to here the gathered candidates are one tile, or are kept |
 
 >>> import jax.numpy as jnp
 >>> from jaxcon.streaming import rules
@@ -76,6 +78,8 @@ class Line:
       kept_pairs: tiles are kept up to this many pairs.
       panel_rows: rows of a tile that holds as many columns as it can; 0: all tiles are square.
       tile_pairs: the most pairs that such a tile holds; up to this many in all are one tile.
+      visit_pairs: the same of rows and visitors in a ring, if another number is better there; rows and
+        visitors of one kind are square tiles always.
       rounded: whether exponentials of bfloat16 rows are written in bfloat16.
       in_turns: as in `Cut`.
     """
@@ -85,6 +89,7 @@ class Line:
     kept_pairs: int = 0
     panel_rows: int = 0
     tile_pairs: int = 0
+    visit_pairs: int = 0
     rounded: bool = False
     in_turns: bool = False
 
@@ -93,20 +98,25 @@ class Line:
         blocks = -(-n // largest)
         return n if blocks <= 1 else -(-n // blocks // self.lanes) * self.lanes
 
-    def cut(self, n: int, m: int | None, *, rounded: bool, keep: bool) -> Cut:
-        """Returns the cut of n rows and m columns; m None: the columns are the rows."""
+    def cut(self, n: int, m: int | None, *, rounded: bool, keep: bool, ring: bool) -> Cut:
+        """Returns the cut of n rows and m columns; m None: the columns are the rows.
+
+        `ring`: of the rows of one device and those of a visitor.
+        """
         pairs = n * (n if m is None else m)
         if not self.panel_rows:
             edges = self.edge(n, self.block), self.edge(n if m is None else m, self.block)
-            return self._cut(*edges, rounded=rounded, keep=keep and pairs <= self.kept_pairs)
-        if pairs <= self.tile_pairs:
+            keep = keep and not ring and pairs <= self.kept_pairs
+            return self._cut(*edges, rounded=rounded, keep=keep)
+        tile_pairs = (ring and self.visit_pairs) or self.tile_pairs
+        if pairs <= tile_pairs and not (ring and m is None):
             edges = n, n if m is None else m
             return self._cut(*edges, rounded=rounded, half=False, ready=True)
         if m is None:
             edge = self.edge(n, self.block)
             return self._cut(edge, edge, rounded=rounded, ready=True)
         rows = self.edge(n, self.panel_rows)
-        cols = self.edge(m, max(self.tile_pairs // rows, 1))
+        cols = self.edge(m, max(tile_pairs // rows, 1))
         return self._cut(rows, cols, rounded=rounded, ready=True)
 
     def squares(self, edge: int, *, rounded: bool) -> Cut:
@@ -120,7 +130,7 @@ class Line:
 
 LINES = {
     "cpu": Line(block=512, lanes=16, kept_pairs=2**26, in_turns=True),
-    "tpu": Line(block=4096, lanes=256, panel_rows=2048, tile_pairs=2**26),
+    "tpu": Line(block=4096, lanes=256, panel_rows=2048, tile_pairs=2**26, visit_pairs=2**24),
     "cuda": Line(block=8192, lanes=128, panel_rows=2048, tile_pairs=2**26, rounded=True),
 }
 
@@ -133,12 +143,16 @@ class Rule:
       whole_pairs: up to this many pairs of two sets of rows are one matrix.
       whole_pairs_of_one_set: likewise the pairs of a set of rows with itself.
       copied_entries: up to this many numbers in all, rows are normalized before a sweep.
+      ring_rows: from this many rows of a device on, candidates may travel instead of being gathered.
+      gathered_pairs: up to this many pairs of a device's rows with all candidates they are gathered.
       lines: one for each platform. The last also serves those that are not named.
     """
 
     whole_pairs: int = 2**21
     whole_pairs_of_one_set: int = 2**18
     copied_entries: int = 2**23
+    ring_rows: int = 4096
+    gathered_pairs: int = 2**26
     lines: tuple[tuple[str, Line], ...] = tuple(LINES.items())
 
     def whole(self, n: int, m: int | None) -> bool:
@@ -150,8 +164,19 @@ class Rule:
         """Returns whether rows of this many numbers are normalized before a sweep, on any platform."""
         return entries <= self.copied_entries
 
+    def travels(self, n: int, devices: int) -> bool:
+        """Returns whether all devices' candidates, n of each, travel instead of being gathered."""
+        return devices > 1 and n >= self.ring_rows and n * n * devices > self.gathered_pairs
+
     def cuts(
-        self, n: int, m: int | None, dtype: Any, *, block_size: int | None = None, keep: bool = True
+        self,
+        n: int,
+        m: int | None,
+        dtype: Any,
+        *,
+        block_size: int | None = None,
+        keep: bool = True,
+        ring: bool = False,
     ) -> tuple[tuple[str, Cut], ...]:
         """Returns each platform's cut of n rows and m columns; m None: the columns are the rows.
 
@@ -160,12 +185,13 @@ class Rule:
           dtype: of the rows as they are multiplied.
           block_size: the edge of square tiles that a caller asks for, the same for all.
           keep: whether tiles may be kept.
+          ring: whether the columns are those of a visitor in a ring.
         """
         rounded = jnp.dtype(dtype) == jnp.bfloat16
         cuts = {}
         for platform, line in self.lines:
             if block_size is None:
-                cuts[platform] = line.cut(n, m, rounded=rounded, keep=keep)
+                cuts[platform] = line.cut(n, m, rounded=rounded, keep=keep, ring=ring)
             else:
                 cuts[platform] = line.squares(block_size, rounded=rounded)
         return tuple(cuts.items())

@@ -26,7 +26,8 @@ ACCELERATORS = ("tpu", "cuda")
 
 def follow(platform, tile_pairs, **changes):
     """A rule that has all follow one platform's line, in small, with no matrix whole."""
-    line = dataclasses.replace(rules.LINES[platform], **SMALL, tile_pairs=tile_pairs, **changes)
+    pairs = {"tile_pairs": tile_pairs, "visit_pairs": tile_pairs}
+    line = dataclasses.replace(rules.LINES[platform], **SMALL, **pairs, **changes)
     return rules.everywhere(line, **NONE_WHOLE)
 
 
@@ -174,10 +175,23 @@ def test_no_tile_of_an_accelerator_is_larger_than_its_line_says(n):
         line = rules.LINES[platform]
         for m in (n, n // 2 + 1, None):
             cut = dict(rules.Rule().cuts(n, m, jnp.float32))[platform]
+            visit = dict(rules.Rule().cuts(n, m, jnp.float32, ring=True))[platform]
+            assert visit.rows * visit.cols <= max(
+                line.visit_pairs or line.tile_pairs, line.block**2
+            )
             assert cut.rows * cut.cols <= max(line.tile_pairs, line.block**2)
             assert not cut.keep
             blocks = -(-n // cut.rows)
             assert blocks * cut.rows - n < blocks * line.lanes  # little to fill up
+
+
+@pytest.mark.parametrize("n", [4096, 8192, 20_000])
+def test_rows_of_one_kind_meet_visitors_in_squares(n):
+    """A device's own pairs are then visited once, and a visitor's in the same tiles."""
+    for platform in ACCELERATORS:
+        cut = dict(rules.Rule().cuts(n, None, jnp.bfloat16, ring=True))[platform]
+        assert cut.half
+        assert cut.rows == cut.cols <= rules.LINES[platform].block
 
 
 def test_what_a_caller_asks_for_is_the_same_on_every_platform():
