@@ -1,11 +1,12 @@
 """The losses as their compilers make them for accelerators: estimated time, memory and kernels.
 
-    python -m benchmarks.compiled                      # some 40 minutes on 2 cores
+    python -m benchmarks.compiled                      # an hour or more on 2 cores
 
 No accelerator is needed, only the compilers; `jaxcon.planning.topologies` says how to install them.
-Every cell is value and gradients of one loss for one chip, of bfloat16 products, compiled in several
-forms: plain dense jnp, what `block_size=None` takes, and the forms that it could have taken. *All times
-are estimates* (`jaxcon.planning.estimates`): of TPUs the compiler's cycles, of GPUs a roofline.
+Three tables of value and gradients, products in bfloat16: three losses in every form that they could
+take, beside plain dense jnp; all losses over pairs, beside their own whole matrix; and three losses on
+slices of many chips, candidates gathered or in a ring. *All times are estimates*
+(`jaxcon.planning.estimates`): of TPUs the compiler's cycles, of GPUs a roofline.
 Written to `--out`: `compiled.json` and `compiled.md`; what is in the json already is not done again.
 """
 
@@ -17,89 +18,139 @@ os.environ.update(ENVIRONMENT)
 
 import argparse
 import contextlib
+import functools
+import inspect
 import itertools
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import SingleDeviceSharding
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 
-from benchmarks.dense import LOSSES, forms
+from benchmarks.compiled_page import page
+from benchmarks.dense import LARGE, LOSSES, forms
+from jaxcon import collectives, losses
 from jaxcon.planning.estimates import estimate
 from jaxcon.planning.memory import memory_of
-from jaxcon.planning.topologies import CHIPS, devices, missing
+from jaxcon.planning.programs import executed
+from jaxcon.planning.topologies import CHIPS, chip_of, devices, missing
 from jaxcon.streaming import rules
 
+Cell = dict[str, dict[str, Any]]
+BFLOAT16 = {"precision": jnp.bfloat16}
+SLICES = ("v5e:4x4", "v6e:4x4", "h100:8")
+WHOLE = rules.Rule(whole_pairs=LARGE, whole_pairs_of_one_set=LARGE)
+MOVED = re.compile(
+    r"(all-gather|reduce-scatter|all-reduce|all-to-all|collective-permute)(-start)?$"
+)
 
-def compiled(f: Callable[..., Any], chip: str, pairs: int, dim: int) -> dict[str, float]:
-    """Estimated milliseconds, MiB of temporaries and kernels of value and gradients."""
+
+def found(step: Callable[..., Any], chip: str, *args: Any) -> dict[str, Any]:
+    """Estimated milliseconds, MiB of temporaries, kernels and collectives of a compiled step."""
+    program = jax.jit(step).lower(*args).compile()
+    text = program.as_text() or ""
+    guess = estimate(text, chip_of(chip))
+    counts: dict[str, int] = {}
+    for op, times in executed(text):
+        if moved := MOVED.match(op.opcode):
+            counts[moved[1]] = counts.get(moved[1], 0) + times
+    mib = round(memory_of(program).temporaries / 2**20, 1)
+    return {"ms": round(guess.ms, 4), "mib": mib, "kernels": guess.kernels} | (
+        {"collectives": counts} if counts else {}
+    )
+
+
+def on_one_chip(f: Callable[..., Any], chip: str, *shapes: tuple[Any, ...]) -> dict[str, Any]:
+    """Compiles value and gradients of a loss of float arrays; integers are labels."""
     place = SingleDeviceSharding(devices(chip)[0])
-    z = jax.ShapeDtypeStruct((pairs, dim), jnp.float32, sharding=place)
-    program = jax.jit(jax.value_and_grad(f, argnums=(0, 1))).lower(z, z).compile()
-    found = estimate(program.as_text(), CHIPS[chip])
-    mib = memory_of(program).temporaries / 2**20
-    return {"ms": round(found.ms, 4), "mib": round(mib, 1), "kernels": found.kernels}
+    args = [jax.ShapeDtypeStruct(shape, dtype, sharding=place) for shape, dtype in shapes]
+    floats = [k for k, a in enumerate(args) if jnp.issubdtype(a.dtype, jnp.floating)]
+    return found(jax.value_and_grad(f, argnums=tuple(floats)), chip, *args)
 
 
-def measure(chip: str, name: str, pairs: int, dim: int) -> dict[str, dict[str, float]]:
+def in_forms(chip: str, name: str, pairs: int, dim: int) -> Cell:
     """All forms of one loss at one size."""
     loss, dense, _ = LOSSES[name]
-    rows = {"dense": compiled(dense, chip, pairs, dim)}
+    z = (pairs, dim), jnp.float32
+    rows = {"dense": on_one_chip(dense, chip, z, z)}
     for form, rule in forms(CHIPS[chip].platform, pairs).items():
         with contextlib.nullcontext() if rule is None else rules.in_force(rule):
-            rows[form] = compiled(partial(loss, precision=jnp.bfloat16), chip, pairs, dim)
+            rows[form] = on_one_chip(partial(loss, **BFLOAT16), chip, z, z)
     return rows
 
 
-def floor(chip: str, name: str, pairs: int, dim: int) -> float:
-    """Milliseconds of the products alone, at the chip's full rate."""
-    return LOSSES[name][2] * 2 * pairs**2 * dim / CHIPS[chip].rate / 1e9
+def of_all(chip: str, name: str, pairs: int, dim: int) -> Cell:
+    """One loss by default, and as a whole matrix of plain operations; both on so many rows."""
+    loss = getattr(losses, name)
+    shapes, keywords = [], {}
+    for parameter in inspect.signature(loss).parameters.values():
+        if parameter.name == "precision":
+            keywords = BFLOAT16
+        if parameter.kind is parameter.KEYWORD_ONLY or parameter.default is not parameter.empty:
+            continue
+        if parameter.name == "labels":
+            shapes.append(((pairs,), jnp.int32))
+        else:
+            one = parameter.name.startswith("log_std")
+            shapes.append(((pairs,) if one else (pairs, dim), jnp.float32))
+    f = partial(loss, **keywords)
+    cell = {"default": on_one_chip(f, chip, *shapes)}
+    with rules.in_force(WHOLE):
+        return cell | {"whole": on_one_chip(f, chip, *shapes)}
 
 
-def line_of(key: tuple[str, str, int, int], cell: dict[str, dict[str, float]]) -> str:
-    """A line of the table."""
-    default, dense = cell["default"], cell["dense"]
-    best = min((f for f in cell if f != "default"), key=lambda f: cell[f]["ms"])
-    values = [
-        *(key[0], key[1], f"{key[2]:,}", key[3], f"{floor(*key):.3g}"),
-        f"{dense['ms']:.3g} / {dense['mib']:,.0f}",
-        f"{default['ms']:.3g} / {default['mib']:,.0f} ({default['kernels']:,.0f})",
-        f"{best}: {cell[best]['ms']:.3g} / {cell[best]['mib']:,.0f}",
-        f"{default['ms'] / min(c['ms'] for c in cell.values()):.2f}",
+def on_a_slice(topology: str, name: str, pairs: int, dim: int) -> Cell:
+    """One loss over all chips of a slice, with each exchange."""
+    mesh = Mesh(np.array(devices(topology)), ("batch",))
+    rows, whole = jax.P("batch"), jax.P()
+    z = jax.ShapeDtypeStruct((pairs, dim), jnp.float32, sharding=NamedSharding(mesh, rows))
+    cell = {}
+    for form in ("default", "gather", "ring"):
+        exchange = None if form == "default" else getattr(collectives, form)
+        loss = partial(LOSSES[name][0], axis_name="batch", exchange=exchange, **BFLOAT16)
+        step = jax.value_and_grad(lambda *z, loss=loss: loss(*z), argnums=(0, 1))
+        mapped = jax.shard_map(step, mesh=mesh, in_specs=rows, out_specs=(whole, rows))
+        cell[form] = found(mapped, topology, z, z)
+    return cell
+
+
+def over_pairs() -> list[str]:
+    """The names of the losses that compare all rows with all."""
+    public = (name for name in losses.__all__ if name.endswith("_loss"))
+    others = ("koleo_loss", "triplet_loss")  # without a block_size
+    return [
+        name
+        for name in public
+        if name in others or "block_size" in inspect.signature(getattr(losses, name)).parameters
     ]
-    return f"| {' | '.join(map(str, values))} |"
 
 
-def page(cells: dict[str, Any]) -> str:
-    """The page of all cells."""
-    lines = [
-        "# The losses as compiled for accelerators",
-        "",
-        "Value and gradients, products in bfloat16, compiled on a machine without accelerators: "
-        "`python -m benchmarks.compiled`, jax "
-        + jax.__version__
-        + ". **Times are estimates**, of TPUs "
-        "the compiler's own cycles, of the H100 a roofline of the kernels that its compiler makes, "
-        "2.5 us a launch; memory is exact. Milliseconds / MiB of temporaries (kernels); floor: the "
-        "products alone, at the full rate. Last column: `block_size=None` over the best form.",
-        "",
-        "| chip | loss | pairs | dim | floor | dense jnp | `block_size=None` | best form | ratio |",
-        "|---|---|---:|---:|---:|---:|---:|---|---:|",
-    ]
-    for key, cell in cells.items():
-        chip, name, pairs, dim = key.split()
-        lines.append(line_of((chip, name, int(pairs), int(dim)), cell))
-    return "\n".join(lines) + "\n"
+def cells(args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Cell]]]:
+    """Yields the key of each cell that is asked for, and what makes it."""
+    if "forms" in args.parts:
+        for key in itertools.product(args.chips, args.losses, args.pairs, args.dims):
+            yield f"forms {' '.join(map(str, key))}", functools.partial(in_forms, *key)
+    if "losses" in args.parts:
+        for key in itertools.product(args.chips, over_pairs(), (8192, 32_768), args.dims):
+            yield f"losses {' '.join(map(str, key))}", functools.partial(of_all, *key)
+    if "slices" in args.parts:
+        here = [t for t in SLICES if t.partition(":")[0] in args.chips]
+        for key in itertools.product(here, args.losses, (16_384, 65_536), args.dims):
+            yield f"slices {' '.join(map(str, key))}", functools.partial(on_a_slice, *key)
 
 
 def main() -> None:
     """Compiles, prints and writes."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Compiles the losses for accelerators.")
     here = [name for name, chip in CHIPS.items() if missing(chip.platform) is None]
+    parts = ["forms", "losses", "slices"]
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--chips", nargs="*", choices=list(CHIPS), default=here)
     parser.add_argument("--losses", nargs="+", choices=list(LOSSES), default=list(LOSSES))
     parser.add_argument("--pairs", nargs="+", type=int, default=[256, 1024, 4096, 8192, 32768])
@@ -112,19 +163,13 @@ def main() -> None:
         )
     args.out.mkdir(parents=True, exist_ok=True)
     written = args.out / "compiled.json"
-    cells = json.loads(written.read_text(encoding="utf-8")) if written.exists() else {}
-    for chip, name, pairs, dim in itertools.product(args.chips, args.losses, args.pairs, args.dims):
-        key = f"{chip} {name} {pairs} {dim}"
-        if key not in cells:
-            cells[key] = measure(chip, name, pairs, dim)
-            print(line_of((chip, name, pairs, dim), cells[key]), flush=True)
-            written.write_text(json.dumps(cells, indent=1) + "\n", encoding="utf-8")
-    order = itertools.product(
-        CHIPS, LOSSES, sorted({int(key.split()[2]) for key in cells}), args.dims
-    )
-    keys = [" ".join(map(str, key)) for key in order]
-    cells = {key: cells[key] for key in keys if key in cells} | cells
-    (args.out / "compiled.md").write_text(page(cells), encoding="utf-8")
+    known = json.loads(written.read_text(encoding="utf-8")) if written.exists() else {}
+    for key, make in cells(args):
+        if key not in known:
+            known[key] = make()
+            print(key, known[key], flush=True)
+            written.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    (args.out / "compiled.md").write_text(page(known), encoding="utf-8")
 
 
 if __name__ == "__main__":

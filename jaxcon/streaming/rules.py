@@ -12,7 +12,9 @@ its own `Line`, which says how to cut the matrix, a `Cut`:
 
 The line for CPUs is measured (`docs/benchmarks/forms.md`), that for TPUs rests on estimates of their
 compiler and that for GPUs on a roofline of their compiler's kernels (`docs/benchmarks/compiled.md`).
-A tile of 2^26 pairs holds 256 MiB in float32.
+A tile of 2^26 pairs holds 256 MiB in float32. In a ring, where a device's rows meet one visitor after
+the other, tiles of a TPU hold 2^24 pairs, and rows of one kind are always squares: half of a device's
+own pairs are then left out, and less is held.
 
 | number | is | rests on |
 |---|---|---|
