@@ -25,7 +25,7 @@ from jaxcon.losses._reduce import positive_and_rest, reduce_rows
 from jaxcon.losses._rows import Evaluation, prepare, two_views
 from jaxcon.losses._settings import flag, inverse, is_zero, setting
 from jaxcon.similarity import paired_logits
-from jaxcon.streaming import PRECISION, Channel
+from jaxcon.streaming import Channel
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
 
@@ -40,7 +40,7 @@ def ntxent_loss(
     ids: ArrayLike | None = None,
     block_size: int | None = None,
     exchange: Exchange = collectives.gather,
-    precision: Precision = PRECISION,
+    precision: Precision = None,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """NT-Xent, the normalized temperature-scaled cross-entropy of SimCLR (Chen et al. 2020, eq. 1).
@@ -66,7 +66,8 @@ def ntxent_loss(
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
         `collectives.ring`.
-      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`; None:
+        `jnp.bfloat16` for embeddings that come in it, `HIGHEST` for others.
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[2 * batch]`:
         z1's anchors, then z2's.
 
@@ -107,7 +108,7 @@ def npairs_loss(
     ids: ArrayLike | None = None,
     block_size: int | None = None,
     exchange: Exchange = collectives.gather,
-    precision: Precision = PRECISION,
+    precision: Precision = None,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """N-pairs loss: each z1 classifies its z2 among the batch's, one way.
@@ -139,7 +140,8 @@ def npairs_loss(
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
         `collectives.ring`.
-      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`; None:
+        `jnp.bfloat16` for embeddings that come in it, `HIGHEST` for others.
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 
     Returns:
@@ -189,7 +191,7 @@ def clip_loss(
     labels: ArrayLike | None = None,
     block_size: int | None = None,
     exchange: Exchange = collectives.gather,
-    precision: Precision = PRECISION,
+    precision: Precision = None,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """Symmetric InfoNCE of CLIP: each row of z1 finds its z2, and the reverse.
@@ -219,7 +221,8 @@ def clip_loss(
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
         `collectives.ring`.
-      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`; None:
+        `jnp.bfloat16` for embeddings that come in it, `HIGHEST` for others.
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 
     Returns:
