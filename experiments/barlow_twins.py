@@ -34,11 +34,13 @@ from experiments.running.handed import loss_of_zeros
 from experiments.running.options import (
     FloatOfLoss,
     Machine,
+    PrecisionOfLoss,
     Training,
     check_range,
     check_taken,
     parse,
 )
+from experiments.running.precision import PRECISIONS, loss_precision
 from experiments.running.process import quiet_libraries
 from jaxcon.losses import barlow_twins_loss, sample_correlation_loss, vicreg_loss
 
@@ -46,11 +48,15 @@ TEMPERATURE = 0.1  # the losses have none; it only affects what the collapse che
 
 
 class Kind(NamedTuple):
-    """A loss: its name in a heading, and the weights that it takes, with their defaults."""
+    """A loss: its name in a heading, and the weights that it takes, with their defaults.
+
+    `pairwise`: whether it multiplies rows with rows, in a precision to choose.
+    """
 
     title: str
     loss: Callable[..., Any]
     weights: Mapping[str, float]
+    pairwise: bool = False
 
 
 # The weights of the first two are from their papers.
@@ -60,7 +66,7 @@ KINDS = {
         "VICReg", vicreg_loss, {"invariance": 25.0, "variance": 25.0, "covariance": 1.0}
     ),
     "sample_correlation": Kind(
-        "Sample correlation", sample_correlation_loss, {"off_diagonal_weight": 5e-3}
+        "Sample correlation", sample_correlation_loss, {"off_diagonal_weight": 5e-3}, pairwise=True
     ),
 }
 
@@ -80,6 +86,10 @@ class Loss:
     """vicreg: weight of the hinge that keeps features from shrinking. Default: 25."""
     covariance: FloatOfLoss = None
     """vicreg: weight of the covariances between features. Default: 1."""
+    loss_precision: PrecisionOfLoss = None
+    """sample_correlation: precision of the products between embeddings: highest is float32, high
+    three bfloat16 passes on a TPU and TF32 on an NVIDIA GPU. Default: highest; with
+    --precision=bf16, bf16."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +119,11 @@ class BarlowTwins:
 def resolve(config: BarlowTwins, examples: int) -> tuple[BarlowTwins, Recipe]:
     """Returns the configuration with the recipe of its dataset and its loss filled in."""
     recipe = recipe_for(config.images.dataset, examples)
-    return two_views.fill_in(config, recipe, examples, KINDS[config.loss.loss].weights), recipe
+    kind = KINDS[config.loss.loss]
+    loss: dict[str, Any] = dict(kind.weights)
+    if kind.pairwise:
+        loss["loss_precision"] = loss_precision(config.training.precision)
+    return two_views.fill_in(config, recipe, examples, loss), recipe
 
 
 def check(config: BarlowTwins) -> None:
@@ -119,14 +133,18 @@ def check(config: BarlowTwins) -> None:
     check_range(
         config.loss, "off_diagonal_weight", "invariance", "covariance", low=0, open_low=False
     )
-    check_taken(config.loss, KINDS[config.loss.loss].weights)
+    kind = KINDS[config.loss.loss]
+    check_taken(config.loss, [*kind.weights, *(["loss_precision"] if kind.pairwise else [])])
 
 
 def objective(config: BarlowTwins) -> two_views.Objective:
     """Returns the chosen loss; its chance level is that of zeros, embeddings that surely collapsed."""
     kind = KINDS[config.loss.loss]
-    weights = {name: getattr(config.loss, name) for name in kind.weights}
-    loss = functools.partial(kind.loss, **weights)
+    settings = {name: getattr(config.loss, name) for name in kind.weights}
+    if kind.pairwise:
+        assert config.loss.loss_precision is not None
+        settings["precision"] = PRECISIONS[config.loss.loss_precision]
+    loss = functools.partial(kind.loss, **settings)
     return two_views.Objective(
         loss=loss,
         chance=loss_of_zeros(loss, (config.training.batch_size or 0, config.images.projection_dim)),

@@ -21,9 +21,10 @@ Reference: Radford et al., Learning Transferable Visual Models From Natural Lang
 import dataclasses
 from collections.abc import Sequence
 
-from experiments.pairs.dual import Loss, Method, Pairs, check_options, run
-from experiments.pairs.objectives import make_objective
-from experiments.running.options import Machine, Training, check_range, parse
+from experiments.pairs.dual import Loss, Method, Pairs, check_options, fill_in, run
+from experiments.pairs.objectives import Objective, make_objective
+from experiments.running.options import Machine, Training, check_range, fill, parse
+from experiments.running.precision import PRECISIONS, loss_precision
 from experiments.running.process import quiet_libraries
 
 # The names of the losses in a heading.
@@ -66,6 +67,19 @@ def check(config: CLIP) -> None:
             )
 
 
+def resolve(config: CLIP, examples: int) -> CLIP:
+    """Returns the configuration with the recipe filled in."""
+    loss = fill(config.loss, loss_precision=loss_precision(config.training.precision))
+    return fill_in(dataclasses.replace(config, loss=loss), examples)
+
+
+def objective(config: CLIP) -> Objective:
+    """Returns the chosen loss."""
+    assert config.loss.loss_precision is not None
+    precision = PRECISIONS[config.loss.loss_precision]
+    return make_objective(config.loss.loss, config.loss.temperature, precision)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the experiment of a command line."""
     quiet_libraries()
@@ -73,8 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command="clip",
         title=lambda config: TITLES[config.loss.loss],
         check=check,
-        objective=lambda config: make_objective(config.loss.loss, config.loss.temperature),
+        objective=objective,
         folder=lambda config: "clip",
+        resolve=resolve,
     )
     run(parse(CLIP, program="clip", arguments=arguments), method)
 

@@ -20,7 +20,15 @@ from collections.abc import Sequence
 
 from experiments.images.recipes import DIGITS, FEW_PHOTOS, PHOTOS, Images, Recipe, recipe_for
 from experiments.images.two_views import Method, Objective, check_options, fill_in, run
-from experiments.running.options import FloatOfRecipe, Machine, Training, check_range, parse
+from experiments.running.options import (
+    FloatOfRecipe,
+    Machine,
+    PrecisionOfLoss,
+    Training,
+    check_range,
+    parse,
+)
+from experiments.running.precision import PRECISIONS, loss_precision
 from experiments.running.process import quiet_libraries
 from jaxcon.diagnostics import chance_loss
 from jaxcon.losses import ntxent_loss
@@ -36,6 +44,9 @@ class Loss:
 
     temperature: FloatOfRecipe = None
     """Similarities are divided by it."""
+    loss_precision: PrecisionOfLoss = None
+    """Precision of the products between embeddings: highest is float32, high three bfloat16 passes
+    on a TPU and TF32 on an NVIDIA GPU. Default: highest; with --precision=bf16, bf16."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +74,8 @@ class SimCLR:
 def resolve(config: SimCLR, examples: int) -> tuple[SimCLR, Recipe]:
     """Returns the configuration with the recipe of its dataset filled in."""
     recipe = recipe_for(config.images.dataset, examples)
-    loss = {"temperature": TEMPERATURES[recipe]}
+    precision = loss_precision(config.training.precision)
+    loss = {"temperature": TEMPERATURES[recipe], "loss_precision": precision}
     return fill_in(config, recipe, examples, loss), recipe
 
 
@@ -76,11 +88,13 @@ def check(config: SimCLR) -> None:
 def objective(config: SimCLR) -> Objective:
     """Returns NT-Xent; each view's candidates are all the other views of the batch."""
     temperature, batch_size = config.loss.temperature, config.training.batch_size
+    assert config.loss.loss_precision is not None
+    precision = PRECISIONS[config.loss.loss_precision]
     assert temperature is not None
     assert batch_size is not None
     candidates = 2 * batch_size - 1
     return Objective(
-        loss=functools.partial(ntxent_loss, temperature=temperature),
+        loss=functools.partial(ntxent_loss, temperature=temperature, precision=precision),
         chance=chance_loss(candidates),
         candidates=candidates,
         temperature=temperature,

@@ -36,10 +36,14 @@ A keyword means the same wherever it appears; the docstring of each loss has a l
     batches; `jaxcon.streaming.rules` holds the numbers. The value and gradient are the same; matters
     only under `axis_name`.
 `precision`
-    The precision of products between rows: a `jax.lax.Precision`, `HIGHEST` by default (JAX's own
-    default is TF32 on NVIDIA GPUs and bfloat16 on TPUs); or `jnp.bfloat16`, which rounds the rows to it
-    and accumulates in float32: faster where the hardware supports it, with a relative error of the
-    gradient around 1e-3. A pair's own logit is always computed in full.
+    The precision of products between rows. `None` (default): `jnp.bfloat16` if all embeddings are
+    bfloat16, `HIGHEST` otherwise. A `jax.lax.Precision`: `HIGHEST` is float32, in six passes of
+    bfloat16 on a TPU; `HIGH` is three passes on a TPU and TF32 on NVIDIA GPUs; `DEFAULT`, what JAX
+    takes by itself, is one pass on a TPU and TF32 too. `jnp.bfloat16` rounds the rows to it and sums in
+    float32. Gradients are typically wrong by up to 1e-6 in `HIGHEST`, 1e-5 in `HIGH` on a TPU, 1e-3 in
+    TF32 and 7e-3 in `jnp.bfloat16`, at temperature 0.02; by 3e-7, 3e-7, 1e-5 and 1e-4 at 0.5. Squared
+    distances of rows rounded to bfloat16 are products at `HIGH`. A pair's own logit is always computed
+    in full. All errors and estimated times: docs/precision.md.
 `temperature`
     A positive scalar or traced array; similarities are *divided* by it.
 `key`
@@ -60,7 +64,7 @@ Array = jax.Array
 AxisName = str | tuple[str, ...] | None
 ReduceFn = Callable[..., Array] | None
 Exchange = Callable[[Any, AxisName], Any] | None
-Precision = lax.Precision | type
+Precision = lax.Precision | type | None
 
 
 class PairLoss(Protocol):

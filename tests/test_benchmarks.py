@@ -44,6 +44,22 @@ def test_what_an_accelerator_would_tell_is_told_as_far_as_the_time_goes(tmp_path
     assert "| alignment_loss | one matrix |" in (tmp_path / "device.md").read_text()
 
 
+def test_errors_by_precision_are_written_and_products_are_rounded_as_told(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.precision", "--pairs=32", "--dim=16", "--seeds=1"]
+    root = Path(__file__).parents[1]
+    command += ["--chips", f"--out={tmp_path}"]
+    subprocess.run(command, cwd=root, check=True, capture_output=True)
+    assert "| siglip | 0.02 | aligned |" in (tmp_path / "precision.md").read_text()
+    found = json.loads((tmp_path / "benchmarks" / "precision.json").read_text())
+    for row in found["errors"]:
+        of = {kind: row["float32"][kind]["gradient"] for kind in row["float32"]}
+        assert of["HIGHEST"] < 1e-5
+        assert of["HIGHEST, six passes"] < 1e-5
+        assert of["HIGH, TPU"] < 1e-4
+        if row["temperature"] == 0.02:
+            assert of["HIGHEST"] < of["HIGH, TPU"] < of["HIGH, NVIDIA"] < of["bfloat16"] < 0.1
+
+
 def test_losses_are_measured_and_resumed(tmp_path):
     """The implementations in JAX at a small size: rows that agree, and no cell is measured twice."""
     command = [sys.executable, "-m", "benchmarks.losses", "--dims=16", "--losses", "clip"]

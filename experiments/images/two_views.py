@@ -122,7 +122,7 @@ def check_options(config: Config) -> None:
     check_range(config.images, "image_size", "projection_dim", low=0)
 
 
-def fill_in(config: Options, recipe: Recipe, examples: int, loss: Mapping[str, float]) -> Options:
+def fill_in(config: Options, recipe: Recipe, examples: int, loss: Mapping[str, Any]) -> Options:
     """Returns the configuration with gaps filled in from a recipe and the defaults of the loss."""
     epochs = config.training.epochs or recipe.epochs
     training = fill(

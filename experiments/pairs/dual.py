@@ -26,6 +26,7 @@ from experiments.running.options import (
     OptionalFloat,
     OptionalInt,
     OptionalPath,
+    PrecisionOfLoss,
     Training,
     check_range,
     check_training,
@@ -72,6 +73,9 @@ class Loss:
     temperature: OptionalFloat = None
     """Similarities are divided by it; its initial value if it is learned. Default: clip 0.5,
     siglip 0.1, npairs 1; gaussian and csd have none."""
+    loss_precision: PrecisionOfLoss = None
+    """Precision of the products between embeddings: highest is float32, high three bfloat16 passes
+    on a TPU and TF32 on an NVIDIA GPU. Default: highest; with --precision=bf16, bf16."""
 
 
 class Config(Protocol):
@@ -131,6 +135,7 @@ class Method:
       objective: maps all options to the objective.
       folder: maps the options to the first part of the run folder's name; the dataset's follows.
       load: maps the options to the dataset.
+      resolve: maps the options and the number of images to complete options.
       transform: maps a key and an image of a batch to what the encoder sees.
       image_encoder: the user's own, instead of the flag's.
       text_encoder: the user's own, instead of the transformer.
@@ -143,6 +148,7 @@ class Method:
     objective: Callable[[Any], Objective]
     folder: Callable[[Any], str]
     load: Callable[[Any], PairDataset] = load_captioned
+    resolve: Callable[[Any, int], Any] = fill_in
     transform: Transform = shifted
     image_encoder: nn.Module | None = None
     text_encoder: nn.Module | None = None
@@ -158,7 +164,7 @@ def run(config: Config, method: Method) -> None:
             folder=method.folder,
             check=method.check,
             load=method.load,
-            resolve=fill_in,
+            resolve=method.resolve,
             task=functools.partial(make_task, method),
             show=show,
         ),

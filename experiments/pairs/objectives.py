@@ -17,6 +17,7 @@ from jaxcon.encoders.dual import Embedded
 from jaxcon.evaluation.zero_shot import class_embeddings
 from jaxcon.losses import clip_loss, csd_loss, gaussian_clip_loss, npairs_loss, siglip_loss
 from jaxcon.similarity import cosine_similarity, squared_distance
+from jaxcon.typing import Precision
 
 LossName = Literal["clip", "siglip", "npairs", "gaussian", "csd"]
 
@@ -70,7 +71,7 @@ class Objective(NamedTuple):
       temperature: the fixed temperature of a loss of cosines; None if it learns it or has none.
     """
 
-    loss: Callable[[Outputs], jax.Array]
+    loss: Callable[..., jax.Array]
     scalars: Mapping[str, float]
     log_std: float | None
     scores: Callable[[Embedded, Embedded], jax.Array]
@@ -81,8 +82,16 @@ class Objective(NamedTuple):
     temperature: float | None = None
 
 
-def make_objective(name: LossName, temperature: float | None) -> Objective:
-    """Returns the objective that the flag names; a temperature of None means its default."""
+def make_objective(
+    name: LossName, temperature: float | None, precision: Precision = None
+) -> Objective:
+    """Returns the objective that the flag names.
+
+    Args:
+      name: value of the flag.
+      temperature: None means its default.
+      precision: of the products between embeddings; None: the default of the losses.
+    """
     objectives = {
         "clip": Objective(
             _clip, {"temperature": temperature or 0.5}, None, cosine, chance_loss, softmax=True
@@ -114,32 +123,34 @@ def make_objective(name: LossName, temperature: float | None) -> Objective:
             lambda batch: _chance_pairs(batch) / batch,
         ),
     }
-    return objectives[name]
+    objective = objectives[name]
+    return objective._replace(loss=functools.partial(objective.loss, precision=precision))
 
 
-def _clip(outputs: Outputs) -> jax.Array:
-    temperature = outputs.scalars["temperature"]
-    return clip_loss(outputs.image.z, outputs.text.z, temperature=temperature, axis_name="batch")
+def _clip(outputs: Outputs, **settings: Any) -> jax.Array:
+    settings["temperature"] = outputs.scalars["temperature"]
+    return clip_loss(outputs.image.z, outputs.text.z, **settings, axis_name="batch")
 
 
-def _siglip(outputs: Outputs) -> jax.Array:
-    return siglip_loss(outputs.image.z, outputs.text.z, **outputs.scalars, axis_name="batch")
+def _siglip(outputs: Outputs, **settings: Any) -> jax.Array:
+    settings |= outputs.scalars
+    return siglip_loss(outputs.image.z, outputs.text.z, **settings, axis_name="batch")
 
 
-def _npairs(outputs: Outputs, *, temperature: float) -> jax.Array:
-    return npairs_loss(outputs.image.z, outputs.text.z, temperature=temperature, axis_name="batch")
+def _npairs(outputs: Outputs, **settings: Any) -> jax.Array:
+    return npairs_loss(outputs.image.z, outputs.text.z, **settings, axis_name="batch")
 
 
-def _gaussian(outputs: Outputs) -> jax.Array:
+def _gaussian(outputs: Outputs, **settings: Any) -> jax.Array:
     image, text = outputs.image, outputs.text
-    return gaussian_clip_loss(image.z, text.z, image.log_std, text.log_std, axis_name="batch")
+    deviations = image.log_std, text.log_std
+    return gaussian_clip_loss(image.z, text.z, *deviations, **settings, axis_name="batch")
 
 
-def _csd(outputs: Outputs) -> jax.Array:
+def _csd(outputs: Outputs, **settings: Any) -> jax.Array:
     image, text = outputs.image, outputs.text
-    return csd_loss(
-        image.z, text.z, image.log_std, text.log_std, **outputs.scalars, axis_name="batch"
-    )
+    settings |= outputs.scalars
+    return csd_loss(image.z, text.z, image.log_std, text.log_std, **settings, axis_name="batch")
 
 
 def cosine(queries: Embedded, candidates: Embedded) -> jax.Array:

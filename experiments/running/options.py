@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 
 from experiments.running.optimizers import OPTIMIZERS, Optimizer
+from experiments.running.precision import PRECISIONS, LossPrecision
 from jaxcon.data.messages import printable
 
 Config = TypeVar("Config")
@@ -61,6 +62,14 @@ OptimizerOfRecipe = Annotated[
         constructor=Optimizer,
     ),
 ]
+PrecisionOfLoss = Annotated[
+    LossPrecision | None,
+    tyro.conf.arg(  # pyright: ignore[reportCallIssue]
+        metavar=f"{{{','.join(PRECISIONS)}}}",
+        constructor=LossPrecision,
+        help_behavior_hint="",
+    ),
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +95,7 @@ class Training:
     ema: OptionalFloat = None
     """Decay of a moving average of the weights, which is then evaluated instead of them."""
     precision: Literal["f32", "bf16"] = "f32"
-    """Precision of the encoder's computation; parameters and the loss stay float32."""
+    """Precision of the encoder's computation; parameters, and the sums of the loss, stay float32."""
     start_from: OptionalPath = None
     """Folder of another run, to start from its weights instead of random ones. Default: none."""
 

@@ -32,6 +32,7 @@ _VERSION = f"jaxcon {jaxcon.__version__}"
 _DATA = "data.json"  # a digest of every image that has a name
 _LENGTH = ("epochs", "warmup_epochs")  # what a user changes to train for longer
 _HOW_READ = ("experiment", "image_size")  # another value changes all images
+_BEFORE = {"loss_precision": "highest"}  # what runs did before they recorded an option
 _ANOTHER = "use the former values, or choose another --workdir"
 
 
@@ -112,7 +113,9 @@ def _same_options(path: Path, before: dict[str, Any], now: dict[str, Any]) -> di
     """Returns the options; raises a ValueError if they are not those of the run."""
     if _both_folders(before, now):  # what lies there is compared, not where it lies
         now = {**now, "dataset": before["dataset"]}
-    old = {name: before.get(name) for name in now if name in before or "data" in before}
+    unrecorded = {name: value for name, value in _BEFORE.items() if name not in before}
+    did = {name: value for name, value in unrecorded.items() if now.get(name)} | before
+    old = {name: did.get(name) for name in now if name in did or "data" in before}
     odd = differences(old, {name: now[name] for name in old})
     if odd and set(odd) <= set(_LENGTH) and "epochs" in odd:
         raise ValueError(
@@ -127,7 +130,7 @@ def _same_options(path: Path, before: dict[str, Any], now: dict[str, Any]) -> di
             f"{path}: made with another configuration: {', '.join(told[:TOLD])}{more}; {_ANOTHER} "
             f"(--start-from={path} starts from its weights)"
         )
-    return now
+    return {name: value for name, value in now.items() if name not in unrecorded}
 
 
 def _both_folders(*configs: Mapping[str, Any]) -> bool:

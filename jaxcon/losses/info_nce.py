@@ -22,7 +22,6 @@ from jaxcon.losses._rows import Evaluation, Rows, as_integers, flatten, mask_row
 from jaxcon.losses._settings import flag, inverse
 from jaxcon.similarity import as_float, l2_normalize, paired_logits
 from jaxcon.streaming import (
-    PRECISION,
     Channel,
     Side,
     at_precision,
@@ -48,7 +47,7 @@ def info_nce_loss(
     labels: ArrayLike | None = None,
     block_size: int | None = None,
     exchange: Exchange = None,
-    precision: Precision = PRECISION,
+    precision: Precision = None,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """InfoNCE from z1 to z2, with negatives from the batch, from a queue, or chosen per anchor.
@@ -83,7 +82,8 @@ def info_nce_loss(
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
         `collectives.ring`; None: chosen by their number.
-      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`; None:
+        `jnp.bfloat16` for embeddings that come in it, `HIGHEST` for others.
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 
     Returns:

@@ -24,7 +24,7 @@ from jaxcon.losses._reduce import positive_and_rest, reduce_rows
 from jaxcon.losses._rows import Evaluation, Rows, flatten, mask_rows, prepare
 from jaxcon.losses._settings import flag, positive, setting
 from jaxcon.similarity import as_float, l2_normalize
-from jaxcon.streaming import PRECISION, Channel
+from jaxcon.streaming import Channel
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
 
@@ -41,7 +41,7 @@ def gaussian_clip_loss(
     ids: ArrayLike | None = None,
     block_size: int | None = None,
     exchange: Exchange = None,
-    precision: Precision = PRECISION,
+    precision: Precision = None,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """CLIP on Gaussians: a sample also predicts how far its pair may lie.
@@ -74,7 +74,8 @@ def gaussian_clip_loss(
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
         `collectives.ring`; None: chosen by their number.
-      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`; None:
+        `jnp.bfloat16` for embeddings that come in it, `HIGHEST` for others.
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 
     Returns:
@@ -133,7 +134,7 @@ def csd_loss(
     ids: ArrayLike | None = None,
     block_size: int | None = None,
     exchange: Exchange = None,
-    precision: Precision = PRECISION,
+    precision: Precision = None,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """CSD loss: match probability from the closed-form sampled distance of PCME++.
@@ -163,7 +164,8 @@ def csd_loss(
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
         `collectives.ring`; None: chosen by their number.
-      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`; None:
+        `jnp.bfloat16` for embeddings that come in it, `HIGHEST` for others.
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 
     Returns:

@@ -22,7 +22,7 @@ from jaxcon.losses._rows import Evaluation, prepare
 from jaxcon.losses._settings import positive
 from jaxcon.similarity import l2_normalize
 from jaxcon.similarity.distances import nearest
-from jaxcon.streaming import PRECISION, Channel, masked_logsumexp
+from jaxcon.streaming import Channel, masked_logsumexp
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
 
@@ -82,7 +82,7 @@ def uniformity_loss(
     where: ArrayLike | None = None,
     block_size: int | None = None,
     exchange: Exchange = None,
-    precision: Precision = PRECISION,
+    precision: Precision = None,
 ) -> Array:
     """Uniformity loss: log of the mean Gaussian potential between the rows on the sphere.
 
@@ -106,7 +106,8 @@ def uniformity_loss(
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
         `collectives.ring`; None: chosen by their number.
-      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`; None:
+        `jnp.bfloat16` for embeddings that come in it, `HIGHEST` for others.
 
     Returns:
       A scalar in [-4 t, 0].

@@ -20,7 +20,7 @@ from jaxcon.losses._exchange import view_logits
 from jaxcon.losses._reduce import has_any, positive_and_rest, reduce_rows
 from jaxcon.losses._rows import Evaluation, prepare, two_views
 from jaxcon.losses._settings import inverse, positive, setting
-from jaxcon.streaming import PRECISION, Channel, masked_logsumexp, nothing
+from jaxcon.streaming import Channel, masked_logsumexp, nothing
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
 
@@ -36,7 +36,7 @@ def dcl_loss(
     ids: ArrayLike | None = None,
     block_size: int | None = None,
     exchange: Exchange = None,
-    precision: Precision = PRECISION,
+    precision: Precision = None,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """Decoupled contrastive loss: NT-Xent without the positive in the denominator.
@@ -66,7 +66,8 @@ def dcl_loss(
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
         `collectives.ring`; None: chosen by their number.
-      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`; None:
+        `jnp.bfloat16` for embeddings that come in it, `HIGHEST` for others.
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[2 * batch]`:
         z1's anchors, then z2's. An anchor without a negative is not valid.
 
@@ -114,7 +115,7 @@ def hard_negative_loss(
     ids: ArrayLike | None = None,
     block_size: int | None = None,
     exchange: Exchange = None,
-    precision: Precision = PRECISION,
+    precision: Precision = None,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """NT-Xent whose negatives are weighted by hardness (HCL) and corrected for false ones (debiased).
@@ -147,7 +148,8 @@ def hard_negative_loss(
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
         `collectives.ring`; None: chosen by their number.
-      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`; None:
+        `jnp.bfloat16` for embeddings that come in it, `HIGHEST` for others.
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[2 * batch]`:
         z1's anchors, then z2's.
 

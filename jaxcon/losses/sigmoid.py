@@ -20,7 +20,7 @@ from jaxcon.losses._reduce import reduce_rows, reduce_total
 from jaxcon.losses._rows import Evaluation, Rows, prepare
 from jaxcon.losses._settings import inverse, setting
 from jaxcon.similarity import paired_logits
-from jaxcon.streaming import PRECISION, Channel
+from jaxcon.streaming import Channel
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
 
@@ -37,7 +37,7 @@ def siglip_loss(
     labels: ArrayLike | None = None,
     block_size: int | None = None,
     exchange: Exchange = None,
-    precision: Precision = PRECISION,
+    precision: Precision = None,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """SigLIP's pairwise sigmoid loss.
@@ -70,7 +70,8 @@ def siglip_loss(
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
         `collectives.ring`; None: chosen by their number.
-      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`; None:
+        `jnp.bfloat16` for embeddings that come in it, `HIGHEST` for others.
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 
     Returns:

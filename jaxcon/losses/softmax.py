@@ -24,7 +24,7 @@ from jaxcon.losses._reduce import positive_and_rest, reduce_rows
 from jaxcon.losses._rows import Evaluation, prepare, two_views
 from jaxcon.losses._settings import flag, inverse, is_zero, setting
 from jaxcon.similarity import paired_logits
-from jaxcon.streaming import PRECISION, Channel
+from jaxcon.streaming import Channel
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
 
@@ -39,7 +39,7 @@ def ntxent_loss(
     ids: ArrayLike | None = None,
     block_size: int | None = None,
     exchange: Exchange = None,
-    precision: Precision = PRECISION,
+    precision: Precision = None,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """NT-Xent, the normalized temperature-scaled cross-entropy of SimCLR (Chen et al. 2020, eq. 1).
@@ -65,7 +65,8 @@ def ntxent_loss(
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
         `collectives.ring`; None: chosen by their number.
-      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`; None:
+        `jnp.bfloat16` for embeddings that come in it, `HIGHEST` for others.
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[2 * batch]`:
         z1's anchors, then z2's.
 
@@ -106,7 +107,7 @@ def npairs_loss(
     ids: ArrayLike | None = None,
     block_size: int | None = None,
     exchange: Exchange = None,
-    precision: Precision = PRECISION,
+    precision: Precision = None,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """N-pairs loss: each z1 classifies its z2 among the batch's, one way.
@@ -138,7 +139,8 @@ def npairs_loss(
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
         `collectives.ring`; None: chosen by their number.
-      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`; None:
+        `jnp.bfloat16` for embeddings that come in it, `HIGHEST` for others.
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 
     Returns:
@@ -188,7 +190,7 @@ def clip_loss(
     labels: ArrayLike | None = None,
     block_size: int | None = None,
     exchange: Exchange = None,
-    precision: Precision = PRECISION,
+    precision: Precision = None,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """Symmetric InfoNCE of CLIP: each row of z1 finds its z2, and the reverse.
@@ -218,7 +220,8 @@ def clip_loss(
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
         `collectives.ring`; None: chosen by their number.
-      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`; None:
+        `jnp.bfloat16` for embeddings that come in it, `HIGHEST` for others.
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[batch]`.
 
     Returns:

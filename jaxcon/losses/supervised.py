@@ -16,7 +16,6 @@ from jaxcon.losses._exchange import cosine_channels
 from jaxcon.losses._reduce import has_any, reduce_rows
 from jaxcon.losses._rows import Evaluation, prepare, required
 from jaxcon.losses._settings import inverse
-from jaxcon.streaming import PRECISION
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
 
@@ -31,7 +30,7 @@ def supcon_loss(
     ids: ArrayLike | None = None,
     block_size: int | None = None,
     exchange: Exchange = None,
-    precision: Precision = PRECISION,
+    precision: Precision = None,
     reduce_fn: ReduceFn = jnp.mean,
 ) -> Array:
     """Supervised contrastive loss: rows of one label are positives of each other.
@@ -65,7 +64,8 @@ def supcon_loss(
       block_size: edge of the tiles in which the pairs are evaluated; None: chosen by their number.
       exchange: `collectives.gather` the candidates of all devices, or pass them on in a
         `collectives.ring`; None: chosen by their number.
-      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`.
+      precision: of the products between rows: a `jax.lax.Precision`, or `jnp.bfloat16`; None:
+        `jnp.bfloat16` for embeddings that come in it, `HIGHEST` for others.
       reduce_fn: `jnp.mean` or `jnp.sum` over the anchors; None: the value of each, `[n]`.
 
     Returns:

@@ -38,10 +38,10 @@ def squared_distances(
     """Computes `|x_i - y_j|^2` of all pairs, differentiable in every mode.
 
     Args:
-      x: `[n, dim]`; y: `[m, dim]`, of one float dtype; bfloat16 rows are exact in any precision.
+      x: `[n, dim]`; y: `[m, dim]`, of one float dtype; bfloat16 is computed in float32.
       keep: bool `[n, m]`, the pairs that matter: among the others, close ones may keep the rounding
         of the product. None: all.
-      precision: of the product.
+      precision: of the product, in which rows of any dtype are relative to their mean: float32.
 
     Returns:
       `[n, m]`, at least float32; never negative for pairs that matter.
