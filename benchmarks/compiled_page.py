@@ -44,6 +44,11 @@ collectives in one run of the program.
 """
 
 
+def floor(chip: str, loss: str, pairs: int, dim: int) -> float:
+    """Milliseconds of the products alone, at the chip's full rate."""
+    return LOSSES[loss][2] * 2 * pairs**2 * dim / CHIPS[chip].rate / 1e9
+
+
 def page(cells: dict[str, Cell]) -> str:
     """Formats all cells, keyed by part, chip, loss, rows and width."""
     text = INTRODUCTION.format(version=jax.__version__)
@@ -79,11 +84,17 @@ def _line(*values: Any) -> str:
 
 
 def _form(chip: str, loss: str, rows: int, dim: int, cell: Cell) -> str:
-    floor = LOSSES[loss][2] * 2 * rows**2 * dim / CHIPS[chip].rate / 1e9
     best = min((form for form in cell if form != "default"), key=lambda form: cell[form]["ms"])
     ratio = cell["default"]["ms"] / min(one["ms"] for one in cell.values())
     return _line(
-        *(chip, loss, f"{rows:,}", dim, f"{floor:.3g}", _figures(cell["dense"])),
+        *(
+            chip,
+            loss,
+            f"{rows:,}",
+            dim,
+            f"{floor(chip, loss, rows, dim):.3g}",
+            _figures(cell["dense"]),
+        ),
         _figures(cell["default"]),
         f"{best}: {cell[best]['ms']:.3g} / {cell[best]['mib']:,.0f}",
         f"{ratio:.2f}",

@@ -54,7 +54,7 @@ def chosen(loss: str, pairs: int) -> str:
     if rules.current().whole(n, m):
         return "one matrix"
     line = rules.LINES["cpu"]
-    cut = line.cut(n, m, rounded=False, keep=True)
+    cut = line.cut(n, m)
     return "kept" if cut.keep else f"tiles of {line.block}"
 
 

@@ -8,7 +8,7 @@ chips whose compilers are here. Writes `precision.md` to `--out` and `benchmarks
 it; estimates that are in the json already are not made again.
 """
 
-from benchmarks.compiled import compiled, floor  # isort: skip  (sets what jax reads when it starts)
+from benchmarks.compiled import on_one_chip  # isort: skip  (sets what jax reads when it starts)
 
 import argparse
 import itertools
@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from benchmarks.compiled_page import floor
 from benchmarks.dense import LOSSES, NONE_WHOLE
 from benchmarks.emulated import Multiply, emulated, passes, tf32
 from benchmarks.precision_page import page
@@ -149,7 +150,8 @@ def main() -> None:
             cell: dict[str, Any] = {"floor": floor(chip, name, pairs, args.compiled_dim)}
             for kind, precision in ESTIMATED.items():
                 loss = partial(LOSSES[name][0], precision=precision)
-                cell[kind] = compiled(loss, chip, pairs, args.compiled_dim)
+                z = (pairs, args.compiled_dim), jnp.float32
+                cell[kind] = on_one_chip(loss, chip, z, z)
             found["estimates"][key] = cell
             print(key, cell, flush=True)
             written.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -185,7 +185,7 @@ def sum_cosines(
         rows, cols = (side._replace(z=side.z.astype(dtype)) for side in (rows, cols))
     if whole:
         return weighted_total(weights, reduce_whole(plan, rows, cols))
-    plan = _planned(plan, rows, cols, block_size, keep=False)
+    plan = _planned(plan, rows, cols, block_size, at_once=True)
     sweep_of = _jit_sum if ring is None else sum_sweep
     sides = operand(rows, lengths[0]), operand(cols, lengths[1])
     return sweep_of(plan, *vary_together((tuple(weights), *sides)))
@@ -249,7 +249,13 @@ def _needs_no_shift(bound: float | None) -> bool:
 
 
 def _planned(
-    plan: Plan, rows: Side, cols: Side | None, block_size: int | None, *, keep: bool
+    plan: Plan,
+    rows: Side,
+    cols: Side | None,
+    block_size: int | None,
+    *,
+    keep: bool = True,
+    at_once: bool = False,
 ) -> Plan:
     """Adds every platform's cut to the plan."""
     m = None if cols is None else len(cols.z)
@@ -259,6 +265,7 @@ def _planned(
         rows.z.dtype,
         block_size=block_size,
         keep=keep,
+        at_once=at_once,
         ring=plan.ring is not None,
     )
     return plan._replace(cuts=cuts)

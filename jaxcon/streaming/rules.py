@@ -79,6 +79,8 @@ class Line:
       lanes: each edge is a multiple of this, where there are several.
       kept_pairs: tiles are kept up to this many pairs.
       panel_rows: rows of a tile that holds as many columns as it can; 0: all tiles are square.
+      sum_rows: the same where a sweep finds value and gradient at once, if another number is better: on
+        GPUs a tile is then held twice.
       tile_pairs: the most pairs that such a tile holds; up to this many in all are one tile.
       visit_pairs: the same of rows and visitors in a ring, if another number is better there; rows and
         visitors of one kind are square tiles always.
@@ -90,6 +92,7 @@ class Line:
     lanes: int
     kept_pairs: int = 0
     panel_rows: int = 0
+    sum_rows: int = 0
     tile_pairs: int = 0
     visit_pairs: int = 0
     rounded: bool = False
@@ -100,15 +103,21 @@ class Line:
         blocks = -(-n // largest)
         return n if blocks <= 1 else -(-n // blocks // self.lanes) * self.lanes
 
-    def cut(self, n: int, m: int | None, *, rounded: bool, keep: bool, ring: bool) -> Cut:
-        """Returns the cut of n rows and m columns; m None: the columns are the rows.
-
-        `ring`: of the rows of one device and those of a visitor.
-        """
+    def cut(
+        self,
+        n: int,
+        m: int | None,
+        *,
+        rounded: bool = False,
+        keep: bool = True,
+        at_once: bool = False,
+        ring: bool = False,
+    ) -> Cut:
+        """Returns the cut of n rows and m columns; the other arguments are those of `Rule.cuts`."""
         pairs = n * (n if m is None else m)
         if not self.panel_rows:
             edges = self.edge(n, self.block), self.edge(n if m is None else m, self.block)
-            keep = keep and not ring and pairs <= self.kept_pairs
+            keep = keep and not at_once and not ring and pairs <= self.kept_pairs
             return self._cut(*edges, rounded=rounded, keep=keep)
         tile_pairs = (ring and self.visit_pairs) or self.tile_pairs
         if pairs <= tile_pairs and not (ring and m is None):
@@ -117,7 +126,7 @@ class Line:
         if m is None:
             edge = self.edge(n, self.block)
             return self._cut(edge, edge, rounded=rounded, ready=True)
-        rows = self.edge(n, self.panel_rows)
+        rows = self.edge(n, (at_once and self.sum_rows) or self.panel_rows)
         cols = self.edge(m, max(tile_pairs // rows, 1))
         return self._cut(rows, cols, rounded=rounded, ready=True)
 
@@ -132,8 +141,8 @@ class Line:
 
 LINES = {
     "cpu": Line(block=512, lanes=16, kept_pairs=2**26, in_turns=True),
-    "tpu": Line(block=4096, lanes=256, panel_rows=2048, tile_pairs=2**26, visit_pairs=2**24),
-    "cuda": Line(block=8192, lanes=128, panel_rows=2048, tile_pairs=2**26, rounded=True),
+    "tpu": Line(4096, 256, panel_rows=2048, tile_pairs=2**26, visit_pairs=2**24),
+    "cuda": Line(8192, 128, panel_rows=2048, sum_rows=896, tile_pairs=2**26, rounded=True),
 }
 
 
@@ -178,6 +187,7 @@ class Rule:
         *,
         block_size: int | None = None,
         keep: bool = True,
+        at_once: bool = False,
         ring: bool = False,
     ) -> tuple[tuple[str, Cut], ...]:
         """Returns each platform's cut of n rows and m columns; m None: the columns are the rows.
@@ -187,13 +197,16 @@ class Rule:
           dtype: of the rows as they are multiplied.
           block_size: the edge of square tiles that a caller asks for, the same for all.
           keep: whether tiles may be kept.
+          at_once: whether one sweep finds value and gradient.
           ring: whether the columns are those of a visitor in a ring.
         """
         rounded = jnp.dtype(dtype) == jnp.bfloat16
         cuts = {}
         for platform, line in self.lines:
             if block_size is None:
-                cuts[platform] = line.cut(n, m, rounded=rounded, keep=keep, ring=ring)
+                cuts[platform] = line.cut(
+                    n, m, rounded=rounded, keep=keep, at_once=at_once, ring=ring
+                )
             else:
                 cuts[platform] = line.squares(block_size, rounded=rounded)
         return tuple(cuts.items())
