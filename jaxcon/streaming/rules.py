@@ -19,6 +19,7 @@ A tile of 2^26 pairs holds 256 MiB in float32.
 | `whole_pairs` | 2^21 | up to 1,440 pairs of CLIP or SigLIP tiles gain a tenth in 4 lines of 32 |
 | `whole_pairs_of_one_set` | 2^18 | an eighth, because tiles save half of the products |
 | `copied_entries` | 2^23 | 32 MiB in float32: below, a normalized copy costs little and is faster |
+| `mined_pairs` | 2^22 | 16 MiB in float32, a few of which are held; 128 anchors of 32,768 candidates |
 
 >>> import jax.numpy as jnp
 >>> from jaxcon.streaming import rules
@@ -133,12 +134,14 @@ class Rule:
       whole_pairs: up to this many pairs of two sets of rows are one matrix.
       whole_pairs_of_one_set: likewise the pairs of a set of rows with itself.
       copied_entries: up to this many numbers in all, rows are normalized before a sweep.
+      mined_pairs: `triplet_loss` mines blocks of anchors with at most this many pairs.
       lines: one for each platform. The last also serves those that are not named.
     """
 
     whole_pairs: int = 2**21
     whole_pairs_of_one_set: int = 2**18
     copied_entries: int = 2**23
+    mined_pairs: int = 2**22
     lines: tuple[tuple[str, Line], ...] = tuple(LINES.items())
 
     def whole(self, n: int, m: int | None) -> bool:
