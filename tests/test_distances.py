@@ -13,7 +13,13 @@ from jax.sharding import PartitionSpec as P
 
 from jaxcon import collectives, losses
 from jaxcon.similarity import squared_distance
-from jaxcon.similarity.distances import nearest, squared_distances
+from jaxcon.similarity.distances import (
+    add_pulled_back,
+    centred_rows,
+    nearest,
+    squared_distances,
+    squares_and_near,
+)
 from tests.losses.calls import gap
 
 N, DIM = 24, 16
@@ -103,6 +109,30 @@ def test_the_nearest_of_more_pairs_than_are_held_at_a_time():
     assert same.mean() > 0.999  # the others are as near, to rounding
     found = np.linalg.norm(x - x[np.asarray(index)], axis=1)
     np.testing.assert_allclose(found, apart[:, 1], rtol=1e-3)
+
+
+@pytest.mark.parametrize("apart", [1.0, 1e-4])
+def test_what_is_added_in_place_is_the_gradient_of_some_rows_with_all(apart):
+    """One row is there twice, with no cotangent where it fills up; some rows are close to others."""
+    x, i = spread("pairs", apart), jnp.array([5, 8, 9, 8])
+    x[4] = x[5] + 1e-4  # of two far spread, only these are close
+    cotangent = jnp.array(RNG.normal(size=(4, N)), jnp.float32).at[3].set(0)
+    start = jnp.array(apart * RNG.normal(size=x.shape), jnp.float32)
+
+    @jax.jit
+    def added(x):
+        y = centred_rows(x)
+        others = i[:, None] != jnp.arange(N)  # by themselves all rows would be close to another
+        _, near = squares_and_near(y[i], y, others, precision="highest", centred=True)
+        return add_pulled_back(start, y, i, near, cotangent, precision="highest") - start
+
+    def energy(x):
+        return jnp.sum(cotangent * squared_distance(x[i], x))
+
+    got = added(x)
+    with jax.enable_x64(True):
+        expected = jax.jit(jax.grad(energy))(np.float64(x))
+    assert gap(got, expected) < 1e-3
 
 
 def test_pairs_that_do_not_matter_are_not_mended():

@@ -18,24 +18,31 @@ So no list of triplets is ever built.
 What the keywords from `axis_name` on mean: `jaxcon.typing`.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxcon import collectives
-from jaxcon.losses._channels import other_classes, peers
-from jaxcon.losses._reduce import reduce_rows
+from jaxcon.losses._mined import (
+    Fixed,
+    How,
+    Members,
+    Mining,
+    Operands,
+    hinges,
+    hinges_in_blocks,
+    kinds,
+    open_closure,
+    weighted_sum,
+)
+from jaxcon.losses._reduce import reduce_rows, reduce_total
 from jaxcon.losses._rows import Rows, prepare, required
 from jaxcon.losses._settings import setting
 from jaxcon.similarity import l2_normalize
-from jaxcon.similarity.distances import squared_distances
+from jaxcon.similarity.distances import centred_rows, squared_distances
+from jaxcon.streaming import rules
+from jaxcon.streaming.stores import vary_together
 from jaxcon.typing import Array, ArrayLike, AxisName, ReduceFn
-
-Mining = Callable[[Array, Array, Array, Array], Array]
-
-_ANCHORS_AT_ONCE = 128  # mined together: enough to fill a machine, few enough to cost no memory
 
 
 def all_triplets(distances: Array, positives: Array, negatives: Array, margin: Array) -> Array:
@@ -117,7 +124,9 @@ def triplet_loss(
         sum max(0, d_ap - d_an + margin) / #{d_ap - d_an + margin > 0},   d_ij = |z_i - z_j|
 
     among those that `mining` chooses; 0 if there is none. Every row of the batch is an anchor.
-    The time is N^2 log N, not N^3: hinges are counted by sorting each anchor's distances.
+    The time is N^2 log N, not N^3: hinges are counted by sorting each anchor's distances. The memory is
+    that of a few copies of the rows and of the distances of some anchors, 2^22 pairs at a time
+    (`jaxcon.streaming.rules`).
 
     Per anchor (`reduce_fn=None`) the value is the mean over the anchor's own c_i active triplets, 0
     without any. The mean is their average by its own normalizer, `sum w_i c_i v_i / sum w_i c_i`;
@@ -165,19 +174,46 @@ def triplet_loss(
     margin = setting(margin, "margin", rows.dtype, lambda v: v >= 0, "a number >= 0")
     if not len(rows.weights):
         return reduce_rows(rows.weights, rows, reduce_fn)
-    distances, positives, negatives = _distances(rows)
-    counts = lax.stop_gradient(
-        lax.map(
-            lambda anchor: mining(anchor[0], anchor[1], anchor[2], margin),
-            (lax.stop_gradient(distances), positives, negatives),
-            batch_size=_ANCHORS_AT_ONCE,
-        )
+    own = Members(rows.position, rows.ids, rows.labels, rows.valid)
+    everyone = collectives.gather(own, rows.axis_name)
+    anchors = max(rules.current().mined_pairs // len(everyone.valid), 1)
+    if len(own.valid) > anchors:
+        return _in_blocks(anchors, rows, own, everyone, margin, mining, reduce_fn)
+    x = l2_normalize(rows.z[0])
+    positives, negatives = kinds(own, everyone)
+    squares = squared_distances(x, collectives.gather(x, rows.axis_name), positives | negatives)
+    return _reduced(*hinges(squares, positives, negatives, margin, mining), rows, reduce_fn)
+
+
+def _in_blocks(
+    anchors: int,
+    rows: Rows,
+    own: Members,
+    everyone: Members,
+    margin: Array,
+    mining: Mining,
+    reduce_fn: ReduceFn,
+) -> Array:
+    """Computes the loss of so many anchors at a time."""
+    x = jax.checkpoint(l2_normalize)(
+        rows.z[0]
+    )  # beside the centred rows, no derivative keeps these
+    y = centred_rows(collectives.gather(x, rows.axis_name))
+    operands = Operands(y, rows.weights, margin)
+    operands, own, everyone = vary_together((operands, own, everyone))
+    y, weights, margin = operands
+    mine, captured = open_closure(
+        mining, jnp.sum(y, axis=1), everyone.valid, everyone.valid, margin
     )
-    # Products, not a choice by count: a NaN distance is in no triplet, but 0 * NaN is NaN.
-    gaps = jnp.where(positives, counts * (distances + margin), 0)
-    gaps = gaps - jnp.where(negatives, counts * distances, 0)
-    active = jnp.sum(jnp.where(positives, counts, 0), axis=1)
-    total = jnp.sum(gaps, axis=1)
+    how, fixed = How(mine, anchors, reduce_fn is jnp.sum), Fixed(own, everyone, captured)
+    if reduce_fn is None:
+        return _reduced(*hinges_in_blocks(how, y, margin, fixed), rows, reduce_fn)
+    total, active = weighted_sum(how, operands, fixed)
+    return reduce_total(total, weights * active, reduce_fn, rows.axis_name)
+
+
+def _reduced(total: Array, active: Array, rows: Rows, reduce_fn: ReduceFn) -> Array:
+    """Reduces sums of hinges over active triplets, one of each per anchor."""
     by_triplets = rows._replace(
         weights=rows.weights * active, valid=rows.valid & ((active > 0) | jnp.isnan(total))
     )
@@ -185,21 +221,6 @@ def triplet_loss(
     if reduce_fn is jnp.mean:
         return reduce_rows(values, by_triplets, reduce_fn)
     return reduce_rows(values, by_triplets._replace(weights=rows.weights), reduce_fn)
-
-
-def _distances(rows: Rows) -> tuple[Array, Array, Array]:
-    """Computes distances of own rows to all devices', and which are positives, negatives: `[n, m]`."""
-    x = l2_normalize(rows.z[0])
-    names = (rows.position, rows.ids, rows.labels)
-    all_x, all_names, all_valid = collectives.gather((x, names, rows.valid), rows.axis_name)
-    row = jax.tree.map(lambda a: a[:, None], names)
-    col = jax.tree.map(lambda a: a[None, :], all_names)
-    valid = rows.valid[:, None] & all_valid[None, :]
-    positives, negatives = peers(row, col) & valid, other_classes(row, col) & valid
-    square = squared_distances(x, all_x, positives | negatives)
-    zero = square <= 0  # equal rows, where the root has no derivative, and pairs of no kind
-    distances = jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))
-    return distances, positives, negatives
 
 
 def _count_nearer(

@@ -95,11 +95,19 @@ def nearest(x: Array, y: Array, keep: Callable[[Array], Array]) -> Array:
 
 
 def squares_and_near(
-    x: Array, y: Array, keep: Array | None, *, precision: Any
+    x: Array, y: Array, keep: Array | None, *, precision: Any, centred: bool = False
 ) -> tuple[Array, Array]:
-    """Computes the squared distances, and which rows have close pairs: `[n]`, 1 or 0."""
+    """Computes the squared distances, and which rows have close pairs: `[n]`, 1 or 0.
+
+    `centred`: whether x and y are rows of `centred_rows`, which no mean is subtracted from again.
+    """
     keep = jnp.ones((len(x), len(y)), bool) if keep is None else keep
-    return _squares(_wide(x), _wide(y), keep, precision)
+    return _squares(_wide(x), _wide(y), keep, precision, centred)
+
+
+def centred_rows(x: Array) -> Array:
+    """Subtracts the mean of the rows from each, for many calls of `squares_and_near`."""
+    return _centred(*(_wide(x),) * 2)[1]
 
 
 def pulled_back(
@@ -109,13 +117,36 @@ def pulled_back(
 
     Plain autodiff would compute the product of the rows once more to find those pairs.
     """
-    tangent = partial(_tangent, _wide(x), _wide(y), near, precision)
+    tangent = partial(_tangent, _wide(x), _wide(y), near, precision, False)
     return jax.linear_transpose(tangent, _wide(x), _wide(y))(cotangent)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(3,))
-def _squares(x: Array, y: Array, keep: Array, precision: Any) -> tuple[Array, Array]:
-    u, v = _centred(x, y)
+def add_pulled_back(
+    total: Array, y: Array, i: Array, near: Array, cotangent: Array, *, precision: Any
+) -> Array:
+    """Adds to `total` the cotangent of y, centred rows of which the rows i are compared with all.
+
+    The sum of what `pulled_back` has for both sides, but in place: beside `total` and y, one matrix of
+    their size is held. It has no derivative in reverse mode.
+
+    Args:
+      total, y: `[m, dim]`; i: int `[b]`; near: `[b]`.
+      cotangent: `[b, m]`, of the squared distances.
+    """
+    u, far = y[i], 2 * (1 - near)[:, None] * cotangent
+    total = total + jnp.sum(far, axis=0)[:, None] * y - _product(far.T, u.T, precision)
+    total = total.at[i].add(jnp.sum(far, axis=1)[:, None] * u - _product(far, y.T, precision))
+
+    def mend(k: Array, total: Array) -> Array:
+        more = 2 * cotangent[k][:, None] * (y - u[k][None, :])
+        return (total + more).at[i[k]].add(-jnp.sum(more, axis=0))
+
+    return _over_rows(near > 0, mend, total)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(3, 4))
+def _squares(x: Array, y: Array, keep: Array, precision: Any, centred: bool) -> tuple[Array, Array]:
+    u, v = (x, y) if centred else _centred(x, y)
     of_x, of_y = jnp.sum(u * u, axis=1), jnp.sum(v * v, axis=1)
     square = (
         of_x[:, None] + of_y[None, :] - 2 * _product(u, v, precision)
@@ -136,20 +167,24 @@ def _squares(x: Array, y: Array, keep: Array, precision: Any) -> tuple[Array, Ar
 
 
 @_squares.defjvp
-def _squares_jvp(precision: Any, primals: Any, tangents: Any) -> Any:
+def _squares_jvp(precision: Any, centred: bool, primals: Any, tangents: Any) -> Any:
     x, y, keep = primals
-    square, near = _squares(x, y, keep, precision)
-    tangent = _tangent(x, y, near, precision, *tangents[:2])
+    # Under a checkpoint, a scan that is differentiated twice does not lose this rule.
+    again = jax.checkpoint(_squares, static_argnums=(3, 4))
+    square, near = again(x, y, keep, precision, centred)
+    tangent = _tangent(x, y, near, precision, centred, *tangents[:2])
     return (square, near), (tangent, 0 * near)
 
 
-def _tangent(x: Array, y: Array, near: Array, precision: Any, dx: Array, dy: Array) -> Array:
+def _tangent(
+    x: Array, y: Array, near: Array, precision: Any, centred: bool, dx: Array, dy: Array
+) -> Array:
     """Computes `2 (x_i - y_j) . (dx_i - dy_j)`, linear in dx and dy; for near rows by differences.
 
     Factors per row leave those out of the products: a factor per pair would have to be kept for a
     derivative.
     """
-    u, v = _centred(x, y)
+    u, v = (x, y) if centred else _centred(x, y)
     far = 2 * (1 - near)[:, None]
     square = jnp.sum(far * u * dx, axis=1)[:, None] + far * jnp.sum(v * dy, axis=1)[None, :]
     square = square + _product(-far * dx, v, precision) + _product(-far * u, dy, precision)

@@ -23,6 +23,7 @@ own pairs are then left out, and less is held.
 | `copied_entries` | 2^23 | 32 MiB in float32: below, a normalized copy costs little and is faster |
 | `ring_rows` | 4,096 | fewer rows a visit keep no accelerator busy: on 8 H100 a ring is behind |
 | `gathered_pairs` | 2^26 | up to here the gathered candidates are one tile, or are kept |
+| `mined_pairs` | 2^22 | 16 MiB in float32, a few of which are held; 128 anchors of 32,768 candidates |
 
 >>> import jax.numpy as jnp
 >>> from jaxcon.streaming import rules
@@ -156,6 +157,7 @@ class Rule:
       copied_entries: up to this many numbers in all, rows are normalized before a sweep.
       ring_rows: from this many rows of a device on, candidates may travel instead of being gathered.
       gathered_pairs: up to this many pairs of a device's rows with all candidates they are gathered.
+      mined_pairs: `triplet_loss` mines blocks of anchors with at most this many pairs.
       lines: one for each platform. The last also serves those that are not named.
     """
 
@@ -164,6 +166,7 @@ class Rule:
     copied_entries: int = 2**23
     ring_rows: int = 4096
     gathered_pairs: int = 2**26
+    mined_pairs: int = 2**22
     lines: tuple[tuple[str, Line], ...] = tuple(LINES.items())
 
     def whole(self, n: int, m: int | None) -> bool:
