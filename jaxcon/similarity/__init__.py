@@ -84,6 +84,7 @@ def norms(x: Array) -> tuple[Array, Array]:
     return tuple(v.reshape(*x.shape[:-1], 1) for v in values)
 
 
+@partial(jax.jit, inline=True)  # here and below: for eager calls, which then compile once
 def _norms(x: Array) -> tuple[Array, Array]:
     magnitude = lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1))
     zero = magnitude < jnp.finfo(x.dtype).tiny  # False for NaN, which stays visible
@@ -179,6 +180,7 @@ def paired_logits(x: Array, y: Array, scale: Array) -> Array:
     return scale * by_rows(_paired_cosines, x, y)
 
 
+@partial(jax.jit, inline=True)
 def _paired_cosines(x: Array, y: Array) -> Array:
     u, v = l2_normalize(x), l2_normalize(y)
     dot, apart = jnp.sum(u * v, axis=1), jnp.sum((u - v) ** 2, axis=1)

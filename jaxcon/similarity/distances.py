@@ -114,6 +114,7 @@ def pulled_back(
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(3,))
+@partial(jax.jit, static_argnums=3, inline=True)  # for eager calls, which then compile once
 def _squares(x: Array, y: Array, keep: Array, precision: Any) -> tuple[Array, Array]:
     u, v = _centred(x, y)
     of_x, of_y = jnp.sum(u * u, axis=1), jnp.sum(v * v, axis=1)
@@ -143,6 +144,7 @@ def _squares_jvp(precision: Any, primals: Any, tangents: Any) -> Any:
     return (square, near), (tangent, 0 * near)
 
 
+@partial(jax.jit, static_argnums=3, inline=True)
 def _tangent(x: Array, y: Array, near: Array, precision: Any, dx: Array, dy: Array) -> Array:
     """Computes `2 (x_i - y_j) . (dx_i - dy_j)`, linear in dx and dy; for near rows by differences.
 
