@@ -55,7 +55,8 @@ def test_images_become_the_features_of_the_encoder(views):
     folder, data, given, variables = views
     run = jaxcon.load_run(folder)
     train_split = load(f"folder:{data}").train
-    features, _ = given["apply_fn"](variables, to_float(train_split.images), method="encode")
+    apply = jax.jit(given["apply_fn"], static_argnames="method")
+    features, _ = apply(variables, to_float(train_split.images), method="encode")
     z = run.embed_images(train_split.images)
     assert (run.step, run.image_shape, z.dtype, z.shape) == (7, (8, 8, 3), np.float32, (28, 128))
     np.testing.assert_allclose(z, unit(np.asarray(features)), atol=1e-5)
@@ -80,9 +81,9 @@ def test_pairs_become_what_the_loss_compares(pairs):
     dataset = load_pairs(f"folder:{data}")
     texts = [captions[0] for captions in dataset.train.captions]
     tokenizer = Tokenizer.load(folder / "tokenizer.json", length=run.config["tokenizer"]["length"])
-    outputs = given["apply_fn"](
-        variables, to_float(dataset.train.images.images), tokenizer.encode(texts), train=False
-    )
+    apply = jax.jit(given["apply_fn"], static_argnames="train")
+    rows = to_float(dataset.train.images.images), tokenizer.encode(texts)
+    outputs = apply(variables, *rows, train=False)
     images, captions = run.embed_images(dataset.train.images.images), run.embed_texts(texts)
     np.testing.assert_allclose(images, unit(np.asarray(outputs.image.z)), atol=1e-5)
     np.testing.assert_allclose(captions, unit(np.asarray(outputs.text.z)), atol=1e-5)

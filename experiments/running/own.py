@@ -65,7 +65,12 @@ def _setting(value: Any) -> str:
 
 def _of_a_library(module: str) -> bool:
     root = module.partition(".")[0]
-    return root in _OF_THIS_CHECKOUT or root in importlib.metadata.packages_distributions()
+    return root in _OF_THIS_CHECKOUT or root in _installed()
+
+
+@functools.cache  # half a second in an environment of a hundred packages
+def _installed() -> frozenset[str]:
+    return frozenset(importlib.metadata.packages_distributions())
 
 
 def describe_module(module: nn.Module) -> dict[str, Any]:

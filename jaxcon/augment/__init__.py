@@ -14,7 +14,8 @@ the views of an example do not depend on which device holds it or what else is i
 Settings are keyword arguments with defaults; `functools.partial` changes them:
 
     >>> mild = partial(digits_transform, rotation=0.1, noise=0.0)
-    >>> v1, v2 = two_views(jax.random.key(0), jnp.zeros((4, 8, 8, 1)), transform=mild)
+    >>> views = jax.jit(partial(two_views, transform=mild))
+    >>> v1, v2 = views(jax.random.key(0), jnp.zeros((4, 8, 8, 1)))
     >>> float(v1.max())
     0.0
 """

@@ -54,7 +54,8 @@ def colour_jitter(key: Array, image: Array, *, strength: float) -> Array:
     Factors lie within 0.8 `strength` of 1; the hue turns by at most 0.2 `strength`.
 
     Example:
-      >>> colour_jitter(jax.random.key(0), jnp.ones((2, 2, 3)), strength=0.5).shape
+      >>> jitter = jax.jit(colour_jitter, static_argnames="strength")
+      >>> jitter(jax.random.key(0), jnp.ones((2, 2, 3)), strength=0.5).shape
       (2, 2, 3)
 
     Args:
@@ -104,7 +105,7 @@ def random_blur(key: Array, image: Array, *, sigma: tuple[float, float] = (0.1, 
     width that was drawn.
 
     Example:
-      >>> blurred = random_blur(jax.random.key(0), jnp.ones((80, 20, 3)))
+      >>> blurred = jax.jit(random_blur)(jax.random.key(0), jnp.ones((80, 20, 3)))
       >>> bool(jnp.allclose(blurred, 1.0))
       True
 

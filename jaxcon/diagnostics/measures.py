@@ -53,6 +53,11 @@ def contrastive_accuracy(z1: ArrayLike, z2: ArrayLike) -> Array:
     """
     z1, z2 = paired_rows(z1, z2)
     refuse_not_finite(z1=z1, z2=z2)
+    return _accuracy(z1, z2)
+
+
+@jax.jit
+def _accuracy(z1: Array, z2: Array) -> Array:
     similarities = cosine_similarity(z1, z2)
     best = similarities == jnp.max(similarities, axis=1, keepdims=True)
     accuracy = jnp.mean(jnp.diagonal(best) / jnp.maximum(jnp.sum(best, axis=1), 1))
@@ -117,11 +122,17 @@ def mean_cosine(z: ArrayLike) -> Array:
       -0.333
     """
     rows = as_rows(z, "z")
-    n = len(rows)
-    if n < 2:
-        raise ValueError(f"mean_cosine compares different rows: expected at least 2, got {n}")
+    if len(rows) < 2:
+        raise ValueError(
+            f"mean_cosine compares different rows: expected at least 2, got {len(rows)}"
+        )
     refuse_not_finite(z=rows)
-    u = l2_normalize(rows)
+    return _mean_cosine(rows)
+
+
+@jax.jit
+def _mean_cosine(rows: Array) -> Array:
+    n, u = len(rows), l2_normalize(rows)
     own = jnp.mean(jnp.sum(u * u, axis=1))  # 1, unless there are rows of zeros
     return (n * jnp.sum(jnp.mean(u, axis=0) ** 2) - own) / (n - 1)
 

@@ -19,12 +19,11 @@ class Side(nn.Module):
     """An encoder and a linear map to embeddings of norm about 1; optionally with a deviation.
 
     Example:
-      >>> import jax, jax.numpy as jnp
+      >>> import functools, jax, jax.numpy as jnp
       >>> from jaxcon.encoders import TextTransformer
       >>> side = Side(TextTransformer(vocabulary=300, dim=8, depth=1, heads=2), dim=4)
-      >>> tokens = jnp.ones((2, 3), jnp.int32)
-      >>> variables = side.init(jax.random.key(0), tokens, train=False)
-      >>> side.apply(variables, tokens, train=False).z.shape
+      >>> start = jax.jit(functools.partial(side.init_with_output, train=False))
+      >>> start(jax.random.key(0), jnp.ones((2, 3), jnp.int32))[0].z.shape
       (2, 4)
 
     Attributes:

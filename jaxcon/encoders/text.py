@@ -19,11 +19,11 @@ class TextTransformer(nn.Module):
     but change nothing.
 
     Example:
-      >>> import jax
+      >>> import functools, jax
       >>> net = TextTransformer(vocabulary=300, dim=16, depth=1, heads=2)
-      >>> tokens = jnp.array([[5, 7, 0, 0], [9, 0, 0, 0]])
-      >>> variables = net.init(jax.random.key(0), tokens, train=False)
-      >>> net.apply(variables, tokens, train=False).shape
+      >>> start = jax.jit(functools.partial(net.init_with_output, train=False))
+      >>> features, variables = start(jax.random.key(0), jnp.array([[5, 7, 0, 0], [9, 0, 0, 0]]))
+      >>> features.shape
       (2, 16)
 
     Attributes:

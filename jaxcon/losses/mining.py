@@ -6,7 +6,8 @@ Rows of one label are positives of each other, rows of other labels are negative
 >>> from jaxcon import losses
 >>> z = jax.random.normal(jax.random.key(0), (8, 4))
 >>> labels = jnp.array([0, 0, 1, 1, 2, 2, 3, 3])
->>> print(f"{losses.triplet_loss(z, labels, mining=losses.semi_hard):.3f}")
+>>> loss = jax.jit(losses.triplet_loss, static_argnames="mining")
+>>> print(f"{loss(z, labels, mining=losses.semi_hard):.3f}")
 0.128
 
 A mining function says which triplets of an anchor count. It sees one anchor's row of the distance

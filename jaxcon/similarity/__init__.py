@@ -85,6 +85,7 @@ def norms(x: Array) -> tuple[Array, Array]:
     return tuple(v.reshape(*x.shape[:-1], 1) for v in values)
 
 
+@partial(jax.jit, inline=True)  # here and below: for eager calls, which then compile once
 def _norms(x: Array) -> tuple[Array, Array]:
     """Sums squares at three scales in one pass, of which one holds all that counts of any row.
 
@@ -202,6 +203,7 @@ def view_logits(z: Array, scale: Array) -> Array:
     return _paired_logits(x, y, of_x, of_y, scale)
 
 
+@partial(jax.jit, inline=True)
 def _paired_cosines(x: Array, y: Array, *of_both: Array) -> Array:
     x_size, x_inverse, y_size, y_inverse = of_both
     u, v = (x / x_size) * x_inverse, (y / y_size) * y_inverse

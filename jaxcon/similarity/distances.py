@@ -145,6 +145,7 @@ def add_pulled_back(
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(3, 4))
+@partial(jax.jit, static_argnums=(3, 4), inline=True)  # for eager calls, which then compile once
 def _squares(x: Array, y: Array, keep: Array, precision: Any, centred: bool) -> tuple[Array, Array]:
     u, v = (x, y) if centred else _centred(x, y)
     of_x, of_y = jnp.sum(u * u, axis=1), jnp.sum(v * v, axis=1)
@@ -176,6 +177,7 @@ def _squares_jvp(precision: Any, centred: bool, primals: Any, tangents: Any) -> 
     return (square, near), (tangent, 0 * near)
 
 
+@partial(jax.jit, static_argnums=(3, 4), inline=True)
 def _tangent(
     x: Array, y: Array, near: Array, precision: Any, centred: bool, dx: Array, dy: Array
 ) -> Array:

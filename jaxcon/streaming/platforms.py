@@ -20,14 +20,16 @@ Cuts = Sequence[tuple[str, Cut]]
 
 
 def by_platform(cuts: Cuts, f: Callable[..., Any], *args: Any) -> Any:
-    """Calls `f(cut, *args)` with the cut of the platform; without a branch where all have the same.
+    """Calls `f(cut, *args)` with the cut of the platform; one branch serves all that have the same.
 
     Args:
       cuts: one for each platform that `jax.lax.platform_dependent` knows by name. The last one also
         serves those that are not named.
       f: gives results of the same shapes for every cut.
     """
-    if len({cut for _, cut in cuts}) == 1:
-        return f(cuts[0][1], *args)
-    branches = {platform: partial(f, cut) for platform, cut in cuts[:-1]}
-    return lax.platform_dependent(*args, **branches, default=partial(f, cuts[-1][1]))
+    last = cuts[-1][1]
+    forms = {cut: partial(f, cut) for _, cut in cuts}  # JAX traces the same object once
+    named = {platform: forms[cut] for platform, cut in cuts if cut != last}
+    if not named:
+        return f(last, *args)
+    return lax.platform_dependent(*args, **named, default=forms[last])

@@ -76,7 +76,7 @@ def reduce_pairs(
     rows = rows._replace(z=rows.z.astype(dtype))
     cols = None if cols is None else cols._replace(z=cols.z.astype(dtype))
     if _is_whole(rows, cols, block_size, ring):
-        return reduce_whole(plan, rows, cols)
+        return _jit_whole(plan, rows, cols)
     return _swept(plan, rows, cols, block_size, None)[0]
 
 
@@ -132,7 +132,7 @@ def reduce_cosines(
     v = None
     if cols is not None:
         v = cols._replace(z=scaled_unit_rows(cols.z, lengths[1]).astype(dtype))
-    values = reduce_whole(plan, u, v) if whole else _swept(plan, u, v, block_size, None)[0]
+    values = _jit_whole(plan, u, v) if whole else _swept(plan, u, v, block_size, None)[0]
     return values, rows.z, (rows if cols is None else cols).z
 
 
@@ -184,7 +184,7 @@ def sum_cosines(
     if lengths[0] is None:
         rows, cols = (side._replace(z=side.z.astype(dtype)) for side in (rows, cols))
     if whole:
-        return weighted_total(weights, reduce_whole(plan, rows, cols))
+        return weighted_total(weights, _jit_whole(plan, rows, cols))
     plan = _planned(plan, rows, cols, block_size, at_once=True)
     sweep_of = _jit_sum if ring is None else sum_sweep
     sides = operand(rows, lengths[0]), operand(cols, lengths[1])
@@ -205,7 +205,8 @@ def at_precision(
     return precision, lax.Precision.HIGH if distances else lax.Precision.DEFAULT
 
 
-_jit_sweep = jax.jit(sweep, static_argnums=0)  # eager calls compile once
+_jit_whole = jax.jit(reduce_whole, static_argnums=0)  # eager calls compile once
+_jit_sweep = jax.jit(sweep, static_argnums=0)
 _jit_sum = jax.jit(sum_sweep, static_argnums=0)
 
 

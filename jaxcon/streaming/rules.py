@@ -207,11 +207,11 @@ class Rule:
         cuts = {}
         for platform, line in self.lines:
             if block_size is None:
-                cuts[platform] = line.cut(
-                    n, m, rounded=rounded, keep=keep, at_once=at_once, ring=ring
-                )
+                cut = line.cut(n, m, rounded=rounded, keep=keep, at_once=at_once, ring=ring)
             else:
-                cuts[platform] = line.squares(block_size, rounded=rounded)
+                cut = line.squares(block_size, rounded=rounded)
+            # So that two sets are one form where platforms differ in nothing else.
+            cuts[platform] = cut if m is None else cut._replace(in_turns=False)
         return tuple(cuts.items())
 
 

@@ -13,8 +13,9 @@ passes instead of one, but holds the activations of only one chunk. The gradient
 >>> def loss_fn(params, z):
 ...     return losses.npairs_loss(z, z)
 >>> params, images = jnp.eye(3), jax.random.normal(jax.random.key(0), (8, 3))
->>> value, gradient = cached_value_and_grad(encode, loss_fn, chunk_size=2)(params, images)
->>> direct = jax.grad(lambda p: loss_fn(p, encode(p, images, None)))(params)
+>>> in_chunks = jax.jit(cached_value_and_grad(encode, loss_fn, chunk_size=2))
+>>> value, gradient = in_chunks(params, images)
+>>> direct = jax.jit(jax.grad(lambda p: loss_fn(p, encode(p, images, None))))(params)
 >>> print(bool(jnp.allclose(gradient, direct, atol=1e-6)))
 True
 

@@ -1,6 +1,7 @@
 """Small folders of pictures and runs in them that are begun and not trained."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,12 @@ def begin(main: Any, flags: list[str]) -> dict[str, Any]:
         patch.setattr(runner, "pretrain", stop)
         main([*flags, "--accelerator=cpu", "--num-devices=1"])
     return given
+
+
+def begin_page(page: Any, folder: Path, *flags: str, **handed: Any) -> tuple[dict[str, Any], Any]:
+    """Begins a run of a page of one's own; returns what it would train with, and its config.json."""
+    given = begin(lambda given: page(*given, **handed), [f"--workdir={folder}", *flags])
+    return given, json.loads((folder / "config.json").read_text())
 
 
 def train(given: dict[str, Any], step: int = 7) -> Any:

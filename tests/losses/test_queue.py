@@ -40,8 +40,9 @@ def test_masked_rows_neither_enter_nor_push_out():
     z = batches(1, 4, 3)[0]
     where = np.array([True, False, True, False])
     z[~where] = np.nan
-    masked = queue.push(start, z, ids=np.arange(4), where=where)
-    dense = queue.push(start, z[where], ids=np.array([0, 2]))
+    push = jax.jit(queue.push)
+    masked = push(start, z, ids=np.arange(4), where=where)
+    dense = push(start, z[where], ids=np.array([0, 2]))
     jax.tree.map(np.testing.assert_array_equal, masked, dense)
 
 
@@ -60,7 +61,7 @@ def test_every_device_holds_the_queue_of_one(mode):
     state = queue.init(jax.random.key(0), size=18, dim=3)
     z = batches(1, 16, 3)[0]
     ids, where = np.arange(16, dtype=np.int32), np.arange(16) % 5 != 1
-    want = queue.push(state, z, ids=ids, where=where)
+    want = jax.jit(queue.push)(state, z, ids=ids, where=where)
 
     def push(state, z, ids, where):
         return queue.push(state, z, ids=ids, where=where, axis_name="batch")
@@ -75,7 +76,8 @@ def test_every_device_holds_the_queue_of_one(mode):
         return
     transform = jax.vmap if mode == "vmap" else jax.pmap
     chunks = [a.reshape(8, 2, *a.shape[1:]) for a in (z, ids, where)]
-    got = transform(push, axis_name="batch", in_axes=(None, 0, 0, 0))(state, *chunks)
+    mapped = transform(push, axis_name="batch", in_axes=(None, 0, 0, 0))
+    got = jax.device_get((jax.jit(mapped) if mode == "vmap" else mapped)(state, *chunks))
     for device in range(8):
         jax.tree.map(lambda g, w: close(g[device], w), got, want)  # noqa: B023
 
@@ -83,17 +85,9 @@ def test_every_device_holds_the_queue_of_one(mode):
 def test_info_nce_takes_its_rows_as_negatives_and_its_ids_take_them_back():
     state = queue.init(jax.random.key(0), size=6, dim=3)
     earlier, z1, z2 = batches(3, 4, 3)
-    state = queue.push(state, earlier, ids=jnp.arange(4))
-    got = losses.info_nce_loss(
-        z1,
-        z2,
-        state.z,
-        in_batch=False,
-        temperature=0.5,
-        ids=jnp.arange(2, 6),
-        negative_ids=state.ids,
-        reduce_fn=None,
-    )
+    state = jax.jit(queue.push)(state, earlier, ids=np.arange(4))
+    loss = functools.partial(losses.info_nce_loss, in_batch=False, temperature=0.5, reduce_fn=None)
+    got = jax.jit(loss)(z1, z2, state.z, ids=np.arange(2, 6), negative_ids=state.ids)
     x, y, stored = unit(z1), unit(z2), np.asarray(state.z)
     for i in range(4):
         negatives = [np.exp(x[i] @ stored[k] / 0.5) for k in range(6) if state.ids[k] != i + 2]
@@ -106,7 +100,7 @@ def test_info_nce_takes_its_rows_as_negatives_and_its_ids_take_them_back():
 def test_no_gradient_flows_into_what_is_stored():
     state = queue.init(jax.random.key(0), size=6, dim=3)
     z = jnp.asarray(batches(1, 4, 3)[0])
-    assert not jax.grad(lambda z: jnp.sum(queue.push(state, z).z ** 3))(z).any()
+    assert not jax.jit(jax.grad(lambda z: jnp.sum(queue.push(state, z).z ** 3)))(z).any()
 
 
 @pytest.mark.parametrize(

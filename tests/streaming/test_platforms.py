@@ -5,6 +5,7 @@ problems of the tests take all of its branches.
 """
 
 import dataclasses
+import re
 from functools import partial
 
 import jax
@@ -15,6 +16,8 @@ from jax.sharding import Mesh
 
 from jaxcon import collectives, losses
 from jaxcon.streaming import Channel, Side, reduce_pairs, rules, sum_cosines
+from jaxcon.streaming.platforms import by_platform
+from jaxcon.streaming.rules import Cut
 from tests.streaming.problems import differentiable, one_set, problem, total
 
 NONE_WHOLE = {"whole_pairs": 0, "whole_pairs_of_one_set": 0}
@@ -194,6 +197,29 @@ def test_rows_of_one_kind_meet_visitors_in_squares(n):
         assert cut.rows == cut.cols <= rules.LINES[platform].block
 
 
+@pytest.mark.parametrize("forms", ["aab", "aba", "baa", "aaa", "abc"])
+def test_platforms_of_one_form_share_one_trace(forms):
+    """And each gets its own form; the last one's serves platforms without a name too."""
+    cuts = {form: Cut(rows=ord(form), cols=1) for form in forms}
+    traced = []
+
+    def f(cut, x):
+        traced.append(cut)
+        return x + cut.rows
+
+    def call(x):
+        lines = [(name, cuts[form]) for name, form in zip(rules.LINES, forms, strict=True)]
+        return by_platform(lines, f, x)
+
+    traced_once = jax.jit(call).trace(jnp.zeros((), int))
+    assert sorted(traced) == sorted(cuts.values())
+    platforms = (*rules.LINES, "rocm")
+    for name, form in zip(platforms, forms + forms[-1], strict=True):
+        program = traced_once.lower(lowering_platforms=(name,)).as_text()
+        assert re.findall(r"dense<(9\d)>", program) == [str(cuts[form].rows)]
+
+
 def test_what_a_caller_asks_for_is_the_same_on_every_platform():
     cuts = rules.Rule().cuts(10_000, 10_000, jnp.float32, block_size=300)
     assert {(cut.rows, cut.cols) for _, cut in cuts} == {(300, 300)}
+    assert len({cut for _, cut in cuts}) == 1  # one trace

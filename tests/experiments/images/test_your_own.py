@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import os
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from jaxcon.data.splits import Dataset, Split
 from jaxcon.losses import ntxent_loss
 from jaxcon.training.metrics import read_metrics
 from tests.experiments.commands import refused
+from tests.experiments.folders import begin_page, content, train
 from tests.trees import ROOT
 
 
@@ -51,31 +51,38 @@ def images(number, seed):
 DATA = Dataset("dots", images(32, 0), images(16, 1), images(16, 2), ("even", "odd"))
 
 
-@pytest.fixture
-def page(monkeypatch, tmp_path):
-    """A page of one's own, up to its evaluation."""
+def page(*flags, **handed):
+    """A page of one's own."""
+    settings = {"loss": agree, "encoder": Small(), "transform": noise, "dataset": DATA}
+    arguments = ["--epochs=3", "--batch-size=8", "--checkpoint-every=12", *flags]
+    pretrain("mine", **{**settings, **handed}, arguments=arguments)
+
+
+begun = functools.partial(begin_page, page)
+
+
+@pytest.fixture(scope="module")
+def begun_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("begun")
+    begun(folder)
+    return folder
+
+
+def test_the_losses_are_those_of_one_device_on_two(monkeypatch, tmp_path):
     monkeypatch.setattr(two_views, "conclude", lambda *_, **__: None)
-
-    def run(*flags, folder="run", **handed):
-        settings = {"loss": agree, "encoder": Small(), "transform": noise, "dataset": DATA}
-        arguments = [f"--workdir={tmp_path / folder}", "--epochs=3", "--batch-size=8", *flags]
-        pretrain("mine", **{**settings, **handed}, arguments=arguments)
-        return tmp_path / folder
-
-    return run
-
-
-def test_the_losses_are_those_of_one_device_on_two(page):
     assert len(jax.devices()) == 8  # before a command asks for fewer
-    folders = [page(f"--num-devices={number}", folder=str(number)) for number in (1, 2)]
-    losses = [[row["loss"] for row in read_metrics(f / "metrics.jsonl")] for f in folders]
+    losses = []
+    for number in (1, 2):
+        page(f"--workdir={tmp_path / str(number)}", f"--num-devices={number}")
+        rows = read_metrics(tmp_path / str(number) / "metrics.jsonl")
+        losses.append([row["loss"] for row in rows])
     assert len(losses[0]) == 12
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
 
 
-def test_config_names_what_is_of_a_library_and_says_what_is_the_users(page):
+def test_config_names_what_is_of_a_library_and_says_what_is_the_users(tmp_path):
     loss = functools.partial(ntxent_loss, temperature=0.2)
-    config = json.loads((page(loss=loss) / "config.json").read_text())
+    _, config = begun(tmp_path / "run", loss=loss)
     assert config["experiment"] == "mine"
     assert config["own_loss"] == "jaxcon.losses.softmax.ntxent_loss(temperature=0.2)"
     assert config["own_transform"] == "the user's own noise"
@@ -83,11 +90,12 @@ def test_config_names_what_is_of_a_library_and_says_what_is_the_users(page):
     assert config["model"]["encoder"]["own"] == "the user's own Small"
 
 
-def test_what_is_not_handed_over_is_that_of_the_flags(page):
-    folder = page("--encoder=mlp", encoder=None, transform=None)
-    config = json.loads((folder / "config.json").read_text())
+def test_what_is_not_handed_over_is_that_of_the_flags(tmp_path):
+    folder = tmp_path / "run"
+    given, config = begun(folder, "--encoder=mlp", encoder=None, transform=None)
     assert config["encoder"] == "mlp"
     assert not {"own_encoder", "own_transform"} & config.keys()
+    train(given)
     assert jaxcon.load_run(folder).embed_images(DATA.test.images).shape == (16, 512)
 
 
@@ -102,14 +110,16 @@ def test_what_is_not_handed_over_is_that_of_the_flags(page):
         ((), {"chance": 0.0}, "expected a loss above 0; pass chance="),
     ],
 )
-def test_one_line_for_what_cannot_go_on(page, capsys, flags, handed, said):
-    page()
-    capsys.readouterr()
+def test_one_line_for_what_cannot_go_on(begun_once, capsys, flags, handed, said):
+    before = content(begun_once)
+    flags = (f"--workdir={begun_once}", *flags)
     assert said in refused(lambda given: page(*given, **handed), flags, capsys)
+    assert content(begun_once) == before
 
 
-def test_only_the_user_can_build_the_encoder_again(page):
-    folder = page()
+def test_only_the_user_can_build_the_encoder_again(tmp_path):
+    folder = tmp_path / "run"
+    train(begun(folder)[0])
     with pytest.raises(
         ValueError, match=r"its encoder is the user's own Small, .* networks=\{'encoder"
     ):

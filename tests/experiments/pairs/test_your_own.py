@@ -24,7 +24,7 @@ from jaxcon.training.checkpoint import load_newest
 from jaxcon.training.digests import state_hash
 from jaxcon.training.metrics import read_metrics
 from tests.experiments.commands import refused
-from tests.experiments.folders import begin, train
+from tests.experiments.folders import begin, begin_page, content, train
 from tests.marks import slow_unless
 
 
@@ -80,10 +80,13 @@ def page(*flags, **handed):
     pretrain("mine", **{**HANDED, **handed}, arguments=[*FLAGS, *flags])
 
 
-def begun(folder, *flags, **handed):
-    """What a page would train with, and its config.json."""
-    given = begin(lambda given: page(*given, **handed), [f"--workdir={folder}", *flags])
-    return given, json.loads((folder / "config.json").read_text())
+begun = functools.partial(begin_page, page)
+
+
+@pytest.fixture(scope="module")
+def begun_once(tmp_path_factory):
+    begun(folder := tmp_path_factory.mktemp("begun"))
+    return folder
 
 
 @pytest.fixture
@@ -191,11 +194,10 @@ def test_what_is_not_handed_over_is_that_of_the_flags(tmp_path):
         (("--vocabulary=100",), {}, "--vocabulary=100: expected a number of at least 257"),
     ],
 )
-def test_one_line_for_what_cannot_go_on(tmp_path, capsys, flags, handed, said):
-    begun(tmp_path / "run")
-    capsys.readouterr()
-    flags = (f"--workdir={tmp_path / 'run'}", *flags)
+def test_one_line_for_what_cannot_go_on(begun_once, capsys, flags, handed, said):
+    before, flags = content(begun_once), (f"--workdir={begun_once}", *flags)
     assert said in refused(lambda given: page(*given, **handed), flags, capsys)
+    assert content(begun_once) == before
 
 
 class Maps(nn.Module):
