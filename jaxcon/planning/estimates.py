@@ -5,7 +5,8 @@ kernel takes the longer of its products at the full rate and its bytes at the fu
 2.5 us to launch. Both are good for comparing two forms of one computation on one chip: *an estimate
 is no measurement*.
 
-A loop whose number of turns the program does not say, one that ends by what it finds, is not counted.
+What data decides counts at its least: a loop whose number of turns the program does not say, one that
+ends by what it finds, is not counted, and of a conditional the shortest branch is.
 """
 
 import re

@@ -107,3 +107,16 @@ def test_devices_or_how_to_get_the_compiler(name):
         pytest.skip("its compiler is here; tests/planning/test_compiled.py uses it")
     with pytest.raises(ModuleNotFoundError, match="pip install"):
         devices(name)
+
+
+def test_what_data_decides_counts_at_its_least():
+    def rarely(x):
+        def repair(x):
+            return jax.lax.fori_loop(0, 50, lambda i, y: y @ y, x)
+
+        x = jax.lax.cond(jnp.any(jnp.isnan(x)), repair, lambda x: x, x)
+        return jax.lax.while_loop(lambda y: jnp.any(y > 9), lambda y: y @ y / 2, x @ x)
+
+    text = jax.jit(rarely).lower(jnp.ones((8, 8))).compile().as_text() or ""
+    assert {op.opcode for op, _ in executed(text)} >= {"conditional", "while"}
+    assert sum(times for _, times in executed(text)) < 50
