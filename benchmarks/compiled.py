@@ -52,8 +52,16 @@ MOVED = re.compile(
 
 
 def found(step: Callable[..., Any], chip: str, *args: Any) -> dict[str, Any]:
-    """Estimated milliseconds, MiB of temporaries, kernels and collectives of a compiled step."""
-    program = jax.jit(step).lower(*args).compile()
+    """Estimated milliseconds, MiB of temporaries, kernels and collectives of a compiled step.
+
+    Nothing, if it does not fit into the chip's memory.
+    """
+    try:
+        program = jax.jit(step).lower(*args).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return {}
     text = program.as_text() or ""
     guess = estimate(text, chip_of(chip))
     counts: dict[str, int] = {}

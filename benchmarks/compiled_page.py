@@ -76,6 +76,8 @@ def _order(key: str) -> tuple[int, str, int, str, int, int]:
 
 
 def _figures(one: dict[str, Any]) -> str:
+    if not one:
+        return "does not fit"
     return f"{one['ms']:.3g} / {one['mib']:,.0f} ({one['kernels']:,})"
 
 
@@ -84,8 +86,9 @@ def _line(*values: Any) -> str:
 
 
 def _form(chip: str, loss: str, rows: int, dim: int, cell: Cell) -> str:
-    best = min((form for form in cell if form != "default"), key=lambda form: cell[form]["ms"])
-    ratio = cell["default"]["ms"] / min(one["ms"] for one in cell.values())
+    fitting = {form: one["ms"] for form, one in cell.items() if one}
+    best = min(fitting.keys() - {"default"}, key=lambda form: (fitting[form], form))
+    ratio = fitting["default"] / min(fitting.values())
     return _line(
         *(
             chip,
@@ -102,9 +105,9 @@ def _form(chip: str, loss: str, rows: int, dim: int, cell: Cell) -> str:
 
 
 def _loss(chip: str, loss: str, rows: int, dim: int, cell: Cell) -> str:
-    ratio = cell["default"]["ms"] / cell["whole"]["ms"]
     figures = _figures(cell["whole"]), _figures(cell["default"])
-    return _line(chip, f"`{loss}`", f"{rows:,}", dim, *figures, f"{ratio:.2f}")
+    ratio = f"{cell['default']['ms'] / cell['whole']['ms']:.2f}" if cell["whole"] else ""
+    return _line(chip, f"`{loss}`", f"{rows:,}", dim, *figures, ratio)
 
 
 def _slice(topology: str, loss: str, rows: int, dim: int, cell: Cell) -> str:

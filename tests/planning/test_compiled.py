@@ -36,6 +36,6 @@ def cells(chip, tmp_path, *pairs):
 @pytest.mark.parametrize("chip", ["v5e", "h100"])
 def test_the_default_is_nearly_the_best_form(chip, tmp_path):
     for name, forms in cells(chip, tmp_path, 4096).items():
-        best = min(form["ms"] for form in forms.values())
+        best = min(form["ms"] for form in forms.values() if form)
         assert forms["default"]["ms"] <= ALLOWED[name.split()[2]] * best, (name, forms)
         assert forms["default"]["mib"] <= 512
