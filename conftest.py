@@ -58,6 +58,7 @@ def pytest_configure() -> None:
 
         jax.enable_x64 = enable_x64
     _share_mlir_context()
+    jax.devices()  # all of them, before a command that a test runs in this process asks for fewer
 
 
 def _share_mlir_context() -> None:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -70,7 +69,6 @@ def begun_once(tmp_path_factory):
 
 def test_the_losses_are_those_of_one_device_on_two(monkeypatch, tmp_path):
     monkeypatch.setattr(two_views, "conclude", lambda *_, **__: None)
-    assert len(jax.devices()) == 8  # before a command asks for fewer
     losses = []
     for number in (1, 2):
         page(f"--workdir={tmp_path / str(number)}", f"--num-devices={number}")
