@@ -41,7 +41,7 @@ def l2_normalize(x: ArrayLike, *, axis: int = -1) -> Array:
       ValueError: if `x` is not of a float dtype.
 
     Example:
-      >>> print(l2_normalize(jnp.array([[3e20, 4e20], [3e-20, 4e-20], [0.0, 0.0]])))
+      >>> print(l2_normalize(jnp.array([[3e20, 4e20], [3e-20, 4e-20], [0.0, 0.0]])).round(6))
       [[0.6 0.8]
        [0.6 0.8]
        [0.  0. ]]
