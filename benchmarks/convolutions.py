@@ -23,7 +23,7 @@ import numpy as np
 from jax import lax
 
 from benchmarks.step import MODELS
-from experiments.images.two_views import Model
+from experiments.images.model import Model
 from jaxcon.encoders import ProjectionHead
 from jaxcon.encoders.convolution import conv
 

@@ -25,7 +25,7 @@ import optax
 
 from benchmarks.implementations import torch_loss
 from benchmarks.timing import median_ms
-from experiments.images.two_views import Model, make_loss
+from experiments.images.model import Model, make_loss
 from jaxcon.augment import digits_transform, simclr_transform, two_views
 from jaxcon.data.batching import batches
 from jaxcon.data.splits import Split

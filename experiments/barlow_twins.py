@@ -31,6 +31,7 @@ from experiments.images import two_views
 from experiments.images.recipes import Images, Recipe, recipe_for
 from experiments.images.redundancy import describe
 from experiments.running.handed import loss_of_zeros
+from experiments.running.memory import of_pairs, refuse_of_pairs
 from experiments.running.options import (
     FloatOfLoss,
     Machine,
@@ -50,7 +51,7 @@ TEMPERATURE = 0.1  # the losses have none; it only affects what the collapse che
 class Kind(NamedTuple):
     """A loss: its name in a heading, and the weights that it takes, with their defaults.
 
-    `pairwise`: whether it multiplies rows with rows, in a precision to choose.
+    `pairwise`: whether it multiplies rows with rows, in a precision and in tiles to choose.
     """
 
     title: str
@@ -135,6 +136,8 @@ def check(config: BarlowTwins) -> None:
     )
     kind = KINDS[config.loss.loss]
     check_taken(config.loss, [*kind.weights, *(["loss_precision"] if kind.pairwise else [])])
+    if not kind.pairwise:
+        refuse_of_pairs(config.machine, f"--loss={config.loss.loss} has none; leave it out")
 
 
 def objective(config: BarlowTwins) -> two_views.Objective:
@@ -144,6 +147,7 @@ def objective(config: BarlowTwins) -> two_views.Objective:
     if kind.pairwise:
         assert config.loss.loss_precision is not None
         settings["precision"] = PRECISIONS[config.loss.loss_precision]
+        settings |= of_pairs(config.machine)
     loss = functools.partial(kind.loss, **settings)
     return two_views.Objective(
         loss=loss,

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 
 from experiments.pairs.dual import Loss, Method, Pairs, check_options, fill_in, run
 from experiments.pairs.objectives import Objective, make_objective
+from experiments.running.memory import of_pairs
 from experiments.running.options import Machine, Training, check_range, fill, parse
 from experiments.running.precision import PRECISIONS, loss_precision
 from experiments.running.process import quiet_libraries
@@ -77,7 +78,12 @@ def objective(config: CLIP) -> Objective:
     """Returns the chosen loss."""
     assert config.loss.loss_precision is not None
     precision = PRECISIONS[config.loss.loss_precision]
-    return make_objective(config.loss.loss, config.loss.temperature, precision)
+    return make_objective(
+        config.loss.loss,
+        config.loss.temperature,
+        precision=precision,
+        **of_pairs(config.machine),
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

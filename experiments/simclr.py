@@ -20,6 +20,7 @@ from collections.abc import Sequence
 
 from experiments.images.recipes import DIGITS, FEW_PHOTOS, PHOTOS, Images, Recipe, recipe_for
 from experiments.images.two_views import Method, Objective, check_options, fill_in, run
+from experiments.running.memory import of_pairs
 from experiments.running.options import (
     FloatOfRecipe,
     Machine,
@@ -89,12 +90,16 @@ def objective(config: SimCLR) -> Objective:
     """Returns NT-Xent; each view's candidates are all the other views of the batch."""
     temperature, batch_size = config.loss.temperature, config.training.batch_size
     assert config.loss.loss_precision is not None
-    precision = PRECISIONS[config.loss.loss_precision]
     assert temperature is not None
     assert batch_size is not None
     candidates = 2 * batch_size - 1
     return Objective(
-        loss=functools.partial(ntxent_loss, temperature=temperature, precision=precision),
+        loss=functools.partial(
+            ntxent_loss,
+            temperature=temperature,
+            precision=PRECISIONS[config.loss.loss_precision],
+            **of_pairs(config.machine),
+        ),
         chance=chance_loss(candidates),
         candidates=candidates,
         temperature=temperature,

@@ -1,4 +1,4 @@
-"""What experiments on two views of an image share: the model, the loss of a batch, the task.
+"""What experiments on two views of an image share: their options, and the task.
 
 An experiment passes in a `Method`; everything between its command line and its report follows.
 """
@@ -13,20 +13,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from experiments.images.model import make_cached, make_loss, make_model
 from experiments.images.page import Describe, conclude, show
 from experiments.images.recipes import Images, Recipe, default_rates
 from experiments.running import facts, runner
-from experiments.running.encoders import make_encoder
 from experiments.running.handed import check_features
+from experiments.running.memory import check_rows_apart
 from experiments.running.options import Machine, Training, check_range, check_training, fill
 from experiments.running.plan import default_batch
 from experiments.running.run import Task
 from experiments.running.start import Network, Start
-from jaxcon.augment import Transform, two_views
 from jaxcon.data.batching import batches
 from jaxcon.data.sources import Dataset, load
-from jaxcon.encoders import ProjectionHead
-from jaxcon.training.step import LossFn
+from jaxcon.encoders.remat import rematerialized
 
 
 class Config(Protocol):
@@ -63,57 +62,6 @@ class Objective:
     candidates: int | None
     temperature: float
     describe: Describe = lambda folder, embeddings: ((), ())
-
-
-class Model(nn.Module):
-    """Encoder and projection head; only the encoder is kept for use."""
-
-    encoder: nn.Module
-    head: nn.Module
-
-    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-        return self.head(self.encoder(images, train=train), train=train)
-
-    def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns the features for later use, and the embeddings that the loss sees."""
-        features = self.encoder(images, train=False)
-        return features, self.head(features, train=False)
-
-
-def make_model(
-    images: Images, precision: str, *, side: int, encoder: nn.Module | None = None
-) -> Model:
-    """Returns the model for images of `side` pixels; batch statistics are those of the global batch.
-
-    Args:
-      images: the options of images.
-      precision: "f32" or "bf16".
-      side: side of the images, in pixels.
-      encoder: used instead of the one that the options name.
-    """
-    settings = {"axis_name": "batch", "dtype": jnp.bfloat16 if precision == "bf16" else None}
-    assert images.encoder is not None
-    return Model(
-        encoder=encoder or make_encoder(images.encoder, side=side, **settings),
-        head=ProjectionHead(dim=images.projection_dim, **settings),
-    )
-
-
-def make_loss(model: Model, transform: Transform, loss: Callable[..., jax.Array]) -> LossFn:
-    """Returns the loss of a batch: the objective of the embeddings of two views, on all devices."""
-
-    def loss_fn(params: Any, carried: Any, batch: Any, key: jax.Array) -> Any:
-        views = two_views(key, batch["image"], transform=transform, index=batch["index"])
-        z, carried = model.apply(
-            {"params": params, **carried},
-            jnp.concatenate(views),
-            train=True,
-            mutable=list(carried),
-        )
-        z1, z2 = jnp.split(z, 2)
-        return loss(z1, z2, axis_name="batch"), (carried, {})
-
-    return loss_fn
 
 
 def check_options(config: Config) -> None:
@@ -207,14 +155,21 @@ def make_task(
     )
     seed, batch_size = config.training.seed, config.training.batch_size
     assert batch_size is not None
+    init = functools.partial(model.init, images=jnp.zeros((1, *shape)), train=False)
+    machine, name = config.machine, config.images.encoder or ""
+    check_rows_apart(machine, jax.eval_shape(init, jax.random.key(0)), {"encoder": name})
+    apply = rematerialized(model.apply, ["encoder"]) if machine.remat else model.apply
+    learned = (model, recipe.transform, goal.loss, apply)
+    size = machine.chunk_size
     return Task(
         network=Network({"encoder": model.encoder, "head": model.head}, shape),
-        encoder=config.images.encoder or "",
+        encoder=name,
         beside="a projection head",
         with_what=facts.with_classes(dataset.class_names),
-        init=functools.partial(model.init, images=jnp.zeros((1, *shape)), train=False),
+        init=init,
         apply_fn=model.apply,
-        loss_fn=make_loss(model, recipe.transform, goal.loss),
+        loss_fn=make_loss(*learned),
+        value_and_grad=make_cached(*learned, chunk_size=size) if size else None,
         batches=lambda first, sharding: batches(
             dataset.train, seed=seed, batch_size=batch_size, start_step=first, sharding=sharding
         ),

@@ -16,6 +16,7 @@ from experiments.images.two_views import (
     run,
 )
 from experiments.running.handed import Loss, check_left_out, check_loss, check_module, level
+from experiments.running.memory import HAS_ITS_OWN, refuse_of_pairs
 from experiments.running.options import Machine, Training, parse
 from experiments.running.own import as_named, names
 from experiments.running.process import quiet_libraries
@@ -71,6 +72,7 @@ def pretrain(
 
     def check(options: YourOwn) -> None:
         check_options(options)
+        refuse_of_pairs(options.machine, HAS_ITS_OWN)
         check_left_out(typed.images, dataset=dataset, encoder=encoder)
 
     def resolve(options: YourOwn, examples: int) -> tuple[YourOwn, Recipe]:

@@ -14,13 +14,14 @@ import jax
 import jax.numpy as jnp
 
 from experiments.pairs.captions import caption_tokens, cut_note, make_tokenizer
-from experiments.pairs.model import make_loss, make_model, shifted
+from experiments.pairs.model import make_cached, make_loss, make_model, shifted
 from experiments.pairs.objectives import LossName, Objective
 from experiments.pairs.page import conclude, show
 from experiments.running import runner
 from experiments.running.encoders import Encoder
 from experiments.running.facts import dataset_title, with_captions
 from experiments.running.handed import check_features
+from experiments.running.memory import check_rows_apart
 from experiments.running.options import (
     Machine,
     OptionalFloat,
@@ -39,6 +40,7 @@ from experiments.running.start import Network, Start, kept_tokenizer
 from jaxcon.augment import Transform
 from jaxcon.data.captions import PairDataset, load_pairs
 from jaxcon.data.pairs import pair_batches
+from jaxcon.encoders.remat import rematerialized
 from jaxcon.encoders.tokenizer import Tokenizer
 
 
@@ -221,16 +223,22 @@ def make_task(
         text_encoder=method.text_encoder,
     )
     text = method.text_encoder
+    init = functools.partial(model.init, images=jnp.zeros((1, *shape)), tokens=tokens, train=False)
+    machine = config.machine
+    in_chunks = {"image": pairs.encoder, "text": type(model.text.encoder).__name__}
+    check_rows_apart(machine, jax.eval_shape(init, jax.random.key(0)), in_chunks)
+    encoders = [("image", "encoder"), ("text", "encoder")]
+    apply = rematerialized(model.apply, *encoders) if machine.remat else model.apply
+    size, transform = machine.chunk_size, method.transform
     return Task(
         network=Network({"image": model.image, "text": model.text}, shape, tokenizer),
         encoder=pairs.encoder,
         beside="a text transformer" if text is None else type(text).__name__,
         with_what=with_captions(dataset),
-        init=functools.partial(
-            model.init, images=jnp.zeros((1, *shape)), tokens=tokens, train=False
-        ),
+        init=init,
         apply_fn=model.apply,
-        loss_fn=make_loss(model, objective, method.transform),
+        loss_fn=make_loss(model, objective, transform, apply),
+        value_and_grad=make_cached(objective, transform, apply, chunk_size=size) if size else None,
         batches=lambda first, sharding: pair_batches(
             dataset.train.images,
             caption_tokens(dataset.train, tokenizer),
@@ -247,7 +255,7 @@ def make_task(
             objective=objective,
             tokenizer=tokenizer,
             title=f"{method.title(config)} on {dataset_title(pairs.dataset)}",
-            transform=method.transform,
+            transform=transform,
             seed=training.seed,
             batch_size=batch_size,
         ),

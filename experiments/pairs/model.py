@@ -1,6 +1,6 @@
 """The model for images and captions: the dual encoder, and the loss of a batch."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -12,7 +12,8 @@ from experiments.running.encoders import Encoder, make_encoder
 from jaxcon.augment import Transform, random_affine, two_views
 from jaxcon.encoders import Temperature, TextTransformer
 from jaxcon.encoders.dual import Embedded, Side
-from jaxcon.training.step import LossFn
+from jaxcon.training.cached import cached_value_and_grad
+from jaxcon.training.step import LossFn, ValueAndGrad
 
 
 class DualEncoder(nn.Module):
@@ -22,15 +23,20 @@ class DualEncoder(nn.Module):
     text: Side
     scalars: Mapping[str, float]
 
-    @nn.compact
     def __call__(self, images: jax.Array, tokens: jax.Array, *, train: bool) -> Outputs:
+        image, text = self.image(images, train=train), self.text(tokens, train=train)
+        return Outputs(image, text, self.learned())
+
+    @nn.compact
+    def learned(self) -> dict[str, jax.Array]:
+        """Returns the scalars by their names."""
         learned = {}
         for name, start in self.scalars.items():
             if name == "temperature":
                 learned[name] = Temperature(start)()
             else:
                 learned[name] = self.param(name, nn.initializers.constant(start), (), jnp.float32)
-        return Outputs(self.image(images, train=train), self.text(tokens, train=train), learned)
+        return learned
 
     def embed_images(self, images: jax.Array) -> Embedded:
         return self.image(images, train=False)
@@ -80,12 +86,25 @@ def shifted(key: jax.Array, image: jax.Array) -> jax.Array:
     return random_affine(key, image, translation=0.05, outside="edge")
 
 
-def make_loss(model: DualEncoder, objective: Objective, transform: Transform = shifted) -> LossFn:
-    """Returns the loss of a batch of images and tokens; its metrics are the learned scalars."""
+def make_loss(
+    model: DualEncoder,
+    objective: Objective,
+    transform: Transform = shifted,
+    apply: Callable[..., Any] | None = None,
+) -> LossFn:
+    """Returns the loss of a batch of images and tokens; its metrics are the learned scalars.
+
+    Args:
+      model: the dual encoder.
+      objective: what is minimized.
+      transform: maps a key and an image to what the encoder sees.
+      apply: takes the place of `model.apply`.
+    """
+    apply = apply or model.apply
 
     def loss_fn(params: Any, carried: Any, batch: Any, key: jax.Array) -> Any:
         images, _ = two_views(key, batch["image"], transform=transform, index=batch["index"])
-        outputs, carried = model.apply(
+        outputs, carried = apply(
             {"params": params, **carried},
             images,
             batch["tokens"],
@@ -95,3 +114,33 @@ def make_loss(model: DualEncoder, objective: Objective, transform: Transform = s
         return objective.loss(outputs), (carried, dict(outputs.scalars))
 
     return loss_fn
+
+
+def make_cached(
+    objective: Objective,
+    transform: Transform,
+    apply: Callable[..., Any],
+    *,
+    chunk_size: int,
+) -> ValueAndGrad:
+    """Returns value and gradient of the loss that `make_loss` returns, by the gradient cache.
+
+    Both encoders embed `chunk_size` pairs at a time; the loss has the embeddings of all.
+    """
+
+    def value_and_grad(params: Any, carried: Any, batch: Any, key: jax.Array) -> Any:
+        def encode(params: Any, chunk: Any, _: None) -> Any:
+            # The key is that of the whole batch: what is drawn follows from it and the global row.
+            views = two_views(key, chunk["image"], transform=transform, index=chunk["index"])
+            outputs = apply({"params": params}, views[0], chunk["tokens"], train=True)
+            return outputs.image, outputs.text
+
+        def loss_fn(params: Any, embedded: Any) -> Any:
+            scalars = apply({"params": params}, method="learned")
+            image, text = embedded
+            return objective.loss(Outputs(image, text, scalars)), (carried, dict(scalars))
+
+        cached = cached_value_and_grad(encode, loss_fn, chunk_size=chunk_size, has_aux=True)
+        return cached(params, batch)
+
+    return value_and_grad

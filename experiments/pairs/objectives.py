@@ -17,7 +17,6 @@ from jaxcon.encoders.dual import Embedded
 from jaxcon.evaluation.zero_shot import class_embeddings
 from jaxcon.losses import clip_loss, csd_loss, gaussian_clip_loss, npairs_loss, siglip_loss
 from jaxcon.similarity import cosine_similarity, squared_distance
-from jaxcon.typing import Precision
 
 LossName = Literal["clip", "siglip", "npairs", "gaussian", "csd"]
 
@@ -82,15 +81,14 @@ class Objective(NamedTuple):
     temperature: float | None = None
 
 
-def make_objective(
-    name: LossName, temperature: float | None, precision: Precision = None
-) -> Objective:
+def make_objective(name: LossName, temperature: float | None, **settings: Any) -> Objective:
     """Returns the objective that the flag names.
 
     Args:
       name: value of the flag.
       temperature: None means its default.
-      precision: of the products between embeddings; None: the default of the losses.
+      **settings: of the products between embeddings, which all losses take: `precision`,
+        `exchange`, `block_size`.
     """
     objectives = {
         "clip": Objective(
@@ -124,7 +122,7 @@ def make_objective(
         ),
     }
     objective = objectives[name]
-    return objective._replace(loss=functools.partial(objective.loss, precision=precision))
+    return objective._replace(loss=functools.partial(objective.loss, **settings))
 
 
 def _clip(outputs: Outputs, **settings: Any) -> jax.Array:

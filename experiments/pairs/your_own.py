@@ -11,6 +11,7 @@ from experiments.pairs.dual import Method, Pairs, check_options, load_captioned,
 from experiments.pairs.model import shifted
 from experiments.pairs.objectives import Objective, Outputs, cosine
 from experiments.running.handed import Loss, check_left_out, check_loss, check_module, level
+from experiments.running.memory import HAS_ITS_OWN, refuse_of_pairs
 from experiments.running.options import Machine, Training, parse
 from experiments.running.own import as_named, names
 from experiments.running.process import quiet_libraries
@@ -73,6 +74,7 @@ def pretrain(
 
     def check(options: YourOwn) -> None:
         check_options(options)
+        refuse_of_pairs(options.machine, HAS_ITS_OWN)
         check_left_out(typed.pairs, dataset=dataset, encoder=image_encoder)
 
     def of_outputs(outputs: Outputs) -> jax.Array:

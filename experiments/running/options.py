@@ -70,6 +70,14 @@ PrecisionOfLoss = Annotated[
         help_behavior_hint="",
     ),
 ]
+ExchangeOfLoss = Annotated[
+    Literal["gather", "ring"] | None,
+    tyro.conf.arg(  # pyright: ignore[reportCallIssue]
+        metavar="{gather,ring}",
+        constructor=Literal["gather", "ring"],
+        help_behavior_hint="",
+    ),
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +110,7 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """Where it runs; a run can be resumed with other values."""
+    """Where it runs, and in how much memory; a run can be resumed with other values."""
 
     workdir: OptionalPath = None
     """Folder of the run; the same command resumes there. Default: runs/EXPERIMENT-DATASET."""
@@ -112,6 +120,18 @@ class Machine:
     """Devices that share the batch; a CPU is split into that many. Default: all; on CPU, 1."""
     checkpoint_every: OptionalInt = None
     """Steps between checkpoints. Default: a twentieth of the run."""
+    exchange: ExchangeOfLoss = None
+    """How devices compare their embeddings with all others: gather collects them, in a ring they
+    travel and a device holds those of two at a time. Default: a ring from 4,096 rows a device on."""
+    block_size: OptionalInt = None
+    """Compares embeddings in tiles of that edge, in place of all pairs at once. Default: by their
+    number, and by what is fast on the platform."""
+    remat: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Computes the activations of the encoder again in the backward pass instead of keeping them:
+    less memory, a third more computation."""
+    chunk_size: OptionalInt = None
+    """Images of a device that the encoder embeds at a time; the loss is still that of the whole
+    batch, with exact gradients. For encoders without batch norm: vit. Default: all."""
 
 
 def parse(config: type[Config], *, program: str | None, arguments: Sequence[str] | None) -> Config:
@@ -220,7 +240,7 @@ def check_training(training: Training, machine: Machine) -> None:
     check_range(training, "epochs", "batch_size", "learning_rate", "clip_norm", low=0)
     check_range(training, "weight_decay", "warmup_epochs", low=0, open_low=False)
     check_range(training, "ema", low=0, high=1)
-    check_range(machine, "num_devices", "checkpoint_every", low=0)
+    check_range(machine, "num_devices", "checkpoint_every", "block_size", "chunk_size", low=0)
 
 
 def flat(*groups: Any) -> dict[str, Any]:

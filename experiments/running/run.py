@@ -25,7 +25,7 @@ from jaxcon.training.digests import state_bytes
 from jaxcon.training.files import absolute
 from jaxcon.training.loop import fit
 from jaxcon.training.state import TrainState, create_state
-from jaxcon.training.step import LossFn, make_train_step, shard_step
+from jaxcon.training.step import LossFn, ValueAndGrad, make_train_step, shard_step
 from jaxcon.training.workdir import Workdir, saved_steps
 
 
@@ -44,6 +44,7 @@ class Task:
       batches: maps a step and a sharding to the batches from that step on.
       chance: loss of embeddings that carry no information.
       conclude: `(workdir, run, *, facts, settings)`: evaluates and writes the page.
+      value_and_grad: its value and gradient in chunks; None: at once.
       own: what the user wrote, by its role, as config.json describes it.
       notes: to say before training begins.
     """
@@ -58,6 +59,7 @@ class Task:
     batches: Callable[[int, Any], Iterator[Any]]
     chance: float
     conclude: Callable[..., None]
+    value_and_grad: ValueAndGrad | None = None
     own: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notes: Callable[[], Iterable[str]] = tuple
 
@@ -132,7 +134,8 @@ def pretrain(
     variables = jax.device_get(jit_once(task.init)(keys[0]))
     first = variables if start is None else {**variables, **start}
     state = replicate(_first_state(training, plan, first, task.apply_fn), mesh)
-    step = shard_step(make_train_step(task.loss_fn, ema_decay=training.ema), mesh)
+    step = make_train_step(task.loss_fn, value_and_grad=task.value_and_grad, ema_decay=training.ema)
+    step = shard_step(step, mesh)
     with Checkpoints(workdir.checkpoints, say=say) as checkpoints:
         restored = checkpoints.restore(state)
         if restored is not None:

@@ -13,6 +13,7 @@ import jax
 
 from experiments.running.ends import run_errors, usage_errors
 from experiments.running.facts import Setup, announce, count_parameters, facts
+from experiments.running.memory import check_chunks
 from experiments.running.options import flat
 from experiments.running.plan import Plan, make_plan, share_batch
 from experiments.running.process import say, select_devices
@@ -133,6 +134,7 @@ def prepare(config: Any, experiment: Experiment) -> Ready:
         config, lambda options: experiment.resolve(options, examples), devices=len(devices)
     )
     plan = make_plan(config.training, examples=examples, devices=len(devices))
+    check_chunks(config.machine, batch_size=plan.batch_size, devices=len(devices))
     start = load_start(start_from, path)
     task = experiment.task(config, dataset, start, path)
     # Also: are the images of a size that the encoder takes?

@@ -31,7 +31,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcon.collectives import explicit_mesh
+from jaxcon import collectives
+from jaxcon.collectives import explicit_mesh, to_varying, varying_axes
 
 # encode(params, chunk, key) -> embeddings, or with statistics
 # encode(params, batch_stats, chunk, key) -> (embeddings, batch_stats)
@@ -110,16 +111,27 @@ def cached_value_and_grad(
             has_aux=has_aux,
         )(params, embeddings)
 
+        # Each device pulls back its own chunks; they are summed over devices once, at the end.
+        axes = jax.tree.map(lambda p: _axes(batch) - varying_axes(p), params)
+        here = jax.tree.map(to_varying, params, axes)
+
         def second_pass(gradient: Any, entry: tuple[Any, Any, Any]) -> tuple[Any, None]:
             (number, chunk), stats, cotangent = entry
-            _, pullback = jax.vjp(lambda p: embed(p, stats, chunk, number)[0], params)
+            _, pullback = jax.vjp(lambda p: embed(p, stats, chunk, number)[0], here)
             return jax.tree.map(_add, gradient, pullback(cotangent)[0]), None
 
-        gradient, _ = _scan(second_pass, own, (numbered, stats, cotangents))
-        gradient = jax.tree.map(lambda g, p: g.astype(p.dtype), gradient, params)
+        none = jax.tree.map(jnp.zeros_like, here)
+        shares, _ = _scan(second_pass, none, (numbered, stats, cotangents))
+        shares = jax.tree.map(lambda g, a: collectives.sum(g, tuple(a) or None), shares, axes)
+        gradient = jax.tree.map(lambda g, o, p: _add(o, g).astype(p.dtype), shares, own, params)
         return (value, gradient) if batch_stats is None else (value, gradient, updated)
 
     return run
+
+
+def _axes(batch: Any) -> frozenset[str]:
+    """Returns the mapped axes over whose devices the rows are known to vary."""
+    return frozenset().union(*map(varying_axes, jax.tree.leaves(batch)))
 
 
 def _add(total: jax.Array, share: jax.Array) -> jax.Array:

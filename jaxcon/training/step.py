@@ -38,11 +38,17 @@ Metrics = dict[str, jax.Array]
 LossFn = Callable[
     [Any, dict[str, Any], Batch, jax.Array], tuple[jax.Array, tuple[Mapping[str, Any], Metrics]]
 ]
+# value_and_grad(params, carried, batch, key) -> ((loss, (carried, metrics)), gradient)
+ValueAndGrad = Callable[[Any, dict[str, Any], Batch, jax.Array], tuple[Any, Any]]
 Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
 
 
 def make_train_step(
-    loss_fn: LossFn, *, ema_decay: float | None = None, axis_name: str | None = BATCH_AXIS
+    loss_fn: LossFn,
+    *,
+    value_and_grad: ValueAndGrad | None = None,
+    ema_decay: float | None = None,
+    axis_name: str | None = BATCH_AXIS,
 ) -> Step:
     """Returns `step(state, batch, key) -> (state, metrics)`.
 
@@ -56,6 +62,8 @@ def make_train_step(
       loss_fn: `(params, carried, batch, key) -> (loss, (carried, metrics))`, where `carried` holds
         whatever moves without a gradient, by the names of flax's collections: `batch_stats`, a
         queue, or a teacher. It returns all of them, whether they moved or not.
+      value_and_grad: the loss and its gradient, where they are found in another way than by
+        `jax.value_and_grad(loss_fn, has_aux=True)`: by `cached_value_and_grad`, in chunks.
       ema_decay: decay of the moving average, at least 0 and below 1; None for a state without one.
       axis_name: the mapped axis over which gradients are averaged; None for no axis.
 
@@ -75,7 +83,7 @@ def make_train_step(
         chex.assert_equal_shape_prefix(jax.tree.leaves(dict(batch)), 1)
         key = jax.random.fold_in(key, state.step)
 
-        gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        gradient_fn = value_and_grad or jax.value_and_grad(loss_fn, has_aux=True)
         outputs, gradients = gradient_fn(state.params, state.carried, batch, key)
         loss, (carried, metrics) = outputs
         _check_collections(state, carried)

@@ -15,9 +15,10 @@ from PIL import Image
 from experiments import barlow_twins
 from experiments.barlow_twins import BarlowTwins, Loss
 from experiments.images import two_views
+from experiments.images.model import Model, make_loss
 from experiments.images.recipes import DIGITS, Images
 from experiments.images.redundancy import cross_correlation
-from experiments.images.two_views import Model, Objective, make_loss
+from experiments.images.two_views import Objective
 from experiments.running.options import Machine, Training, flag, flat
 from experiments.running.process import jit_once
 from jaxcon.augment import gaussian_noise

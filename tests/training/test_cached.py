@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxcon import losses
 from jaxcon.planning.memory import memory_of
+from jaxcon.planning.programs import executed
 from jaxcon.training.cached import cached_value_and_grad
 
 IMAGES = jax.random.normal(jax.random.key(1), (12, 5))
@@ -113,6 +114,23 @@ def test_under_a_device_axis_with_global_negatives(check_vma):
     sharded = jax.jit(jax.shard_map(step, mesh=mesh, check_vma=check_vma, **specs))
     direct = jax.jit(jax.value_and_grad(lambda p: loss_fn(p, encode(tower, p, images, None))))
     assert_close(sharded(params, images), direct(params), 1e-5)
+
+
+def test_devices_sum_the_gradient_once_however_many_chunks_there_are():
+    tower = Tower()
+    params, _ = init(tower)
+    mesh = Mesh(np.array(jax.devices()[:4]), ("batch",))
+
+    def sums(chunk_size):
+        cached = cached_value_and_grad(
+            partial(encode, tower), partial(loss_fn, axis_name="batch"), chunk_size=chunk_size
+        )
+        specs = {"in_specs": (P(), P("batch")), "out_specs": P()}
+        sharded = jax.jit(jax.shard_map(cached, mesh=mesh, **specs))
+        text = sharded.lower(params, jnp.ones((24, 5))).compile().as_text()
+        return sum(n for op, n in executed(text) if op.opcode.startswith("all-reduce"))
+
+    assert sums(1) == sums(6) > 0
 
 
 def test_memory_is_that_of_a_chunk():

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.images.two_views import Model
+from experiments.images.model import Model
 from experiments.pairs.model import DualEncoder
 from jaxcon import encoders
 from jaxcon.encoders.dual import Side

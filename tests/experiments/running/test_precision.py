@@ -12,7 +12,8 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 from experiments import barlow_twins, clip, simclr
-from experiments.images import two_views
+from experiments.images.model import Model
+from experiments.images.model import make_loss as loss_of_views
 from experiments.pairs.model import DualEncoder, make_loss
 from experiments.running.options import parse
 from jaxcon.encoders import ProjectionHead
@@ -45,8 +46,8 @@ def configured(page, config, *flags):
 
 def simclr_step(*flags):
     objective = simclr.objective(configured(simclr, simclr.SimCLR, *flags))
-    model = two_views.Model(Encoder(), ProjectionHead(hidden=8, dim=4, axis_name="batch"))
-    return model, two_views.make_loss(model, lambda key, image: image, objective.loss), ()
+    model = Model(Encoder(), ProjectionHead(hidden=8, dim=4, axis_name="batch"))
+    return model, loss_of_views(model, lambda key, image: image, objective.loss), ()
 
 
 def clip_step(*flags):
