@@ -98,3 +98,11 @@ def test_the_parts_of_a_step_are_timed():
     found = parts("digits", repeats=1)
     assert set(found) == {*("input", "views", "encoder", "loss", "optimizer", "step", "parameters")}
     assert all(value > 0 for value in found.values())
+
+
+def test_the_memory_of_a_step_is_compiled_with_each_flag():
+    command = [sys.executable, "-m", "benchmarks.fitting", "--encoders", "mlp", "--batch-size=4"]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
+    rows = [line.split(" | ")[1] for line in done.stdout.splitlines()]
+    assert rows == ["plain", "the whole encoder recomputed", "--remat"]
