@@ -54,10 +54,10 @@ def compile_step(
         return jax.checkpoint(partial(model.apply, **settings))(variables, images)
 
     apply = {"no": model.apply, "whole": whole, "parts": rematerialized(model.apply, ["encoder"])}
-    learned = (model, lambda key, image: image, ntxent_loss, apply[remat])
+    learned = (lambda key, image: image, ntxent_loss, apply[remat])
     chunked = make_cached(*learned, chunk_size=chunk_size) if chunk_size else None
     mesh = make_mesh([device])
-    step = shard_step(make_train_step(make_loss(*learned), value_and_grad=chunked), mesh)
+    step = shard_step(make_train_step(make_loss(model, *learned), value_and_grad=chunked), mesh)
 
     def begin(key: Any) -> Any:
         variables = model.init(key, images, train=False)

@@ -88,7 +88,6 @@ def make_loss(
 
 
 def make_cached(
-    model: Model,
     transform: Transform,
     loss: Callable[..., jax.Array],
     apply: Callable[..., Any],

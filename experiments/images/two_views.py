@@ -157,10 +157,9 @@ def make_task(
     assert batch_size is not None
     init = functools.partial(model.init, images=jnp.zeros((1, *shape)), train=False)
     machine, name = config.machine, config.images.encoder or ""
-    check_rows_apart(machine, jax.eval_shape(init, jax.random.key(0)), {"encoder": name})
+    check_rows_apart(machine, init, {"encoder": name})
     apply = rematerialized(model.apply, ["encoder"]) if machine.remat else model.apply
-    learned = (model, recipe.transform, goal.loss, apply)
-    size = machine.chunk_size
+    transform, size = recipe.transform, machine.chunk_size
     return Task(
         network=Network({"encoder": model.encoder, "head": model.head}, shape),
         encoder=name,
@@ -168,8 +167,8 @@ def make_task(
         with_what=facts.with_classes(dataset.class_names),
         init=init,
         apply_fn=model.apply,
-        loss_fn=make_loss(*learned),
-        value_and_grad=make_cached(*learned, chunk_size=size) if size else None,
+        loss_fn=make_loss(model, transform, goal.loss, apply),
+        value_and_grad=make_cached(transform, goal.loss, apply, chunk_size=size) if size else None,
         batches=lambda first, sharding: batches(
             dataset.train, seed=seed, batch_size=batch_size, start_step=first, sharding=sharding
         ),
@@ -179,7 +178,7 @@ def make_task(
             dataset=dataset,
             title=f"{method.title(config)} on {facts.dataset_title(config.images.dataset)}",
             encode=lambda variables, images: model.apply(variables, images, method="encode"),
-            transform=recipe.transform,
+            transform=transform,
             seed=seed,
             temperature=goal.temperature,
             candidates=goal.candidates,

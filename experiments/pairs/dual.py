@@ -226,7 +226,7 @@ def make_task(
     init = functools.partial(model.init, images=jnp.zeros((1, *shape)), tokens=tokens, train=False)
     machine = config.machine
     in_chunks = {"image": pairs.encoder, "text": type(model.text.encoder).__name__}
-    check_rows_apart(machine, jax.eval_shape(init, jax.random.key(0)), in_chunks)
+    check_rows_apart(machine, init, in_chunks)
     encoders = [("image", "encoder"), ("text", "encoder")]
     apply = rematerialized(model.apply, *encoders) if machine.remat else model.apply
     size, transform = machine.chunk_size, method.transform

@@ -4,7 +4,7 @@ None of them changes what a run computes, but for rounding: they are options of 
 be resumed with others, and config.json does not hold them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -64,17 +64,19 @@ def check_chunks(machine: Machine, *, batch_size: int, devices: int) -> None:
     )
 
 
-def check_rows_apart(machine: Machine, variables: Any, parts: Mapping[str, str]) -> None:
+def check_rows_apart(
+    machine: Machine, init: Callable[[jax.Array], Any], parts: Mapping[str, str]
+) -> None:
     """Raises a ValueError for chunks of an encoder whose outputs depend on the rest of the batch.
 
     Args:
       machine: the options.
-      variables: of the model, or their shapes.
+      init: maps a key to the variables of the model.
       parts: the names of those that are embedded in chunks, by the names of their variables.
     """
     if machine.chunk_size is None:
         return
-    for collection, trees in variables.items():
+    for collection, trees in jax.eval_shape(init, jax.random.key(0)).items():
         for part, name in parts.items():
             if collection != "params" and jax.tree.leaves(trees.get(part)):
                 raise ValueError(

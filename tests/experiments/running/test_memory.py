@@ -3,8 +3,10 @@
 import contextlib
 import functools
 import json
+from types import SimpleNamespace
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,7 @@ from experiments import barlow_twins, clip, simclr
 from experiments.barlow_twins import BarlowTwins
 from experiments.images import two_views
 from experiments.images.recipes import DIGITS
+from experiments.images.your_own import pretrain
 from experiments.pairs import dual
 from experiments.pairs.objectives import Outputs
 from experiments.running.encoders import ENCODERS, Entry
@@ -220,14 +223,47 @@ def test_captions_name_the_encoder_with_statistics(data, capsys, tmp_path):
     assert "--chunk-size=4: layout_convnet has batch_stats" in refused(clip.main, flags, capsys)
 
 
-def test_a_loss_passed_in_has_its_own_settings(capsys, tmp_path):
-    from experiments.images.your_own import pretrain
+class Own(nn.Module):
+    """An encoder that is not jaxcon's; with statistics of the batch or without."""
 
+    groups: int = 2
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        x = nn.Conv(4, (3, 3))(images)
+        norm = nn.GroupNorm(self.groups) if self.groups else nn.BatchNorm(not train)
+        return nn.relu(norm(x)).reshape(len(x), -1)
+
+
+def train_own(folder: Any, data: Any, encoder: Any, *flags: str) -> Trajectory:
+    """Runs a page that passes in its loss and its encoder."""
+
+    def main(arguments: list[str]) -> None:
+        pretrain("own", loss=ntxent_loss, encoder=encoder, transform=NOISE, arguments=arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PAGES, "simclr", SimpleNamespace(main=main))
+        return train("simclr", folder, data, *flags)
+
+
+def test_an_encoder_of_your_own(data, tmp_path):
+    plain = train_own(tmp_path / "plain", data, Own(), "--num-devices=1")
+    flags = ["--num-devices=4", "--remat", "--chunk-size=1"]
+    train_own(tmp_path / "other", data, Own(), *flags).assert_close(plain)
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--chunk-size=4", "Own has batch_stats, statistics of the whole batch"),
+        ("--block-size=4", "the loss is passed in with all its settings; give it there"),
+    ],
+)
+def test_what_your_own_cannot_take(data, capsys, tmp_path, flag, said):
     def main(flags: list[str]) -> None:
-        pretrain("own", loss=ntxent_loss, arguments=flags)
+        train_own(tmp_path / "run", data, Own(groups=0), "--num-devices=1", *flags)
 
-    said = refused(main, ["--block-size=8", f"--workdir={tmp_path / 'run'}"], capsys)
-    assert "--block-size=8: the loss is passed in with all its settings; give it there" in said
+    assert f"{flag}: {said}" in refused(main, [flag], capsys)
 
 
 @pytest.mark.parametrize("page", PAGES.values())
