@@ -49,7 +49,8 @@ def begin(main: Any, flags: list[str]) -> dict[str, Any]:
 
     def stop(workdir: Any, *settings: Any, start: Any, **_: Any) -> Run:
         task = settings[-1]
-        given.update(workdir=workdir, start=start, init=task.init, apply_fn=task.apply_fn)
+        given.update(workdir=workdir, start=start, task=task)
+        given.update(init=task.init, apply_fn=task.apply_fn)
         return Run({}, {}, finished=False)
 
     with pytest.MonkeyPatch.context() as patch:
