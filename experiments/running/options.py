@@ -128,7 +128,7 @@ class Machine:
     number, and by what is fast on the platform."""
     remat: tyro.conf.FlagCreatePairsOff[bool] = False
     """Computes the activations of the encoder again in the backward pass instead of keeping them,
-    for a third more computation; on GPUs and TPUs, where it saves half of the memory or more."""
+    for a third more computation. Saves half of the memory or more on GPUs; on CPUs nothing."""
     chunk_size: OptionalInt = None
     """Images of a device that the encoder embeds at a time; the loss is still that of the whole
     batch, with exact gradients. For encoders without batch norm: vit. Default: all."""
