@@ -15,8 +15,8 @@ def rematerialized(apply: Callable[..., Any], *encoders: Sequence[str]) -> Calla
     """Returns `module.apply` with the parts of some submodules recomputed in the backward pass.
 
     Values, gradients and updated collections, such as batch statistics, are those of `apply`, and so
-    are the names of all variables. It takes one more forward pass of these submodules. XLA's compiler
-    for CPUs finds the same computation twice and does it once, which saves nothing.
+    are the names of all variables. It takes one more forward pass of these submodules. On CPUs it saves
+    no memory: XLA drops the barriers there that put the second computation off until it is due.
 
     Example:
       >>> import jax, jax.numpy as jnp
