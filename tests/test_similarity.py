@@ -5,11 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcon import losses
 from jaxcon.similarity import (
     as_float,
     cosine_similarity,
     dot_product,
     l2_normalize,
+    paired_logits,
     squared_distance,
 )
 
@@ -69,6 +71,39 @@ def test_rows_of_every_power_of_two_become_unit_rows():
     got = jax.jit(l2_normalize)(scales[:, None] * row)
     expected = np.float64(row) / np.linalg.norm(np.float64(row))
     np.testing.assert_allclose(got, np.broadcast_to(expected, got.shape), rtol=3e-7)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12, 1e16])
+@pytest.mark.parametrize("of", ["rows", "a pair"])
+def test_second_derivatives_at_every_scale(of, scale):
+    """They fall with the square of the scale."""
+    x, y = jnp.asarray(X), jnp.asarray(X[::-1] + 1)
+
+    def f(x):
+        if of == "rows":
+            return jnp.sum(jnp.sin(3 * l2_normalize(x)))
+        return jnp.sum(jnp.sin(paired_logits(x, y, jnp.array(2.0))))
+
+    def curvature(x, v):
+        return jax.grad(lambda x: jnp.sum(jax.grad(f)(x) * v))(x)
+
+    at_one = jax.jit(curvature)(x, y)
+    got = jax.jit(curvature)(
+        scale * x, scale**1.5 * y
+    )  # of the result, a root of the scale is left
+    np.testing.assert_allclose(got * scale**0.5, at_one, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("loss", [losses.clip_loss, losses.siglip_loss, losses.ntxent_loss])
+def test_a_row_of_zeros_among_constants_spoils_no_derivative(loss):
+    """XLA computes ahead what depends on constants alone, and in another order."""
+    z1, z2, direction = np.float32(np.random.default_rng(0).normal(size=(3, 16, 8)))
+    z2[5] = 0
+
+    def along(z1, z2):
+        return jax.jvp(lambda z1: loss(z1, z2, temperature=0.3), (z1,), (direction,))[1]
+
+    np.testing.assert_allclose(jax.jit(lambda z1: along(z1, z2))(z1), jax.jit(along)(z1, z2), 1e-4)
 
 
 def test_a_row_with_inf_or_nan_is_nan():

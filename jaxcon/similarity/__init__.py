@@ -30,8 +30,8 @@ def l2_normalize(x: ArrayLike, *, axis: int = -1) -> Array:
     `x / max(norm, eps)`, the usual form, has NaN gradients at 0.
 
     Args:
-      x: `[..., dim]`, any float dtype. Rows whose norm is not a normal number of the dtype
-        (1.2e-38 in float32) count as zero.
+      x: `[..., dim]`, any float dtype. Entries below the smallest normal number of the dtype
+        (1.2e-38 in float32) may count as 0, as on CPUs.
       axis: the axis whose norm becomes 1.
 
     Returns:
@@ -85,25 +85,44 @@ def norms(x: Array) -> tuple[Array, Array]:
     return tuple(v.reshape(*x.shape[:-1], 1) for v in values)
 
 
+@jax.custom_jvp
 @partial(jax.jit, inline=True)  # here and below: for eager calls, which then compile once
 def _norms(x: Array) -> tuple[Array, Array]:
-    """Sums squares at three scales in one pass, of which one holds all that counts of any row.
+    """Sums squares at three scales in one pass over x, of which one holds all that counts of any row.
 
-    In float32 the factor is 2^89. Plain squares serve sums from 2^-59 to 2^89: what is lost below
-    2^-126 is no part of them. Smaller rows, times 2^89, and larger ones, divided by it, have sums from
-    2^-76 to 2^119, but for those that count as zero.
+    In float32 the factor is 2^89. Plain squares serve sums from 2^-60 to 2^89: what is lost below
+    2^-126 is no part of them. Smaller rows, times 2^89, and larger ones, divided by it, have entries
+    below 2^60 and sums below 2^118.
     """
     info = jnp.finfo(x.dtype)
-    exponent = int(0.7 * info.maxexp)
+    exponent, edge = int(0.7 * info.maxexp), 2.0 ** int(0.47 * info.maxexp)
     factor = 2.0**exponent
-    plain, small, large = (jnp.sum((x * f) ** 2, axis=-1) for f in (1.0, factor, 1 / factor))
+
+    def squares(f: float) -> Array:
+        # Clipped, or XLA multiplies the factors of both first: of constant zeros, 0 times 2^178 is NaN.
+        y = jnp.clip(x * f, -edge, edge)
+        return jnp.sum(y * y, axis=-1)
+
+    plain, small, large = jnp.sum(x * x, axis=-1), squares(factor), squares(1 / factor)
     is_small, is_large = plain < 2.0 ** (-2 * exponent // 3), plain > factor
-    square = jnp.where(is_large, large, jnp.where(is_small, small, plain))
-    magnitude = jnp.where(is_large, factor, jnp.where(is_small, 1 / factor, 1.0)).astype(x.dtype)
     zero = is_small & (small < (info.tiny * factor) ** 2)  # False for NaN, which stays visible
+    square = jnp.where(is_large, large, jnp.where(is_small, small, plain))
+    magnitude = jnp.where(is_large, factor, jnp.where(is_small & ~zero, 1 / factor, 1.0))
     inverse = jnp.where(zero, 0, lax.rsqrt(jnp.where(zero, 1, square)))
-    inverse = jnp.where(square == jnp.inf, jnp.nan, inverse)  # only a row with inf in it
-    return lax.stop_gradient(magnitude), inverse
+    inverse = jnp.where(is_large & (large >= edge**2), jnp.nan, inverse)  # inf is among its entries
+    return magnitude.astype(x.dtype), inverse
+
+
+@_norms.defjvp
+def _norms_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
+    """Reads the scale that counts alone: at the others, the squares of a row may be infinite."""
+    (x,), (dx,) = primals, tangents
+    magnitude, inverse = _norms(x)
+    factor = (inverse / magnitude)[:, None]
+    change = -inverse * jnp.sum(
+        (x / magnitude[:, None] * inverse[:, None]) * (dx * factor), axis=-1
+    )
+    return (magnitude, inverse), (0 * magnitude, change)
 
 
 _AT_A_TIME = 8192
