@@ -125,7 +125,7 @@ def _norms_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]
     return (magnitude, inverse), (0 * magnitude, change)
 
 
-_AT_A_TIME = 8192
+_AT_A_TIME = 4096
 
 
 def by_rows(f: Callable[..., Any], *arrays: Array) -> Any:
