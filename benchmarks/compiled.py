@@ -18,7 +18,6 @@ os.environ.update(ENVIRONMENT)
 
 import argparse
 import contextlib
-import functools
 import inspect
 import itertools
 import json
@@ -35,7 +34,8 @@ from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 
 from benchmarks.compiled_page import page
 from benchmarks.dense import LARGE, LOSSES, forms
-from jaxcon import collectives, losses
+from benchmarks.public import public_losses, required
+from jaxcon import collectives
 from jaxcon.planning.estimates import estimate
 from jaxcon.planning.memory import memory_of
 from jaxcon.planning.programs import executed
@@ -95,19 +95,13 @@ def in_forms(chip: str, name: str, pairs: int, dim: int) -> Cell:
 
 def of_all(chip: str, name: str, pairs: int, dim: int) -> Cell:
     """One loss by default, and as a whole matrix of plain operations; both on so many rows."""
-    loss = getattr(losses, name)
-    shapes, keywords = [], {}
-    for parameter in inspect.signature(loss).parameters.values():
-        if parameter.name == "precision":
-            keywords = BFLOAT16
-        if parameter.kind is parameter.KEYWORD_ONLY or parameter.default is not parameter.empty:
-            continue
-        if parameter.name == "labels":
-            shapes.append(((pairs,), jnp.int32))
-        else:
-            one = parameter.name.startswith("log_std")
-            shapes.append(((pairs,) if one else (pairs, dim), jnp.float32))
-    f = partial(loss, **keywords)
+    loss = public_losses()[name]
+    shapes = []
+    for argument in required(loss):
+        dtype = jnp.int32 if argument == "labels" else jnp.float32
+        one = argument == "labels" or argument.startswith("log_std")
+        shapes.append(((pairs,) if one else (pairs, dim), dtype))
+    f = partial(loss, **BFLOAT16) if "precision" in inspect.signature(loss).parameters else loss
     cell = {"default": on_one_chip(f, chip, *shapes)}
     with rules.in_force(WHOLE):
         return cell | {"whole": on_one_chip(f, chip, *shapes)}
@@ -130,12 +124,11 @@ def on_a_slice(topology: str, name: str, pairs: int, dim: int) -> Cell:
 
 def over_pairs() -> list[str]:
     """The names of the losses that compare all rows with all."""
-    public = (name for name in losses.__all__ if name.endswith("_loss"))
     others = ("koleo_loss", "triplet_loss")  # without a block_size
     return [
         name
-        for name in public
-        if name in others or "block_size" in inspect.signature(getattr(losses, name)).parameters
+        for name, loss in public_losses().items()
+        if name in others or "block_size" in inspect.signature(loss).parameters
     ]
 
 
@@ -143,14 +136,14 @@ def cells(args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Cell]]]:
     """Yields the key of each cell that is asked for, and what makes it."""
     if "forms" in args.parts:
         for key in itertools.product(args.chips, args.losses, args.pairs, args.dims):
-            yield f"forms {' '.join(map(str, key))}", functools.partial(in_forms, *key)
+            yield f"forms {' '.join(map(str, key))}", partial(in_forms, *key)
     if "losses" in args.parts:
         for key in itertools.product(args.chips, over_pairs(), (8192, 32_768), args.dims):
-            yield f"losses {' '.join(map(str, key))}", functools.partial(of_all, *key)
+            yield f"losses {' '.join(map(str, key))}", partial(of_all, *key)
     if "slices" in args.parts:
         here = [t for t in SLICES if t.partition(":")[0] in args.chips]
         for key in itertools.product(here, args.losses, (16_384, 65_536), args.dims):
-            yield f"slices {' '.join(map(str, key))}", functools.partial(on_a_slice, *key)
+            yield f"slices {' '.join(map(str, key))}", partial(on_a_slice, *key)
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ is left out. Prints a line a measurement and keeps `device.json` and `device.md`
 
 import argparse
 import functools
-import inspect
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.dense import LOSSES, forms
+from benchmarks.public import public_losses, required
 from benchmarks.timing import median_ms
 from jaxcon import losses
 from jaxcon.planning.memory import memory_of
@@ -37,19 +37,12 @@ FORMS: dict[str, rules.Rule] = {
 }
 
 
-def public_losses() -> dict[str, Callable[..., Any]]:
-    """Returns every loss that is called on embeddings and labels alone."""
-    return {name: getattr(losses, name) for name in losses.__all__ if name.endswith("_loss")}
-
-
 def arguments(loss: Callable[..., Any], rows: int, dim: int) -> tuple[list[np.ndarray], list[Any]]:
     """Returns float64 embeddings to differentiate, and the labels if the loss takes them."""
     rng = np.random.default_rng(0)
     centre = rng.normal(size=(rows, dim))
     embeddings, others = [], []
-    for name, parameter in inspect.signature(loss).parameters.items():
-        if parameter.default is not parameter.empty or parameter.kind is parameter.KEYWORD_ONLY:
-            continue
+    for name in required(loss):
         if name == "labels":
             others.append(np.arange(rows) % (rows // 4))
         elif name.startswith("log_std"):

@@ -8,7 +8,6 @@ A program that needs more than `--memory` is not run.
 """
 
 import argparse
-import inspect
 import json
 from collections.abc import Callable
 from functools import partial
@@ -20,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.implementations import optax_loss
+from benchmarks.public import public_losses, required
 from benchmarks.timing import median_ms
-from jaxcon import losses
 from jaxcon.planning.memory import memory_of
 
 
@@ -30,10 +29,7 @@ def arguments(loss: Callable[..., Any], rows: int, dim: int, seed: int) -> tuple
     rng = np.random.default_rng(seed)
     centre = rng.normal(size=(rows, dim))
     embeddings, others = [], []
-    for name, parameter in inspect.signature(loss).parameters.items():
-        required = parameter.default is parameter.empty
-        if not required or parameter.kind is parameter.KEYWORD_ONLY:
-            continue
+    for name in required(loss):
         if name == "labels":
             others.append(jnp.asarray(rng.integers(0, rows // 8, rows), jnp.int32))
         elif name.startswith("log_std"):
@@ -74,8 +70,7 @@ def main() -> None:
     parser.add_argument("--memory", type=float, default=12_000.0, help="MiB that may be used")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     args = parser.parse_args()
-    functions = {n: getattr(losses, n) for n in losses.__all__ if n.endswith("_loss")}
-    functions["optax.losses.ntxent"] = partial(optax_loss, temperature=0.5)
+    functions = public_losses() | {"optax.losses.ntxent": partial(optax_loss, temperature=0.5)}
     rows = {}
     for name, loss in functions.items():
         rows[name] = measure(loss, args)

@@ -37,12 +37,6 @@ NOISE = functools.partial(gaussian_noise, std=0.5)
 SHORT = ["--epochs=2", "--accelerator=cpu"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def eight_devices():
-    """Set up all of them before a command line divides the CPU into fewer."""
-    jax.devices()
-
-
 def objective(name: str, **weights: float) -> Objective:
     """Of 32 pairs of 8 features."""
     training = Training(batch_size=32)

@@ -3,25 +3,13 @@
 import functools
 import json
 
-import jax
 import pytest
 
 from jaxcon.training.metrics import read_metrics
-from tests.experiments.trajectories import LOSSES, Own, Trajectory, folders, train, train_own
+from tests.experiments.trajectories import LOSSES, Own, Trajectory, train, train_own
 from tests.marks import slow_unless
 
 OF_PAIRS = ("--exchange=ring", "--block-size=3")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def eight_devices():
-    """Set up all of them before a command line divides the CPU into fewer."""
-    assert len(jax.devices()) == 8
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return folders(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

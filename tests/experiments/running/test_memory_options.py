@@ -17,18 +17,7 @@ from experiments.running.options import parse
 from jaxcon.encoders.dual import Embedded
 from tests.experiments.commands import refused
 from tests.experiments.folders import begin
-from tests.experiments.trajectories import LOSSES, PAGES, SMALL, Own, folders, train_own
-
-
-@pytest.fixture(autouse=True, scope="module")
-def eight_devices():
-    """Set up all of them before a command line divides the CPU into fewer."""
-    assert len(jax.devices()) == 8
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return folders(tmp_path_factory.mktemp("data"))
+from tests.experiments.trajectories import LOSSES, PAGES, SMALL, Own, train_own
 
 
 def lowered(loss: Any, *shapes: tuple[int, ...]) -> str:
