@@ -12,6 +12,7 @@ Every name below is a module to import by itself; importing `jaxcon` loads none 
     jaxcon.plots         similarity heat-map, spectra, curves
     jaxcon.augment       random image transforms, key first; two_views(key, images)
     jaxcon.encoders      flax encoders, projection heads, learnable temperature
+    jaxcon.stores        runs and prepared datasets in object stores, gs:// and s3://
     jaxcon.data          datasets that we ship, and sources for your own
     jaxcon.training      state, optimizers, sharded step, loop, checkpoints
     jaxcon.evaluation    kNN, linear probe: arrays in, floats out

@@ -27,6 +27,7 @@ from jaxcon.encoders.describe import build
 from jaxcon.encoders.dual import Embedded
 from jaxcon.encoders.tokenizer import Tokenizer
 from jaxcon.similarity import l2_normalize
+from jaxcon.stores import address, reading
 from jaxcon.training.checkpoint import load_newest
 from jaxcon.training.digests import state_leaves
 from jaxcon.training.files import absolute
@@ -40,7 +41,7 @@ class TrainedRun:
     """What a run has learned, ready for use; made by `load_run`.
 
     Attributes:
-      folder: the run's folder.
+      folder: the run's folder, or its address in an object store.
       step: the step of the checkpoint that was loaded, the newest intact one.
       config: the contents of config.json.
       image_shape: (height, width, channels) to which images are brought.
@@ -54,7 +55,8 @@ class TrainedRun:
         variables: dict[str, Any],
         networks: Mapping[str, nn.Module],
     ):
-        self.folder, self.config, self.step = folder, config, step
+        self.folder: Path | str = folder
+        self.config, self.step = config, step
         self.image_shape = image_shape(config["preprocessing"])
         shapes = jax.ShapeDtypeStruct((1, *self.image_shape), np.float32)
         # A dual encoder has two sides; of a model of views only the encoder is kept, not its head.
@@ -164,7 +166,8 @@ def load_run(
     """Rebuilds what a run has learned from its folder: encoder, preprocessing, tokenizer, weights.
 
     Args:
-      folder: the `--workdir` of a run of `experiments`, finished or not; nothing in it changes.
+      folder: the `--workdir` of a run of `experiments`, finished or not, also `gs://...` or
+        `s3://...`; nothing in it changes.
       networks: your own networks, by their names under "model" in config.json, "encoder", or "image"
         and "text" for the encoders of a dual one, with the settings they were trained with; those of
         jaxcon are rebuilt without.
@@ -177,7 +180,13 @@ def load_run(
         record how to rebuild it, or its configuration or tokenizer is missing or damaged.
       CorruptCheckpointError: if none of its checkpoints is intact.
     """
-    path = absolute(Path(folder))
+    with reading(folder) as path:
+        run = _load(absolute(path), networks or {})
+    run.folder = address(folder) or run.folder
+    return run
+
+
+def _load(path: Path, networks: Mapping[str, nn.Module]) -> TrainedRun:
     config = read_config(path)
     if config is None:
         raise ValueError(f"{path}: expected the folder of a run, found no config.json there")
@@ -189,7 +198,7 @@ def load_run(
         )
     newest = load_newest(path)
     try:
-        return TrainedRun(path, config, *newest, networks or {})
+        return TrainedRun(path, config, *newest, networks)
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"{path / 'config.json'}: damaged, it does not say how to rebuild the network "

@@ -13,6 +13,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = {
     "jaxcon.typing": 0,
+    "jaxcon.stores": 1,
     "jaxcon.similarity": 1,
     "jaxcon.collectives": 1,
     "jaxcon.streaming": 2,

@@ -16,7 +16,8 @@ class Images:
     dataset: str = "digits"
     """digits, folder:PATH (nested folders are classes) or a TensorFlow Datasets name (cifar10)."""
     data_dir: OptionalPath = None
-    """Where datasets are prepared. Default: the user's cache folder."""
+    """Where datasets are prepared, also gs://BUCKET/FOLDER or s3://BUCKET/FOLDER. Default: the user's
+    cache folder."""
     image_size: OptionalInt = None
     """Side to which images are resized. Default: their own if fixed, else at most 64."""
     encoder: EncoderOfRecipe = None

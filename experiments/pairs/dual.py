@@ -52,7 +52,8 @@ class Pairs:
     """scenes (made up: objects of known shape, colour, size and place), folder:PATH (a table of
     your images and captions), or a TensorFlow Datasets name with captions, such as coco_captions."""
     data_dir: OptionalPath = None
-    """Where datasets are prepared. Default: the user's cache folder."""
+    """Where datasets are prepared, also gs://BUCKET/FOLDER or s3://BUCKET/FOLDER. Default: the user's
+    cache folder."""
     image_size: OptionalInt = None
     """Side that images are resized to. Default: the side most of them have, at most 64."""
     encoder: Encoder = "layout_convnet"

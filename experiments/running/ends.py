@@ -13,6 +13,7 @@ from experiments.running.console import leave
 from jaxcon.data.captions import PairDataset
 from jaxcon.data.fingerprint import name_of
 from jaxcon.data.splits import DataError, Dataset
+from jaxcon.stores import StoreError, mirror_of, named
 from jaxcon.training import ranks
 from jaxcon.training.checkpoint import CorruptCheckpointError
 from jaxcon.training.files import write_text
@@ -33,7 +34,7 @@ def fail(text: str, *, at_once: bool = False) -> NoReturn:
       text: what came, what was expected, how to fix it.
       at_once: whether to skip the cleanup of libraries, which would add more about a full disk.
     """
-    line = " ".join(text.split())
+    line = named(" ".join(text.split()))
     print(f"error: {line}", file=sys.stderr)
     ranks.end_with_others(line, 2)
     if at_once:
@@ -86,6 +87,8 @@ def _mendable(error: Exception, workdir: Workdir, dataset: Dataset | PairDataset
         return f"{error}; {_kept(workdir)} with a readable image in its place"
     if isinstance(error, CorruptCheckpointError | FloatingPointError):
         return str(error)
+    if isinstance(error, StoreError):
+        return f"{error}; {_kept(workdir)} once that is fixed"
     if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
         place = error.filename or workdir.path
         return f"{place}: {error.strerror}; {_kept(workdir)} once that is fixed"
@@ -113,11 +116,13 @@ def unreadable(workdir: Any) -> list[str]:
 
 def _note(workdir: Workdir, name: str) -> None:
     names = sorted({*unreadable(workdir.path), name})
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, StoreError):
         write_text(workdir.path / _UNREADABLE, json.dumps(names) + "\n")
+        workdir.send()
 
 
 def _kept(workdir: Workdir) -> str:
-    steps = saved_steps(workdir.checkpoints)
+    mirror = mirror_of(workdir.path)
+    steps = saved_steps(workdir.checkpoints) if mirror is None else sorted(mirror.steps)
     saved = f"the state after step {steps[-1]} is saved, and " if steps else ""
     return f"{saved}the same command resumes"

@@ -20,6 +20,7 @@ import tyro
 from experiments.running.optimizers import OPTIMIZERS, Optimizer
 from experiments.running.precision import PRECISIONS, LossPrecision
 from jaxcon.data.messages import printable
+from jaxcon.stores import address, shown
 
 Config = TypeVar("Config")
 
@@ -28,6 +29,7 @@ def _path(typed: Sequence[str]) -> Path:
     """Returns the path that was typed; an empty one is refused, as the current folder is "."."""
     if not typed[0].strip():
         raise ValueError("expected a path, got none (a shell variable that is empty?)")
+    address(typed[0])  # raises for one of another kind
     return Path(typed[0])
 
 
@@ -51,7 +53,7 @@ OptionalPath = Annotated[
         metavar="PATH",
         instance_from_str=_path,
         is_instance=lambda value: value is None or isinstance(value, Path),
-        str_from_instance=lambda value: [str(value)],
+        str_from_instance=lambda value: [shown(value)],
     ),
     tyro.conf.arg(help_behavior_hint=""),
 ]
@@ -113,7 +115,8 @@ class Machine:
     """Where it runs, and in how much memory; a run can be resumed with other values."""
 
     workdir: OptionalPath = None
-    """Folder of the run; the same command resumes there. Default: runs/EXPERIMENT-DATASET."""
+    """Folder of the run, also gs://BUCKET/FOLDER or s3://BUCKET/FOLDER; the same command resumes there.
+    Default: runs/EXPERIMENT-DATASET."""
     accelerator: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """auto takes the best there is; the others mean that one or an error."""
     num_devices: OptionalInt = None
@@ -251,4 +254,5 @@ def flat(*groups: Any) -> dict[str, Any]:
       'runs/a'
     """
     fields = {k: v for group in groups for k, v in dataclasses.asdict(group).items()}
-    return {k: printable(str(v)) if isinstance(v, str | Path) else v for k, v in fields.items()}
+    texts = {k: shown(v) if isinstance(v, Path) else v for k, v in fields.items()}
+    return {k: printable(v) if isinstance(v, str) else v for k, v in texts.items()}

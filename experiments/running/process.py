@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from experiments.running.options import Machine
+from jaxcon.stores import named
 from jaxcon.training.devices import select_accelerator
 
 
@@ -19,7 +20,7 @@ def jit_once(function: Callable[..., Any]) -> Callable[..., Any]:
 def say(text: str) -> None:
     """Prints a line from the main process, at once."""
     if jax.process_index() == 0:
-        print(text, flush=True)
+        print(named(text), flush=True)
 
 
 def quiet_libraries() -> None:

@@ -41,6 +41,7 @@ def show_if_finished(workdir: Workdir, show: Show) -> bool:
 def finish(workdir: Workdir, results: Results, show: Show) -> None:
     """Writes and prints the results: from here on no failure can lose them."""
     write_text(workdir.results, json.dumps(dataclasses.asdict(results), indent=2) + "\n")
+    workdir.send()
     tell(results, show)
 
 
@@ -58,4 +59,5 @@ def write_page(workdir: Workdir, page: report.Page, drawings: Sequence[Drawing])
     figures, failures = drawn(drawings)
     whole = report.Page(**{**vars(page), "figures": figures, "notes": [*page.notes, *failures]})
     report.write_page(workdir.page, whole)
+    workdir.send()
     say(f"report: {workdir.page}")

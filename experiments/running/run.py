@@ -18,6 +18,7 @@ from experiments.running.plan import Plan
 from experiments.running.process import jit_once, say
 from experiments.running.start import Network
 from jaxcon.encoders import Temperature
+from jaxcon.stores import mirror_of
 from jaxcon.training import optimizers
 from jaxcon.training.checkpoint import KEPT, Checkpoints
 from jaxcon.training.devices import batch_sharding, make_mesh, replicate
@@ -89,7 +90,9 @@ def checkpoint_space(state: Any, path: Path) -> int:
       state: the state, or its shapes.
       path: path of the run's folder.
     """
-    missing = KEPT + 1 - len(saved_steps(absolute(path) / "checkpoints"))
+    path = absolute(path)
+    here = 0 if mirror_of(path) is not None else len(saved_steps(path / "checkpoints"))
+    missing = KEPT + 1 - here
     return max(1, missing) * state_bytes(state)
 
 

@@ -21,6 +21,8 @@ from experiments.running.results import show_if_finished
 from experiments.running.run import Task, abstract_state, checkpoint_space, pretrain
 from experiments.running.start import Start, check_fits, load_start
 from experiments.running.workdir import check_place, open_run, workdir_path
+from jaxcon.stores import local
+from jaxcon.training.same_folder import check_same_folder
 from jaxcon.training.workdir import Workdir
 
 
@@ -125,9 +127,10 @@ def prepare(config: Any, experiment: Experiment) -> Ready:
     """
     experiment.check(config)
     start_from, name = config.training.start_from, dataset_name(config)
-    path = workdir_path(config.machine, experiment.folder(config), name, start_from)
+    path = local(workdir_path(config.machine, experiment.folder(config), name, start_from))
     check_place(path)
     devices = select_devices(config.machine)
+    check_same_folder(path, say=say)
     dataset = experiment.load(config)
     examples = len(dataset.train)
     config = share_batch(

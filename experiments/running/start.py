@@ -12,6 +12,7 @@ from experiments.running.own import describe_module
 from jaxcon.data.messages import listed
 from jaxcon.encoders.tokenizer import Tokenizer
 from jaxcon.runs import load_tokenizer
+from jaxcon.stores import address, local, named
 from jaxcon.training.checkpoint import load_newest
 from jaxcon.training.digests import state_hash, state_leaves
 from jaxcon.training.files import absolute
@@ -62,21 +63,22 @@ def load_start(run: Path | None, path: Path) -> Start | None:
     """
     if run is None:
         return None
-    run, path = absolute(run), absolute(path)
-    if run.resolve() == path.resolve():
+    path, place = absolute(path), address(run) or str(absolute(run))
+    if place == named(str(path)) or Path(place).resolve() == path.resolve():
         raise ValueError(
-            f"--start-from={run}: that is also the --workdir; choose another for the new run"
+            f"--start-from={place}: that is also the --workdir; choose another for the new run"
         )
     own = read_config(path) or {}
     record = own.get("start_from")
     begun = saved_steps(path / "checkpoints")
-    if begun and isinstance(record, dict) and record.get("run") == str(run):
+    if begun and isinstance(record, dict) and record.get("run") == place:
         return Start(record, None, path, own)
+    run = absolute(local(run))
     config = read_config(run, option="--start-from")
     if config is None:
         raise ValueError(f"--start-from={run}: expected the folder of a run, found no config.json")
     step, variables = load_newest(run)
-    record = {"run": str(run), "step": step, "weights": state_hash(variables)}
+    record = {"run": place, "step": step, "weights": state_hash(variables)}
     return Start(record, variables, run, config)
 
 

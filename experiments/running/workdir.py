@@ -18,6 +18,7 @@ from jaxcon.data.fingerprint import Fingerprint, changes, fingerprint
 from jaxcon.data.preprocessing import preprocessing
 from jaxcon.data.splits import Dataset
 from jaxcon.encoders.tokenizer import Tokenizer
+from jaxcon.stores import address
 from jaxcon.training.files import absolute, check_plain, read_json, told
 from jaxcon.training.workdir import (
     WRITTEN_BY,
@@ -191,7 +192,7 @@ def workdir_path(
       >>> print(workdir_path(Machine(), "simclr", "digits", Path("runs/simclr-digits")))
       runs/simclr-digits-from-simclr-digits
     """
-    after = f"-from-{absolute(start_from).name}" if start_from else ""
+    after = f"-from-{Path(address(start_from) or absolute(start_from)).name}" if start_from else ""
     name = "-".join(re.findall(r"[\w.]+", f"{experiment}-{dataset}"))
     return machine.workdir or Path("runs") / _file_name(f"{name}{after}")
 

@@ -42,6 +42,7 @@ def load(
       dataset: `"digits"`, `"scenes"`, `"folder:PATH"`, or a name of TensorFlow Datasets such as
         `"cifar10"`.
       data_dir: where TFDS prepares datasets; by default `$XDG_CACHE_HOME/jaxcon` or `~/.cache/jaxcon`.
+        A folder in an object store, `gs://...` or `s3://...`, is copied there before it is read.
       image_size: side of the square that images are resized and cropped to. By default,
         images whose size TFDS fixes keep it; others get the median of their shorter sides, at most 64.
       memory_limit: in bytes; decoded splits that together need no more are uint8 arrays in memory,

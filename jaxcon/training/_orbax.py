@@ -38,3 +38,8 @@ def means_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def one_line(error: Exception) -> str:
+    """Returns what they say, which may be pages, as the beginning of one line."""
+    return re.sub(r"\s+", " ", str(error) or type(error).__name__)[:200]

@@ -5,7 +5,6 @@ They are kept in the folder of a run, `jaxcon.training.workdir`.
 
 import errno
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -18,7 +17,9 @@ import orbax.checkpoint as ocp
 from flax import serialization, traverse_util
 from jax.tree_util import tree_flatten_with_path, tree_unflatten
 
-from jaxcon.training._orbax import means_full, quiet
+from jaxcon.stores import StoreError, reading, refresh
+from jaxcon.training._mirrored import Mirrored
+from jaxcon.training._orbax import means_full, one_line, quiet
 from jaxcon.training._shared import check_count
 from jaxcon.training.digests import digest, leaf_name, state_bytes, state_leaves
 from jaxcon.training.files import absolute, check_plain
@@ -69,12 +70,14 @@ class Checkpoints:
         self._directory = Path(directory).absolute()
         check_plain(self._directory, written=not read_only)
         self._say = say
+        self._mirrored = Mirrored(self._directory)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=None if read_only else keep,
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
-            create=not read_only,
+            create=not read_only and not self._mirrored,
             save_interval_steps=0 if read_only else 1,
+            multiprocessing_options=self._mirrored.processes(),
         )
         self._manager = ocp.CheckpointManager(
             self._directory, options=options, item_names=("state", "digests")
@@ -85,6 +88,7 @@ class Checkpoints:
 
     def __exit__(self, kind: object, *_: object) -> None:
         try:
+            self._mirrored.wait()
             self._manager.close()
         except Exception:
             if kind is None:  # else an error that tells more is on its way
@@ -104,9 +108,11 @@ class Checkpoints:
             raise DiskFullError(
                 errno.ENOSPC,
                 f"{free / 2**20:,.0f} MiB free, checkpoint {step} needs {size / 2**20:,.0f}",
-                str(self._directory),
+                str(self._mirrored.disk),
             )
         leaves = {name: np.array(leaf) for name, leaf in state_leaves(state).items()}
+        if not self._mirrored.writes:
+            return
         digests = {name: digest(leaf) for name, leaf in leaves.items()}
         self._manager.save(
             step,
@@ -114,20 +120,23 @@ class Checkpoints:
                 state=ocp.args.StandardSave(leaves), digests=ocp.args.JsonSave(digests)
             ),
         )
+        self._mirrored.send(self._manager.wait_until_finished)
 
     def wait(self) -> None:
-        """Returns once everything is on disk.
+        """Returns once everything is on disk, and in the store if the folder mirrors one there.
 
         Raises:
           DiskFullError: if there was no room to write it.
+          StoreError: if it could not be sent.
         """
         try:
+            self._mirrored.wait()
             self._manager.wait_until_finished()
         except Exception as error:
             if not means_full(error):
                 raise
             reason = "the disk, or its quota, became full while a checkpoint was written"
-            raise DiskFullError(errno.ENOSPC, reason, str(self._directory)) from error
+            raise DiskFullError(errno.ENOSPC, reason, str(self._mirrored.disk)) from error
 
     def steps(self) -> list[int]:
         """Returns the steps that are saved or being saved."""
@@ -146,6 +155,7 @@ class Checkpoints:
           CorruptCheckpointError: if there are checkpoints, but none is intact.
         """
         found, damage = self._newest(lambda step: self._read(step, template))
+        self._mirrored.check_alike(found and found[0])
         if found is not None:
             self._set_aside(damage)
         return found
@@ -172,10 +182,13 @@ class Checkpoints:
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 with quiet():
+                    self._mirrored.fetch(step)
                     return (step, read(step)), damage
+            except StoreError:  # a network that is down damages nothing
+                raise
             # Whatever a damaged file makes Orbax raise, the answer is an older step or a refusal.
             except Exception as error:
-                damage[step] = _one_line(error)
+                damage[step] = one_line(error)
                 self._say(f"checkpoint {step} is not used: {damage[step]}")
         if damage:
             newest = max(damage)
@@ -217,8 +230,9 @@ class Checkpoints:
 
     def _set_aside(self, damage: Mapping[int, str]) -> None:
         """Renames damaged steps, as Orbax takes any numbered folder for a checkpoint."""
-        if jax.process_index() == 0:
+        if jax.process_index() == 0 or self._mirrored:
             for step in damage:
+                self._mirrored.set_aside(step)
                 aside = tempfile.mkdtemp(prefix=f"damaged-{step}-", dir=self._directory)
                 os.replace(self._directory / str(step), aside)
         if damage:
@@ -252,12 +266,13 @@ def load_newest(workdir: str | Path) -> tuple[int, dict[str, Any]]:
       ValueError: if no run has written a checkpoint there.
       CorruptCheckpointError: if none of its checkpoints is intact.
     """
-    folder = absolute(workdir) / "checkpoints"
-    if not saved_steps(folder):
-        raise ValueError(
-            f"{workdir}: expected the folder of a run (its --workdir), found no checkpoint there"
-        )
-    found = _load_moving(folder)
+    with reading(workdir) as path:
+        folder = absolute(path) / "checkpoints"
+        if not saved_steps(folder):
+            raise ValueError(
+                f"{path}: expected the folder of a run (its --workdir), found no checkpoint there"
+            )
+        found = _load_moving(folder)
     assert found is not None
     step, leaves = found
     tree = traverse_util.unflatten_dict(leaves, sep=".")
@@ -273,6 +288,7 @@ def _load_moving(folder: Path) -> tuple[int, dict[str, np.ndarray]] | None:
             with quiet(), Checkpoints(folder, read_only=True) as checkpoints:
                 return checkpoints.load()
         except CorruptCheckpointError:
+            refresh(folder)
             if saved_steps(folder) == steps:
                 raise
 
@@ -281,7 +297,3 @@ def _abstract(leaf: Any) -> Any:
     if isinstance(leaf, jax.Array):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
     return np.zeros_like(leaf)
-
-
-def _one_line(error: Exception) -> str:
-    return re.sub(r"\s+", " ", str(error) or type(error).__name__)[:200]

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from jaxcon.stores import address
+
 PARTIAL = ".partial"
 _NOT_WRITTEN = "[*?\\"
 _SHOWN = 80  # characters of a value in a message
@@ -65,8 +67,10 @@ def absolute(path: str | Path) -> Path:
     """Returns the absolute path, with `~` expanded.
 
     Raises:
-      ValueError: if there is no home folder for `~`.
+      ValueError: if there is no home folder for `~`, or the path leads to an object store.
     """
+    if (url := address(path)) is not None:
+        raise ValueError(f"{url}: expected a path of this machine; object stores are not read here")
     try:
         return Path(path).expanduser().absolute()
     except RuntimeError:

@@ -180,13 +180,15 @@ def fit(
         for done, state, metrics in walk:
             stop = asked(done)
             reader.add(done - 1, metrics)
-            if done % log_every == 0 or done - start <= log_every or done == steps or stop:
+            saved = done % checkpoint_every == 0 or done == steps or stop
+            # Metrics come before the checkpoint that a resumed run begins at.
+            if saved or done % log_every == 0 or done - start <= log_every:
                 reader.flush()
                 clock.tick(done)
-            if done % checkpoint_every == 0 or done == steps or stop:
-                checkpoints.save(done, state)
+            if saved:
                 if main:
                     clock.save()
+                checkpoints.save(done, state)
             if stop:
                 break
         checkpoints.wait()

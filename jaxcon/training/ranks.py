@@ -22,6 +22,8 @@ from typing import Any, NoReturn
 
 import jax
 
+from jaxcon.training import _coordinator
+
 PATIENCE = 8.0  # seconds; with what follows, all are gone after 12
 _BEAT = 1.0
 _ARRIVAL = 300.0  # seconds in which all processes have to arrive
@@ -47,7 +49,7 @@ def join(cluster: Mapping[str, Any]) -> None:
             f"JAX_PROCESS_ID={process}: expected a number from 0 to {count - 1}, for "
             f"JAX_NUM_PROCESSES={count}"
         )
-    watch = Watch(process, count, store=_store, end=_end)
+    watch = Watch(process, count, store=_coordinator.values, end=_end)
     tunnel = None if process == 0 else Tunnel(address, watch.coordinator_hung_up)
     with _time_limit(address, count, process):
         # JAX's own limits are longer than ours, because they end in an abort.
@@ -256,12 +258,6 @@ def _place(cluster: Mapping[str, Any]) -> tuple[str, int, int]:
         None, None, None, None, None, int(_ARRIVAL)
     )
     return found[:3]
-
-
-def _store() -> Any:
-    from jax._src import distributed  # has no public name; Orbax reads it there too
-
-    return distributed.global_state.client
 
 
 @contextlib.contextmanager

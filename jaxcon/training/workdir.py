@@ -7,6 +7,8 @@
       results.json          written when everything is evaluated
       report.html           written last: a run that has both is finished
 
+It may mirror a folder in an object store (`jaxcon.stores`), which then holds the same.
+
 It is new, resumable or finished; anything else is refused with an error, before anything in it
 changes, because the worst that a training run can do is to silently start over, or to continue with
 something else.
@@ -23,6 +25,7 @@ from typing import Any
 
 import jax
 
+from jaxcon.stores import local, mirror_of
 from jaxcon.training.files import (
     PARTIAL,
     Lock,
@@ -71,6 +74,11 @@ class Workdir:
     def page(self) -> Path:
         return self.path / "report.html"
 
+    def send(self) -> None:
+        """Sends what has changed to the object store that the folder mirrors, if it does."""
+        if (mirror := mirror_of(self.path)) is not None:
+            mirror.push()
+
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to do; a missing page is drawn again."""
@@ -113,7 +121,7 @@ def open_workdir(
       ValueError: ...: made with another configuration: seed was 0, is 1; ...
 
     Args:
-      path: a directory that may be new.
+      path: a directory that may be new, or its address in an object store.
       config: what decides the result, as JSON values; not where or how fast it runs.
       files: other files that belong to the configuration, by name: they are written if they are
         missing or differ. Their digests should be part of `config`.
@@ -126,7 +134,7 @@ def open_workdir(
       ValueError: if it is a file, not writable, full, or holds something else, another configuration,
         a run that began and has no checkpoint left, or one that another process is training.
     """
-    path = absolute(path)
+    path = absolute(local(path))
     config = json.loads(json.dumps(config))
     resumed = _check(path, config)
     if Workdir(path, resumed).finished:
@@ -139,12 +147,17 @@ def open_workdir(
         return Workdir(path, resumed)
     with told(path):
         path.mkdir(parents=True, exist_ok=True)
+        if (mirror := mirror_of(path)) is not None:
+            mirror.claim()
+            resumed = _check(path, config)
         if not resumed:
             write_once(path / "config.json", json.dumps(config, indent=2) + "\n")
         lock = lock_file(path / "config.json")
         _check(path, config)  # another process may have been faster
         _write_missing(path, files or {})
-    return Workdir(path, resumed, lock)
+    workdir = Workdir(path, resumed, lock)
+    workdir.send()
+    return workdir
 
 
 def read_config(path: str | Path, *, option: str = "--workdir") -> dict[str, Any] | None:
@@ -213,16 +226,21 @@ def check_writable(path: str | Path, *, needed: int = 0, option: str = "--workdi
       ValueError: if it is a file or not writable, or the disk is full.
     """
     path = absolute(path)
+    mirror = mirror_of(path)
     with told(path, option=option):
         there = next(folder for folder in (path, *path.parents) if folder.exists())
         with tempfile.TemporaryFile(dir=there) as probe:
             probe.write(b"0")
         free = shutil.disk_usage(there).free
     if free < needed + _SPARE_BYTES:
+        disk = f"{option}={path}" if mirror is None else str(mirror.disk)
+        another = "choose another disk" if mirror is None else "set TMPDIR to a folder elsewhere"
         raise ValueError(
-            f"{option}={path}: {free / 2**20:,.0f} MiB free, a run needs at least "
-            f"{(needed + _SPARE_BYTES) / 2**20:,.0f}; free some, or choose another disk"
+            f"{disk}: {free / 2**20:,.0f} MiB free, a run needs at least "
+            f"{(needed + _SPARE_BYTES) / 2**20:,.0f}; free some, or {another}"
         )
+    if mirror is not None:
+        mirror.check_writable(option)
 
 
 def saved_steps(checkpoints: Path) -> list[int]:

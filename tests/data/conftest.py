@@ -3,6 +3,9 @@
 import pytest
 
 from jaxcon.data.sources import load
+from tests.stores.objects import objects
+
+__all__ = ["objects"]
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,9 @@ import jax
 import pytest
 
 from tests.experiments.trajectories import folders
+from tests.stores.objects import objects
+
+__all__ = ["objects"]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -152,3 +152,16 @@ def test_a_loop_of_numbers_out_of_range_is_refused(tmp_path, name, value):
 def test_to_keep_no_checkpoint_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"^keep: expected a whole number of at least 1, got 0$"):
         Checkpoints(tmp_path / "checkpoints", keep=0)
+
+
+def test_metrics_of_the_steps_before_a_checkpoint_are_there_before_it(tmp_path, monkeypatch):
+    """Else a run that is killed after it would never write them."""
+    rows, save = {}, Checkpoints.save
+
+    def look(checkpoints, step, state):
+        rows[step] = len(read_metrics(tmp_path / "metrics.jsonl"))
+        save(checkpoints, step, state)
+
+    monkeypatch.setattr(Checkpoints, "save", look)
+    run(tmp_path, steps=40, checkpoint_every=4, log_every=10)
+    assert rows == {step: step for step in range(0, 41, 4)}

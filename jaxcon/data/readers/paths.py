@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jaxcon.data.messages import cut, shown
 from jaxcon.data.splits import DataError
+from jaxcon.stores import address
 
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 _MANY = 10_000  # too many names to look for a similar one
@@ -28,6 +29,11 @@ def user_path(path: str, wanted: str) -> Path:
             f"folder: names no folder (a shell variable that is empty?); expected {wanted}; "
             "the folder you are in is folder:."
         )
+    if _in_a_store(path):
+        raise DataError(
+            f"folder:{cut(path)} is in an object store, but images are read from a disk; copy it to "
+            "one (gcloud storage rsync -r, aws s3 sync), and name that folder"
+        )
     try:
         found = Path(path).expanduser()
         there = found.exists()
@@ -41,6 +47,13 @@ def user_path(path: str, wanted: str) -> Path:
     if found.is_file() and found.suffix.lower() in _ARCHIVES:
         raise DataError(f"{shown(found)} is an archive; unpack it, and name the folder")
     return found
+
+
+def _in_a_store(path: str) -> bool:
+    try:
+        return address(path) is not None
+    except ValueError:  # an address of another kind, or what `_as_meant` may know
+        return False
 
 
 def _as_meant(typed: str) -> str:

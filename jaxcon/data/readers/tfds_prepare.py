@@ -11,7 +11,8 @@ import difflib
 import importlib.util
 import io
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import tensorflow_datasets as tfds
 from jaxcon.data.messages import cut, shown
 from jaxcon.data.shipped import SHIPPED, shipped
 from jaxcon.data.splits import DataError
+from jaxcon.stores import Store, address
 
 # What TFDS needs to prepare a dataset from its catalogue, by import name and by pip name.
 _TO_PREPARE = {
@@ -27,6 +29,8 @@ _TO_PREPARE = {
     "importlib_resources": "importlib_resources",
     "PIL": "pillow",
 }
+_INFO = "dataset_info.json"  # TFDS writes it last
+_DESCRIBE = (".json", ".txt")  # files that say what is in a dataset, not what it is
 
 
 def default_data_dir() -> Path:
@@ -51,9 +55,14 @@ def prepared_builder(
 
     Args:
       name: name of the dataset.
-      data_dir: where TFDS prepares it; None: `default_data_dir()`.
+      data_dir: where TFDS prepares it; None: `default_data_dir()`. For `gs://` and `s3://` it is
+        copied below that folder, because records are read by position; if it is not there either, it
+        is prepared here and copied there.
       check: raises a DataError for an unsuitable builder, before anything is downloaded.
     """
+    url = address(data_dir) if data_dir else None
+    if url is not None:
+        return _copied_builder(name, Store(url), check)
     root = Path(data_dir).expanduser() if data_dir else default_data_dir()
     builder = _find_builder(name, root)
     check(builder)
@@ -63,6 +72,36 @@ def prepared_builder(
             if not builder.data_path.exists():
                 _prepare(builder, name, root)
     return builder
+
+
+def _copied_builder(name: str, store: Store, check: Callable[[Any], Any]) -> Any:
+    """Returns the builder of a dataset in an object store, after copying what is not here yet."""
+    root = default_data_dir() / store.url.replace("://", "/")
+    dataset = re.split("[/:]", name)[0]
+    sizes = store.sizes(dataset)
+    prepared = {file.rpartition("/")[0] for file in sizes if file.endswith(f"/{_INFO}")}
+    sizes = {file: size for file, size in sizes.items() if file.rpartition("/")[0] in prepared}
+    with _one_process_at_a_time(root, name):
+        # First what describes all versions: it says which one is meant.
+        _copy(store, root, {file: size for file, size in sizes.items() if file.endswith(_DESCRIBE)})
+        builder = _find_builder(name, root)
+        check(builder)
+        version = str(Path(builder.data_path).relative_to(root))
+        if version in prepared:
+            _copy(store, root, {f: n for f, n in sizes.items() if f.startswith(f"{version}/")})
+            return builder
+        if not builder.data_path.exists():
+            _prepare(builder, name, root)
+        files = sorted(str(f.relative_to(root)) for f in Path(builder.data_path).iterdir())
+        store.upload(root, [file for file in files if not file.endswith(f"/{_INFO}")])
+        store.upload(root, [f"{version}/{_INFO}"])  # last: only now it counts as prepared
+    return builder
+
+
+def _copy(store: Store, root: Path, sizes: Mapping[str, int]) -> None:
+    """Copies the files that are missing or, as after a kill, of another size."""
+    there = {file: (root / file).stat().st_size for file in sizes if (root / file).exists()}
+    store.download(root, [file for file, size in sizes.items() if there.get(file) != size])
 
 
 def _find_builder(name: str, root: Path) -> Any:
