@@ -53,7 +53,7 @@ OptionalPath = Annotated[
         metavar="PATH",
         instance_from_str=_path,
         is_instance=lambda value: value is None or isinstance(value, Path),
-        str_from_instance=lambda value: [shown(value)],
+        str_from_instance=lambda value: [str(value)],
     ),
     tyro.conf.arg(help_behavior_hint=""),
 ]

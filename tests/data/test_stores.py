@@ -14,16 +14,16 @@ URL = "s3://bucket/tfds"
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return tmp_path / "jaxcon" / "s3" / "bucket" / "tfds" / "digits"
+    return tmp_path / "jaxcon" / "s3" / "bucket" / "tfds" / "jaxcon_digits"
 
 
 def test_what_is_prepared_once_is_copied_by_others(objects, cache, digits, monkeypatch):
     load("digits", data_dir=URL)
     (version,) = (path.name for path in cache.iterdir())
     sent = set(objects.held)
-    assert f"bucket/tfds/digits/{version}/dataset_info.json" in sent
+    assert f"bucket/tfds/jaxcon_digits/{version}/dataset_info.json" in sent
     last = set(objects.history[-1]) - set(objects.history[-2])
-    assert last == {f"bucket/tfds/digits/{version}/dataset_info.json"}
+    assert last == {f"bucket/tfds/jaxcon_digits/{version}/dataset_info.json"}
 
     shutil.rmtree(cache)  # another host
     monkeypatch.setattr(tfds_prepare, "_prepare", pytest.fail)
@@ -41,7 +41,7 @@ def test_what_is_prepared_once_is_copied_by_others(objects, cache, digits, monke
     )
     records.write_bytes(records.read_bytes()[:-9])  # killed while it was copied
     load("digits", data_dir=URL)
-    assert asked == [[f"bucket/tfds/digits/{version}/{records.name}"]]
+    assert asked == [[f"bucket/tfds/jaxcon_digits/{version}/{records.name}"]]
 
 
 def test_what_was_half_sent_is_not_taken(objects, cache):

@@ -77,7 +77,7 @@ def prepared_builder(
 def _copied_builder(name: str, store: Store, check: Callable[[Any], Any]) -> Any:
     """Returns the builder of a dataset in an object store, after copying what is not here yet."""
     root = default_data_dir() / store.url.replace("://", "/")
-    dataset = re.split("[/:]", name)[0]
+    dataset = shipped(name).name if name in SHIPPED else re.split("[/:]", name)[0]
     sizes = store.sizes(dataset)
     prepared = {file.rpartition("/")[0] for file in sizes if file.endswith(f"/{_INFO}")}
     sizes = {file: size for file, size in sizes.items() if file.rpartition("/")[0] in prepared}

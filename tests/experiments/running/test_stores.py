@@ -74,7 +74,7 @@ def test_a_run_that_has_begun_needs_the_other_no_more(flags, objects):
         (
             "s3://wrong/run",
             None,
-            "--workdir=s3://wrong/run: s3://wrong/run: there is no bucket wrong",
+            "--workdir=s3://wrong/run: there is no bucket wrong",
         ),
         (
             RUN,
@@ -91,6 +91,7 @@ def test_what_refuses_is_told_before_anything_is_loaded(
     assert said in refused(simclr.main, [f"--workdir={workdir}"], capsys)
 
 
+@pytest.mark.slow
 def test_a_store_that_refuses_later_ends_the_run_with_what_is_saved(
     flags, objects, monkeypatch, capsys
 ):
