@@ -30,7 +30,7 @@ def quiet_libraries() -> None:
     error of ours.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    for name in ("absl", "asyncio", "orbax", "matplotlib"):
+    for name in ("absl", "asyncio", "orbax", "matplotlib", "gcsfs"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 

@@ -172,10 +172,14 @@ def _is(error: BaseException | None, *marks: str) -> bool:
 def _file_system(url: str) -> Any:
     """Returns fsspec's file system for an address, without its memory of what it has listed."""
     kind = url.split("://", 1)[0]
+    # In zonal buckets of Google's, objects stay open for appending unless told otherwise.
+    settings = {"finalize_on_close": True} if kind == "gs" else {}
     try:
         import fsspec
 
-        return fsspec.filesystem(kind, use_listings_cache=False, skip_instance_cache=True)
+        return fsspec.filesystem(
+            kind, use_listings_cache=False, skip_instance_cache=True, **settings
+        )
     except ImportError:
         package = _PACKAGES[kind]
         raise StoreError(
