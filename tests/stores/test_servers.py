@@ -51,10 +51,9 @@ def google(_):
 
 @pytest.fixture(scope="module", params=["s3", "gs"])
 def kind(request):
-    with pytest.MonkeyPatch.context() as patch:
-        with {"s3": amazon, "gs": google}[request.param](patch):
-            fsspec.filesystem(request.param, skip_instance_cache=True).mkdir("bucket")
-            yield request.param
+    with pytest.MonkeyPatch.context() as patch, {"s3": amazon, "gs": google}[request.param](patch):
+        fsspec.filesystem(request.param, skip_instance_cache=True).mkdir("bucket")
+        yield request.param
 
 
 @pytest.fixture
@@ -88,7 +87,9 @@ def test_the_operations(url, tmp_path):
 
 def test_a_wrong_bucket_is_told(kind):
     store = Store(f"{kind}://wrong/run")
-    with pytest.raises(StoreError, match=f"^--workdir={kind}://wrong/run: there is no bucket wrong;"):
+    with pytest.raises(
+        StoreError, match=f"^--workdir={kind}://wrong/run: there is no bucket wrong;"
+    ):
         store.check_writable("--workdir")
     assert store.names() == {}
 
