@@ -56,8 +56,21 @@ def sum(x: Any, axis_name: AxisName) -> Any:
 
 
 def mean(x: Any, axis_name: AxisName) -> Any:
-    """Averages every array of `x` over all devices."""
-    return x if axis_name is None else lax.pmean(x, axis_name)
+    """Averages every array of `x` over all devices.
+
+    An array that `jax.shard_map` knows to be equal on them is its own average, and is not sent: so are
+    gradients by replicated parameters, which JAX has summed already.
+    """
+    if axis_name is None:
+        return x
+    names = axis_name if isinstance(axis_name, tuple) else (axis_name,)
+    tracked = varying_axes(lax.axis_index(axis_name))  # none under pmap, vmap, or check_vma=False
+
+    def average(a: Array) -> Array:
+        over = tuple(name for name in names if name not in tracked or name in varying_axes(a))
+        return lax.pmean(a, over) if over else a
+
+    return jax.tree.map(average, x)
 
 
 def size(axis_name: AxisName) -> int:
