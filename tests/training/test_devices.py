@@ -12,6 +12,7 @@ import pytest
 
 from jaxcon.training.devices import (
     batch_sharding,
+    check_gpus,
     cluster_arguments,
     make_mesh,
     replicate,
@@ -87,6 +88,25 @@ def test_values_that_mean_nothing(name, number):
 )
 def test_clusters_are_told_by_their_environment(environ, expected):
     assert cluster_arguments(environ) == expected
+
+
+@pytest.mark.parametrize(
+    ("gpus", "tasks", "more", "said"),
+    [
+        ("8", "1(x2)", {}, "SLURM_GPUS_ON_NODE=8: only 1 of them would be used"),
+        ("8", "4,2", {}, "only 4 of them would be used"),
+        ("8", "8(x2)", {}, None),
+        ("8", "1(x2)", {"JAX_LOCAL_DEVICE_IDS": "0,1,2,3,4,5,6,7"}, None),
+        ("", "2", {}, None),
+    ],
+)
+def test_gpus_that_would_idle_under_slurm(gpus, tasks, more, said):
+    environ = {"SLURM_GPUS_ON_NODE": gpus, "SLURM_STEP_TASKS_PER_NODE": tasks, **more}
+    if said is None:
+        check_gpus(environ)
+    else:
+        with pytest.raises(ValueError, match=said):
+            check_gpus(environ)
 
 
 def test_half_a_coordinator_is_an_error():
