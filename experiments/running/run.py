@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from experiments.running.optimizers import OPTIMIZERS
 from experiments.running.options import Machine, Training
@@ -25,7 +26,7 @@ from jaxcon.training.digests import state_bytes
 from jaxcon.training.files import absolute
 from jaxcon.training.loop import fit
 from jaxcon.training.state import TrainState, create_state
-from jaxcon.training.step import LossFn, ValueAndGrad, make_train_step, shard_step
+from jaxcon.training.step import LossFn, Step, ValueAndGrad, make_train_step, shard_step
 from jaxcon.training.workdir import Workdir, saved_steps
 
 
@@ -105,6 +106,12 @@ def make_optimizer(training: Training, plan: Plan) -> Any:
     return optimizers.keep_between(optimizer, Temperature().bounds)
 
 
+def make_step(training: Training, task: Task, mesh: Mesh) -> Step:
+    """Returns the step of a run, to be compiled for the devices of the mesh."""
+    step = make_train_step(task.loss_fn, value_and_grad=task.value_and_grad, ema_decay=training.ema)
+    return shard_step(step, mesh)
+
+
 def pretrain(
     workdir: Workdir,
     training: Training,
@@ -134,8 +141,7 @@ def pretrain(
     variables = jax.device_get(jit_once(task.init)(keys[0]))
     first = variables if start is None else {**variables, **start}
     state = replicate(_first_state(training, plan, first, task.apply_fn), mesh)
-    step = make_train_step(task.loss_fn, value_and_grad=task.value_and_grad, ema_decay=training.ema)
-    step = shard_step(step, mesh)
+    step = make_step(training, task, mesh)
     with Checkpoints(workdir.checkpoints, say=say) as checkpoints:
         restored = checkpoints.restore(state)
         if restored is not None:
