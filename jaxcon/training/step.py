@@ -87,7 +87,7 @@ def make_train_step(
         outputs, gradients = gradient_fn(state.params, state.carried, batch, key)
         loss, (carried, metrics) = outputs
         _check_collections(state, carried)
-        mean = collectives.mean(at_least_float32(gradients), axis_name)
+        mean = _mean(at_least_float32(gradients), axis_name)
         norm = optax.tree.norm(mean)
         gradients = jax.tree.map(lambda g, own: g.astype(own.dtype), mean, gradients)
         chex.assert_rank([loss, norm], 0)
@@ -118,6 +118,19 @@ def shard_step(step: Step, mesh: Mesh, *, axis_name: str = BATCH_AXIS) -> Step:
     """
     specs = (P(), P(axis_name), P())
     return jax.jit(jax.shard_map(step, mesh=mesh, in_specs=specs, out_specs=P()), donate_argnums=0)
+
+
+def _mean(gradients: Any, axis_name: str | None) -> Any:
+    """Averages over devices what autodiff has not summed over them already, so that it is sent once."""
+    if axis_name is None:
+        return gradients
+    tracked = axis_name in collectives.varying_axes(jax.lax.axis_index(axis_name))
+
+    def mean(gradient: jax.Array) -> jax.Array:
+        alike = tracked and axis_name not in collectives.varying_axes(gradient)
+        return gradient if alike else collectives.mean(gradient, axis_name)
+
+    return jax.tree.map(mean, gradients)
 
 
 def _check_average(state: TrainState, decay: float | None) -> None:
