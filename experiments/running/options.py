@@ -132,6 +132,9 @@ class Machine:
     chunk_size: OptionalInt = None
     """Images of a device that the encoder embeds at a time; the loss is still that of the whole
     batch, with exact gradients. For encoders without batch norm: vit. Default: all."""
+    shard_state: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Divides weights, optimizer state and average among the devices, where each has a copy without;
+    in a step, each gathers the weights. No more is sent. One device has nothing to divide."""
 
 
 def parse(config: type[Config], *, program: str | None, arguments: Sequence[str] | None) -> Config:

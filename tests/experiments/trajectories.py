@@ -16,12 +16,14 @@ from experiments.images import two_views
 from experiments.images.recipes import DIGITS
 from experiments.images.your_own import pretrain
 from experiments.pairs import dual
+from experiments.running import run
 from experiments.running.encoders import ENCODERS, Entry
 from jaxcon.augment import gaussian_noise
 from jaxcon.encoders import ViT
 from jaxcon.losses import ntxent_loss
 from jaxcon.training import loop
 from jaxcon.training.metrics import read_metrics
+from jaxcon.training.sharded import state_sharding
 from tests.experiments.folders import captioned, pictures
 
 PAGES = {"simclr": simclr, "barlow_twins": barlow_twins, "clip": clip}
@@ -69,6 +71,7 @@ def train(name: str, folder: Any, data: Any, *flags: str, stop: int | None = Non
         patch.setattr(clip, "Method", functools.partial(dual.Method, transform=NOISE))
         patch.setitem(simclr.TEMPERATURES, RECIPE, 0.5)
         patch.setitem(ENCODERS, "vit", SMALL)
+        patch.setattr(run, "state_sharding", functools.partial(state_sharding, at_least=1))
         if stop is not None:
             until = contextlib.nullcontext(lambda step: step == stop)
             patch.setattr(loop, "stop_requested", lambda: until)
