@@ -53,6 +53,7 @@ def test_a_flag_changes_nothing_but_rounding(plain, data, tmp_path, case):
     of_run = (encoder, *LOSSES[name])
     got = train(name, tmp_path / "run", data, f"--num-devices={devices}", *of_run, *flags)
     got.assert_close(plain(name, *of_run))
+    assert got.divided == ("--shard-state" in flags and devices > 1)
 
 
 @pytest.mark.parametrize("flags_first", slow_unless([False].__contains__, [False, True]))
