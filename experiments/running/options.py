@@ -134,7 +134,7 @@ class Machine:
     batch, with exact gradients. For encoders without batch norm: vit. Default: all."""
     shard_state: tyro.conf.FlagCreatePairsOff[bool] = False
     """Divides weights, optimizer state and average among the devices, where each has a copy without;
-    in a step, each gathers the weights. No more is sent. One device has nothing to divide."""
+    in a step, each gathers the weights. One device has nothing to divide."""
 
 
 def parse(config: type[Config], *, program: str | None, arguments: Sequence[str] | None) -> Config:
