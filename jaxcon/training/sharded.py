@@ -23,8 +23,9 @@ falls is what stays from step to step.
 >>> def loss_fn(params, carried, batch, key):
 ...     loss = lax.pmean(jnp.mean((batch["image"] @ params["w"] - 1.0) ** 2), "batch")
 ...     return loss, (carried, {})
+>>> optimizer, apply_fn = optax.adam(0.1), lambda v, x: x @ v["params"]["w"]
 >>> def create(variables):
-...     return create_state(variables, optax.adam(0.1), apply_fn=lambda v, x: x)
+...     return create_state(variables, optimizer, apply_fn=apply_fn)
 >>> variables, mesh = {"params": {"w": jnp.zeros((512, 8))}}, make_mesh(jax.devices())
 >>> shardings = state_sharding(jax.eval_shape(create, variables), mesh)
 >>> state = jax.jit(create, out_shardings=shardings)(variables)
@@ -126,7 +127,8 @@ def make_sharded_step(
 
     Args:
       loss_fn: as for `make_train_step`, with `axis_name` in the loss.
-      shardings: those of the state, from `state_sharding`.
+      shardings: those of the state, from `state_sharding`; with the same optimizer and `apply_fn`, not
+        others made alike.
       value_and_grad: as for `make_train_step`.
       ema_decay: as for `make_train_step`.
       axis_name: the axis of the mesh over which the rows of the batch, and the state, are spread.
@@ -135,10 +137,10 @@ def make_sharded_step(
       The step, compiled at its first call, on global arrays.
 
     Raises:
-      ValueError: as `make_train_step`; in the first call also if the loss, a collection or a metric may
-        differ between devices.
+      ValueError: as `make_train_step`, or if `shardings` are none; in the first call also if the state
+        lies elsewhere, or the loss, a collection or a metric may differ between devices.
     """
-    mesh: Any = jax.tree.leaves(shardings)[0].mesh
+    mesh: Any = _mesh_of(shardings)
     step = make_train_step(
         loss_fn,
         value_and_grad=_scattered(loss_fn, value_and_grad, mesh, shardings.params, axis_name),
@@ -151,6 +153,16 @@ def make_sharded_step(
         out_shardings=(shardings, NamedSharding(mesh, P())),
         donate_argnums=0,
     )
+
+
+def _mesh_of(shardings: Any) -> Any:
+    for leaf in jax.tree.leaves(shardings):
+        if not isinstance(leaf, NamedSharding):
+            raise ValueError(
+                "shardings: expected a NamedSharding in place of each array of the state, got "
+                f"{type(leaf).__name__}; give those of state_sharding(state, mesh)"
+            )
+    return jax.tree.leaves(shardings)[0].mesh
 
 
 def _scattered(

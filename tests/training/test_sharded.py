@@ -215,6 +215,18 @@ def test_a_loss_that_differs_between_devices_is_refused():
         step(state, ROWS, KEY)
 
 
+def test_a_state_in_place_of_its_shardings_is_refused():
+    with pytest.raises(ValueError, match=r"got ArrayImpl; give those of state_sharding\("):
+        make_sharded_step(square, of_one_kernel())
+
+
+def test_a_state_that_lies_elsewhere_is_refused():
+    state = of_one_kernel()
+    _, step, mesh = shards(state, square)
+    with pytest.raises(ValueError, match="[Ss]harding"):
+        step(replicate(state, mesh), ROWS, KEY)
+
+
 @pytest.mark.parametrize("encoder", [ViT(depth=2), resnet18()])
 def test_a_sixteenth_of_large_arrays_is_an_eighth_of_the_state_at_most(encoder):
     def begin(key):
