@@ -6,8 +6,8 @@ share falls with the number of devices. A step of `make_sharded_step`
 1. gathers the parameters (all-gather) and takes loss and gradient under `jax.shard_map`, as
    `shard_step` does: losses and batch statistics with an `axis_name` are the same;
 2. averages the gradient so that each device gets the part that it updates (reduce-scatter). The two
-   send what the all-reduce of `shard_step` sends. (On a square of TPUs, v5e:4x4 say, their compiler
-   makes of it an all-reduce of which a chip keeps its part);
+   send what the all-reduce of `shard_step` sends. (For some slices of TPUs, such as v5e:4x4, their
+   compiler makes of it an all-reduce of which a chip keeps its part);
 3. updates its part, outside of `shard_map` but under the same jit. There an array is still the whole
    one, of which XLA computes the parts: norms over all of it, as LARS and clipping take them, and
    masks by shape are right, whatever the optimizer. Inside of `shard_map` (ZeRO as it was first
