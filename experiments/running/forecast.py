@@ -24,6 +24,7 @@ from experiments.running.workdir import workdir_path
 from jaxcon.planning.forecast import Forecast, forecast
 from jaxcon.planning.topologies import ENVIRONMENT, chip_of, devices
 from jaxcon.training.devices import batch_sharding, make_mesh
+from jaxcon.training.digests import state_bytes
 from jaxcon.training.files import write_text
 
 _GIB = 2**30
@@ -76,7 +77,7 @@ def show_plan(config: Any, experiment: Any) -> None:
     say(f"compiled in {duration(taken)}; every time is an estimate, nothing was run")
     tried = []
     if not found.fits:
-        for machine in others(config.machine, ready.plan.batch_size // len(there)):
+        for machine in others(config.machine, ready.plan.batch_size // len(there), _shares(ready)):
             try:
                 again = rehearse(
                     dataclasses.replace(config, machine=machine), experiment, len(there)
@@ -128,38 +129,45 @@ def compile_step(ready: Rehearsal, there: Sequence[Any], topology: str) -> Forec
     mesh = make_mesh(there)
     state = abstract_state(ready.config.training, ready.plan, ready.task)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    everywhere = jax.NamedSharding(mesh, jax.P())
+    step, shardings = make_step(
+        ready.config.training, ready.config.machine, ready.task, state, mesh
+    )
     return forecast(
-        make_step(ready.config.training, ready.task, mesh),
-        _placed(state, everywhere),
-        _placed(ready.batch, batch_sharding(mesh)),
-        _placed(key, everywhere),
+        step,
+        jax.tree.map(_placed, state, shardings),
+        jax.tree.map(lambda leaf: _placed(leaf, batch_sharding(mesh)), ready.batch),
+        _placed(key, jax.NamedSharding(mesh, jax.P())),
         topology=topology,
     )
 
 
-def _placed(shapes: Any, sharding: Any) -> Any:
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes
-    )
+def _placed(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def others(machine: Machine, images: int) -> Iterator[Machine]:
+def others(machine: Machine, images: int, shares: bool) -> Iterator[Machine]:
     """Yields the options with flags that save memory: one of them, then two, then all.
 
     Example:
-      >>> [flags(other, Machine()) for other in others(Machine(), images=64)]
+      >>> [flags(other, Machine()) for other in others(Machine(), images=64, shares=False)]
       [['--remat'], ['--chunk-size=16'], ['--remat', '--chunk-size=16']]
 
     Args:
       machine: the options as they are.
       images: how many images a device has.
+      shares: whether dividing the state would save enough to be tried.
     """
-    choices = {"remat": True, "chunk_size": _chunk(images)}
+    choices = {"remat": True, "chunk_size": _chunk(images), "shard_state": shares}
     free = {name: value for name, value in choices.items() if value and not getattr(machine, name)}
     for count in range(1, len(free) + 1):
         for names in itertools.combinations(free, count):
             yield dataclasses.replace(machine, **{name: free[name] for name in names})
+
+
+def _shares(ready: Rehearsal) -> bool:
+    """Returns whether the state takes more than a tenth of a chip's memory."""
+    state = abstract_state(ready.config.training, ready.plan, ready.task)
+    return state_bytes(state) > chip_of(ready.config.machine.plan).memory * _GIB / 10
 
 
 def _chunk(images: int) -> int | None:

@@ -135,6 +135,9 @@ class Machine:
     chunk_size: OptionalInt = None
     """Images of a device that the encoder embeds at a time; the loss is still that of the whole
     batch, with exact gradients. For encoders without batch norm: vit. Default: all."""
+    shard_state: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Divides weights, optimizer state and average among the devices, where each has a copy without;
+    in a step, each gathers the weights. One device has nothing to divide."""
     plan: OptionalName = None
     """Trains nothing and reads no data: compiles the step for machines that are not here, such as
     v5e:4x4, v5p:8x16x16, v6e:2x4, h100:8 or h100:2x8 (hosts x GPUs), and tells whether it fits, what

@@ -172,6 +172,35 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(put, tree)
 
 
+def fetch(tree: Any) -> Any:
+    """Returns the tree on this host: copies of whole arrays, even if other hosts hold parts of them.
+
+    Several processes must all call it, as their devices then exchange the parts, array by array.
+
+    Example:
+      >>> rows = jax.device_put(np.arange(8), batch_sharding(make_mesh(jax.devices())))
+      >>> print(fetch({"rows": rows})["rows"])
+      [0 1 2 3 4 5 6 7]
+
+    Args:
+      tree: arrays.
+
+    Returns:
+      Arrays of numpy.
+    """
+
+    def whole(leaf: Any) -> np.ndarray:
+        if isinstance(leaf, jax.Array) and not (
+            leaf.is_fully_addressable or leaf.is_fully_replicated
+        ):
+            from jax.experimental import multihost_utils
+
+            leaf = multihost_utils.process_allgather(leaf, tiled=True)
+        return np.array(leaf)
+
+    return jax.tree.map(whole, tree)
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding that distributes the rows of a batch over the devices of the mesh.
 

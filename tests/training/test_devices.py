@@ -31,6 +31,22 @@ def python(code: str, **environ: str) -> subprocess.Popen:
     )
 
 
+def two_processes(code: str) -> list[str]:
+    """The last lines of what two processes print that run the code together, over a local port."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        job = {
+            "JAX_COORDINATOR_ADDRESS": f"localhost:{probe.getsockname()[1]}",
+            "JAX_NUM_PROCESSES": "2",
+        }
+    lines = []
+    for process in [python(code, **job, JAX_PROCESS_ID=str(number)) for number in range(2)]:
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == 0, err
+        lines.append(out.splitlines()[-1])
+    return lines
+
+
 def test_auto_takes_what_there_is():
     assert select_accelerator("auto") == jax.devices()
     assert select_accelerator("cpu", num_devices=3) == jax.devices()[:3]
@@ -148,23 +164,8 @@ for number in range(5):
     losses.append(float(metrics["loss"]))
 print(json.dumps([jax.process_count(), len(mesh.devices), losses]))
 """
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        address = f"localhost:{probe.getsockname()[1]}"
-    two = [
-        python(
-            code,
-            JAX_COORDINATOR_ADDRESS=address,
-            JAX_NUM_PROCESSES="2",
-            JAX_PROCESS_ID=str(number),
-        )
-        for number in range(2)
-    ]
-    results = []
-    for process in [*two, python(code)]:
-        out, err = process.communicate(timeout=240)
-        assert process.returncode == 0, err
-        results.append(json.loads(out.splitlines()[-1]))
+    out, err = python(code).communicate(timeout=240)
+    results = [json.loads(said) for said in (*two_processes(code), out or err)]
     assert [row[:2] for row in results] == [[2, 4], [2, 4], [1, 4]]
     assert results[0][2] == results[1][2]
     np.testing.assert_allclose(results[0][2], results[2][2], rtol=1e-5)
