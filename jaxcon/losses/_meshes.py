@@ -88,9 +88,7 @@ def evaluate(call: Call, arrays: dict[str, Any]) -> Any:
     settings, cut, whole = dict(call.settings), PartitionSpec(call.axes), PartitionSpec()
     per_anchor = settings.get("reduce_fn", jnp.mean) is None
     specs = {name: cut if name in call.of_rows else whole for name in arrays}
-    arrays = {
-        name: collectives.put_on(call.mesh, value, specs[name]) for name, value in arrays.items()
-    }
+    arrays = {name: _placed(value, call.mesh, specs[name]) for name, value in arrays.items()}
 
     def of_device(arrays: dict[str, Any]) -> Any:
         value = call.loss(**arrays, **settings)
@@ -107,6 +105,17 @@ def evaluate(call: Call, arrays: dict[str, Any]) -> Any:
         axis_names=frozenset(_explicit(call.mesh)),
     )(arrays)
     return jnp.concatenate(value) if per_anchor else value
+
+
+def _placed(arrays: Any, mesh: Any, spec: PartitionSpec) -> Any:
+    """Puts arrays on the mesh; whole ones that are on none stay where they are."""
+
+    def place(a: Any) -> Any:
+        if spec == PartitionSpec() and collectives.explicit_mesh(a) is None:
+            return a  # jax 0.6 cannot transpose the way from no mesh to one
+        return collectives.put_on(mesh, a, spec)
+
+    return jax.tree.map(place, arrays)
 
 
 def _planned(

@@ -217,17 +217,21 @@ def test_second_derivatives():
 @pytest.mark.parametrize("axis_name", slow_unless(lambda name: name is None, [None, "x"]))
 def test_inside_of_shard_map_over_another_axis(axis_name):
     """Which gathers: without an axis name the batch is that of a device's rows."""
-    mesh = mesh_of(**SQUARE)
-    mapped = jax.shard_map(
-        lambda a, b: losses.npairs_loss(a, b, axis_name=axis_name)[None],
-        mesh=mesh,
-        in_specs=P("x"),
-        out_specs=P("x"),
-        axis_names={"x"},
-    )
-    got = jax.jit(mapped)(*put(mesh, (Z1, Z2), ("x", "y")))
-    halves = [losses.npairs_loss(Z1[i], Z2[i]) for i in (slice(8), slice(8, 16))]
-    check(got, np.array(halves if axis_name is None else 2 * [losses.npairs_loss(Z1, Z2)]))
+
+    def gradients(a, b):
+        value, grads = value_and_grads(losses.npairs_loss, a[0], b[0], axis_name=axis_name)
+        return value[None], jax.tree.map(lambda g: g[None], grads)
+
+    mesh, stacks = mesh_of(**SQUARE), (np.stack([Z1, Z2]), np.stack([Z2, Z1]))
+    specs = {"in_specs": P("x"), "out_specs": P("x"), "axis_names": {"x"}}
+    got = jax.jit(jax.shard_map(gradients, mesh=mesh, **specs))(*put(mesh, stacks, "x", "y"))
+    plain = jax.jit(functools.partial(value_and_grads, losses.npairs_loss))
+    if axis_name is None:
+        expected = jax.tree.map(lambda *both: np.stack(both), plain(Z1, Z2), plain(Z2, Z1))
+    else:
+        value, grads = plain(*map(np.concatenate, stacks))
+        expected = np.stack([value, value]), [g.reshape(2, 16, 6) for g in grads]
+    check(got, expected)
 
 
 def test_what_is_wrong_is_said_of_the_whole_batch():
