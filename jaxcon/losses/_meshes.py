@@ -70,8 +70,8 @@ def over_mesh(loss: F) -> F:
         arrays = (a for a in (*args, *kwargs.values()) if isinstance(a, jax.Array))
         if any(collectives.explicit_mesh(a) is not None for a in arrays):
             planned = _planned(loss, signature.bind(*args, **kwargs).arguments)
-            with contextlib.suppress(ValueError, NotImplementedError):
-                if planned is not None:
+            if planned is not None:
+                with contextlib.suppress(ValueError, NotImplementedError):
                     return evaluate(*planned)
         return loss(*args, **kwargs)
 
@@ -162,8 +162,8 @@ def _number(value: Any) -> Any:
 
 def _is_of_rows(name: str, arrays: Mapping[str, Any]) -> bool:
     """Returns whether an array has an entry for each row."""
-    if name in ("negatives", "negative_ids"):
-        return np.ndim(arrays.get("negatives")) == np.ndim(arrays["z1"]) + 1
+    if name in _WHOLE and "negatives" in arrays:
+        return np.ndim(arrays["negatives"]) == np.ndim(arrays["z1"]) + 1
     return name in _OF_ROWS
 
 
