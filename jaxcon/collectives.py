@@ -121,16 +121,22 @@ def explicit_mesh(x: Any) -> Any:
     return mesh
 
 
+def put_on(mesh: Any, x: Any, spec: PartitionSpec) -> Any:
+    """Spreads every array of `x` over the devices of an Explicit mesh as the spec says."""
+    return jax.tree.map(lambda a: _reshard(a, NamedSharding(mesh, spec)), x)
+
+
 def replicate_on(mesh: Any, x: Any) -> Any:
     """Copies the whole array to every device of an Explicit mesh."""
-    return _reshard(x, NamedSharding(mesh, PartitionSpec()))
+    return put_on(mesh, x, PartitionSpec())
 
 
 def replicated(x: ArrayLike) -> ArrayLike:
     """Gathers an array that is sharded over Explicit mesh axes onto every device.
 
-    JAX refuses a product of two such operands and leaves the choice of sharding to the caller; this
-    choice is correct but not parallel. For speed use `axis_name` under `jax.shard_map`.
+    JAX refuses a product of two such operands and leaves the choice of sharding to the caller. This one
+    is right for what has no rows to spread; a loss whose rows are sharded has mapped itself over their
+    axes (`jaxcon.losses._meshes`).
     """
     mesh = explicit_mesh(x)
     return x if mesh is None else replicate_on(mesh, x)
