@@ -57,6 +57,8 @@ def pytest_configure() -> None:
         from jax.experimental import enable_x64
 
         jax.enable_x64 = enable_x64
+    if not hasattr(jax, "set_mesh"):
+        jax.set_mesh = jax.sharding.use_mesh
     _share_mlir_context()
     jax.devices()  # all of them, before a command that a test runs in this process asks for fewer
 

@@ -2,14 +2,17 @@
 
     python -m benchmarks.fitting                               # for the CPU of this machine
     python -m benchmarks.fitting --chip v5e --encoders resnet18 --batch-size 256
+    python -m benchmarks.fitting --chip v5e:4x4 --devices 16 --encoders vit
 
-Compiles whole steps, with their optimizer, on images of 32 x 32 pixels, and prints a line for each: the
-temporaries of the program and, for TPUs, the time that their compiler estimates. Nothing is run. For
-an accelerator it takes its compiler, as `jaxcon.planning.topologies` says, and minutes for each step.
+Compiles whole steps, with their optimizer and a moving average, on images of 32 x 32 pixels, and prints
+a line for each: what a device of the program is given, mostly the state, its temporaries and, for TPUs,
+the time that their compiler estimates. Nothing is run. For an accelerator it takes its compiler, as
+`jaxcon.planning.topologies` says, and minutes for each step.
 """
 
 import argparse
 import os
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -27,8 +30,9 @@ from jaxcon.encoders.remat import rematerialized
 from jaxcon.losses import ntxent_loss
 from jaxcon.planning.estimates import estimate
 from jaxcon.planning.memory import memory_of
-from jaxcon.training.devices import batch_sharding, make_mesh
+from jaxcon.training.devices import batch_sharding, make_mesh, select_accelerator
 from jaxcon.training.optimizers import adamw
+from jaxcon.training.sharded import make_sharded_step, state_sharding
 from jaxcon.training.state import create_state
 from jaxcon.training.step import make_train_step, shard_step
 
@@ -36,16 +40,23 @@ SHAPE = (32, 32, 3)
 
 
 def compile_step(
-    encoder: str, batch_size: int, device: Any, *, remat: str = "no", chunk_size: int | None = None
+    encoder: str,
+    batch_size: int,
+    devices: Sequence[Any],
+    *,
+    remat: str = "no",
+    chunk_size: int | None = None,
+    shard_state: bool = False,
 ) -> Any:
-    """Compiles a step on one device.
+    """Compiles a step.
 
     Args:
       encoder: value of the flag.
-      batch_size: images, of each of which there are two views.
-      device: that it is for.
+      batch_size: images, of each of which there are two views, over all devices.
+      devices: that it is for.
       remat: "no"; "parts", as the flag has it; "whole": the encoder at once.
       chunk_size: value of the flag; None: without.
+      shard_state: whether the flag is given.
     """
     model = make_model(Images(encoder=encoder), "f32", side=SHAPE[0])
     images = jnp.zeros((1, *SHAPE))
@@ -56,19 +67,28 @@ def compile_step(
     apply = {"no": model.apply, "whole": whole, "parts": rematerialized(model.apply, ["encoder"])}
     learned = (lambda key, image: image, ntxent_loss, apply[remat])
     chunked = make_cached(*learned, chunk_size=chunk_size) if chunk_size else None
-    mesh = make_mesh([device])
-    step = shard_step(make_train_step(make_loss(model, *learned), value_and_grad=chunked), mesh)
+    optimizer = adamw(optax.constant_schedule(1e-3), weight_decay=0.0)
 
     def begin(key: Any) -> Any:
         variables = model.init(key, images, train=False)
-        rate = optax.constant_schedule(1e-3)
-        return create_state(variables, adamw(rate, weight_decay=0.0), apply_fn=model.apply)
+        return create_state(variables, optimizer, apply_fn=model.apply, average=True)
 
-    everywhere = jax.NamedSharding(mesh, jax.P())
-    state, key = jax.eval_shape(lambda key: (begin(key), key), jax.random.key(0))
-    state, key = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), (state, key)
-    )
+    mesh = make_mesh(devices)
+    shapes, key = jax.eval_shape(lambda key: (begin(key), key), jax.random.key(0))
+    loss_fn = make_loss(model, *learned)
+    settings: Any = {"value_and_grad": chunked, "ema_decay": 0.99}
+    if shard_state:
+        shardings = state_sharding(shapes, mesh)
+        step = make_sharded_step(loss_fn, shardings, **settings)
+    else:
+        shardings = jax.tree.map(lambda _: jax.NamedSharding(mesh, jax.P()), shapes)
+        step = shard_step(make_train_step(loss_fn, **settings), mesh)
+
+    def struct(leaf: Any, sharding: Any) -> Any:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    state = jax.tree.map(struct, shapes, shardings)
+    key = struct(key, jax.NamedSharding(mesh, jax.P()))
     rows = batch_sharding(mesh)
     batch = {
         "image": jax.ShapeDtypeStruct((batch_size, *SHAPE), jnp.uint8, sharding=rows),
@@ -80,12 +100,16 @@ def compile_step(
 def main() -> None:
     """Compiles and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--chip", choices=CHIPS)
+    parser.add_argument("--chip", help=f"one of {', '.join(CHIPS)}, or a topology of them: v5e:4x4")
+    parser.add_argument("--devices", type=int, default=1, help="that share the batch")
     parser.add_argument("--encoders", nargs="+", default=["resnet18", "vit"])
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--chunk-size", type=int, default=32)
     args = parser.parse_args()
-    device = devices(args.chip)[0] if args.chip else jax.devices("cpu")[0]
+    if args.chip:
+        shared = devices(args.chip)[: args.devices]
+    else:
+        shared = select_accelerator("cpu", num_devices=args.devices)
     for encoder in args.encoders:
         forms: dict[str, dict[str, Any]] = {
             "plain": {},
@@ -96,9 +120,13 @@ def main() -> None:
             chunks = {"chunk_size": args.chunk_size}
             forms[f"--chunk-size={args.chunk_size}"] = chunks
             forms[f"--chunk-size={args.chunk_size} --remat"] = chunks | {"remat": "parts"}
+        if len(shared) > 1:
+            forms["--shard-state"] = {"shard_state": True}
         for name, settings in forms.items():
-            program = compile_step(encoder, args.batch_size, device, **settings)
-            line = f"| {encoder} | {name} | {memory_of(program).temporaries / 2**20:,.0f} MiB |"
+            program = compile_step(encoder, args.batch_size, shared, **settings)
+            memory = memory_of(program)
+            given, between = memory.arguments / 2**20, memory.temporaries / 2**20
+            line = f"| {encoder} | {name} | {given:,.1f} MiB | {between:,.0f} MiB |"
             if args.chip and chip_of(args.chip).platform == "tpu":
                 text = program.as_text() or ""
                 line += f" {estimate(text, chip_of(args.chip)).ms:.1f} ms |"

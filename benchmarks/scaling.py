@@ -39,7 +39,7 @@ from jax.sharding import PartitionSpec as P  # noqa: E402
 from benchmarks.timing import median_ms  # noqa: E402
 from jaxcon import collectives, losses  # noqa: E402
 from jaxcon.planning.machines import MACHINES  # noqa: E402
-from jaxcon.planning.traffic import floats_sent  # noqa: E402
+from jaxcon.planning.traffic import traffic  # noqa: E402
 
 # A loss, how candidates travel, and the products of (own rows) x (all rows) x dim of a device.
 FORMS: dict[str, tuple[Callable[..., Any], Callable[..., Any], int, float]] = {
@@ -90,7 +90,9 @@ def blocks(form: str, devices: int, rows: int = 64, dim: int = 64) -> float:
     """Counts what a device sends in a step, in units of its own rows of one argument."""
     z = jax.ShapeDtypeStruct((devices * rows, dim), jnp.float32)
     text = step(form, devices).lower(z, z).compile().as_text()
-    return sum(floats_sent(text, devices, at_least=rows * dim).values()) / (rows * dim)
+    block = 4 * rows * dim
+    found = traffic(text, devices, at_least=block)
+    return sum(each.sent for each in found.values()) / block
 
 
 def model(form: str, rows: int, dim: int) -> list[dict[str, Any]]:

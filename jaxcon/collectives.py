@@ -56,8 +56,21 @@ def sum(x: Any, axis_name: AxisName) -> Any:
 
 
 def mean(x: Any, axis_name: AxisName) -> Any:
-    """Averages every array of `x` over all devices."""
-    return x if axis_name is None else lax.pmean(x, axis_name)
+    """Averages every array of `x` over all devices.
+
+    An array that `jax.shard_map` knows to be equal on them is its own average, and is not sent: so are
+    gradients by replicated parameters, which JAX has summed already.
+    """
+    if axis_name is None:
+        return x
+    names = axis_name if isinstance(axis_name, tuple) else (axis_name,)
+    tracked = varying_axes(lax.axis_index(axis_name))  # none under pmap, vmap, or check_vma=False
+
+    def average(a: Array) -> Array:
+        over = tuple(name for name in names if name not in tracked or name in varying_axes(a))
+        return lax.pmean(a, over) if over else a
+
+    return jax.tree.map(average, x)
 
 
 def size(axis_name: AxisName) -> int:
@@ -108,16 +121,22 @@ def explicit_mesh(x: Any) -> Any:
     return mesh
 
 
+def put_on(mesh: Any, x: Any, spec: PartitionSpec) -> Any:
+    """Spreads every array of `x` over the devices of an Explicit mesh as the spec says."""
+    return jax.tree.map(lambda a: _reshard(a, NamedSharding(mesh, spec)), x)
+
+
 def replicate_on(mesh: Any, x: Any) -> Any:
     """Copies the whole array to every device of an Explicit mesh."""
-    return _reshard(x, NamedSharding(mesh, PartitionSpec()))
+    return put_on(mesh, x, PartitionSpec())
 
 
 def replicated(x: ArrayLike) -> ArrayLike:
     """Gathers an array that is sharded over Explicit mesh axes onto every device.
 
-    JAX refuses a product of two such operands and leaves the choice of sharding to the caller; this
-    choice is correct but not parallel. For speed use `axis_name` under `jax.shard_map`.
+    JAX refuses a product of two such operands and leaves the choice of sharding to the caller. This one
+    is right for what has no rows to spread; a loss whose rows are sharded has mapped itself over their
+    axes (`jaxcon.losses._meshes`).
     """
     mesh = explicit_mesh(x)
     return x if mesh is None else replicate_on(mesh, x)

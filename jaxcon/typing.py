@@ -6,7 +6,9 @@ A keyword means the same wherever it appears; the docstring of each loss has a l
     `None`: this batch alone. The name of a mapped axis (of `vmap`, `pmap` or `shard_map`;
     under `shard_map` also a tuple of names): the candidates of an anchor are the rows of all
     devices, and the returned value is the global one, equal on every device. Average gradients over
-    the same axis. A name that is not bound raises a `ValueError`.
+    the same axis. A name that is not bound raises a `ValueError`. Without a name, arrays whose rows
+    are sharded over Explicit mesh axes are one batch: the loss maps itself over these axes, and the
+    result is that of one device, gradients included (docs/devices.md).
 `where`
     bool `[batch]`. False removes a row, as anchor *and* as candidate: the padding of a last batch.
     Such a row is never read; NaN in it changes neither the value nor a gradient.

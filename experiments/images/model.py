@@ -82,7 +82,8 @@ def make_loss(
             mutable=list(carried),
         )
         z1, z2 = jnp.split(z, 2)
-        return loss(z1, z2, axis_name="batch"), (carried, {})
+        with jax.named_scope("loss"):
+            return loss(z1, z2, axis_name="batch"), (carried, {})
 
     return loss_fn
 
@@ -115,7 +116,8 @@ def make_cached(
                 mutable=list(carried),
             )
             z1, z2 = jnp.split(z, 2)
-            return loss(z1, z2, axis_name="batch"), (moved, {})
+            with jax.named_scope("loss"):
+                return loss(z1, z2, axis_name="batch"), (moved, {})
 
         cached = cached_value_and_grad(encode, loss_fn, chunk_size=chunk_size, has_aux=True)
         return cached(params, batch)

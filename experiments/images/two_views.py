@@ -22,10 +22,13 @@ from experiments.running.memory import check_rows_apart
 from experiments.running.options import Machine, Training, check_range, check_training, fill
 from experiments.running.plan import default_batch
 from experiments.running.run import Task
+from experiments.running.stand_in import Imagined, blank_images, known
 from experiments.running.start import Network, Start
 from jaxcon.data.batching import batches
 from jaxcon.data.sources import Dataset, load
 from jaxcon.encoders.remat import rematerialized
+
+IMAGENET = 1_281_167  # training images of ImageNet-1k
 
 
 class Config(Protocol):
@@ -98,6 +101,14 @@ def load_images(config: Config) -> Dataset:
     return load(images.dataset, data_dir=images.data_dir, image_size=images.image_size)
 
 
+def imagine_images(config: Config, examples: int | None) -> Imagined:
+    """Returns blank images of the size that the options name, for a plan; reads nothing."""
+    images = config.images
+    name, shape, count = known(images.dataset, images.image_size, IMAGENET)
+    config = dataclasses.replace(config, images=dataclasses.replace(images, dataset=name))  # pyright: ignore[reportArgumentType, reportAssignmentType]
+    return Imagined(config, functools.partial(blank_images, name, shape), examples or count)
+
+
 @dataclasses.dataclass(frozen=True)
 class Method:
     """What an experiment on two views of an image passes in.
@@ -110,6 +121,7 @@ class Method:
       objective: maps all options to the objective.
       folder: maps the options to the first part of the run folder's name; the dataset's follows.
       load: maps the options to the dataset.
+      imagine: maps the options, and a number of images or None, to what a plan takes for it.
       encoder: the user's own, instead of the flag's.
       own: what the user passed in, as config.json describes it.
     """
@@ -121,6 +133,7 @@ class Method:
     objective: Callable[[Any], Objective]
     folder: Callable[[Any], str]
     load: Callable[[Any], Dataset] = load_images
+    imagine: Callable[[Any, int | None], Imagined] = imagine_images
     encoder: nn.Module | None = None
     own: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -135,6 +148,7 @@ def run(config: Config, method: Method) -> None:
             check=method.check,
             load=method.load,
             resolve=lambda options, examples: method.resolve(options, examples)[0],
+            imagine=method.imagine,
             task=functools.partial(make_task, method),
             show=show,
         ),

@@ -1,6 +1,7 @@
 """Pre-training with your own loss, encoder, views or images, as `docs/your_own.md` shows."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
@@ -12,6 +13,7 @@ from experiments.images.two_views import (
     Objective,
     check_options,
     fill_in,
+    imagine_images,
     load_images,
     run,
 )
@@ -20,6 +22,7 @@ from experiments.running.memory import HAS_ITS_OWN, refuse_of_pairs
 from experiments.running.options import Machine, Training, parse
 from experiments.running.own import as_named, names
 from experiments.running.process import quiet_libraries
+from experiments.running.stand_in import given
 from jaxcon.augment import Transform
 from jaxcon.data.splits import Dataset
 
@@ -95,6 +98,9 @@ def pretrain(
             objective=objective,
             folder=lambda options: name,
             load=load_images if dataset is None else lambda options: dataset,
+            imagine=imagine_images
+            if dataset is None
+            else functools.partial(given, dataset=dataset),
             encoder=encoder,
             own=names(dataset, loss=loss, encoder=encoder, transform=transform),
         ),

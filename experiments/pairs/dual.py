@@ -36,12 +36,15 @@ from experiments.running.options import (
 from experiments.running.plan import default_batch
 from experiments.running.process import jit_once, say
 from experiments.running.run import Task
+from experiments.running.stand_in import Imagined, blank_pairs, known
 from experiments.running.start import Network, Start, kept_tokenizer
 from jaxcon.augment import Transform
 from jaxcon.data.captions import PairDataset, load_pairs
 from jaxcon.data.pairs import pair_batches
 from jaxcon.encoders.remat import rematerialized
 from jaxcon.encoders.tokenizer import Tokenizer
+
+USUAL = 10_000_000  # pairs that a plan reckons with, about those of CC12M that can still be had
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +130,15 @@ def load_captioned(config: Config) -> PairDataset:
     return load_pairs(pairs.dataset, data_dir=pairs.data_dir, image_size=pairs.image_size)
 
 
+def imagine_pairs(config: Config, examples: int | None) -> Imagined:
+    """Returns blank images with made-up captions, for a plan; reads nothing."""
+    pairs = config.pairs
+    name, shape, count = known(pairs.dataset, pairs.image_size, USUAL)
+    config = dataclasses.replace(config, pairs=dataclasses.replace(pairs, dataset=name))  # pyright: ignore[reportArgumentType, reportAssignmentType]
+    dataset = functools.cache(lambda count: blank_pairs(name, shape, pairs.vocabulary))
+    return Imagined(config, dataset, examples or count)
+
+
 @dataclasses.dataclass(frozen=True)
 class Method:
     """What an experiment on images and captions passes in.
@@ -138,6 +150,7 @@ class Method:
       objective: maps all options to the objective.
       folder: maps the options to the first part of the run folder's name; the dataset's follows.
       load: maps the options to the dataset.
+      imagine: maps the options, and a number of images or None, to what a plan takes for it.
       resolve: maps the options and the number of images to complete options.
       transform: maps a key and an image of a batch to what the encoder sees.
       image_encoder: the user's own, instead of the flag's.
@@ -151,6 +164,7 @@ class Method:
     objective: Callable[[Any], Objective]
     folder: Callable[[Any], str]
     load: Callable[[Any], PairDataset] = load_captioned
+    imagine: Callable[[Any, int | None], Imagined] = imagine_pairs
     resolve: Callable[[Any, int], Any] = fill_in
     transform: Transform = shifted
     image_encoder: nn.Module | None = None
@@ -168,6 +182,7 @@ def run(config: Config, method: Method) -> None:
             check=method.check,
             load=method.load,
             resolve=method.resolve,
+            imagine=method.imagine,
             task=functools.partial(make_task, method),
             show=show,
         ),

@@ -111,7 +111,8 @@ def make_loss(
             train=True,
             mutable=list(carried),
         )
-        return objective.loss(outputs), (carried, dict(outputs.scalars))
+        with jax.named_scope("loss"):
+            return objective.loss(outputs), (carried, dict(outputs.scalars))
 
     return loss_fn
 
@@ -138,7 +139,8 @@ def make_cached(
         def loss_fn(params: Any, embedded: Any) -> Any:
             scalars = apply({"params": params}, method="learned")
             image, text = embedded
-            return objective.loss(Outputs(image, text, scalars)), (carried, dict(scalars))
+            with jax.named_scope("loss"):
+                return objective.loss(Outputs(image, text, scalars)), (carried, dict(scalars))
 
         cached = cached_value_and_grad(encode, loss_fn, chunk_size=chunk_size, has_aux=True)
         return cached(params, batch)

@@ -1,13 +1,21 @@
 """Image-text training with your own loss, encoders or pairs, as `docs/your_own.md` shows."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import flax.linen as nn
 import jax
 
-from experiments.pairs.dual import Method, Pairs, check_options, load_captioned, run
+from experiments.pairs.dual import (
+    Method,
+    Pairs,
+    check_options,
+    imagine_pairs,
+    load_captioned,
+    run,
+)
 from experiments.pairs.model import shifted
 from experiments.pairs.objectives import Objective, Outputs, cosine
 from experiments.running.handed import Loss, check_left_out, check_loss, check_module, level
@@ -15,6 +23,7 @@ from experiments.running.memory import HAS_ITS_OWN, refuse_of_pairs
 from experiments.running.options import Machine, Training, parse
 from experiments.running.own import as_named, names
 from experiments.running.process import quiet_libraries
+from experiments.running.stand_in import given
 from jaxcon.augment import Transform
 from jaxcon.data.splits import PairDataset
 
@@ -109,6 +118,7 @@ def pretrain(
             objective=objective,
             folder=lambda options: name,
             load=load_captioned if dataset is None else lambda options: dataset,
+            imagine=imagine_pairs if dataset is None else functools.partial(given, dataset=dataset),
             transform=shifted if transform is None else transform,
             image_encoder=image_encoder,
             text_encoder=text_encoder,

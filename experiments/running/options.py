@@ -57,6 +57,9 @@ OptionalPath = Annotated[
     ),
     tyro.conf.arg(help_behavior_hint=""),
 ]
+OptionalName = Annotated[
+    str | None, tyro.conf.arg(metavar="NAME", constructor=str, help_behavior_hint="")
+]
 OptimizerOfRecipe = Annotated[
     Optimizer | None,
     of_recipe(  # pyright: ignore[reportCallIssue]
@@ -135,6 +138,18 @@ class Machine:
     chunk_size: OptionalInt = None
     """Images of a device that the encoder embeds at a time; the loss is still that of the whole
     batch, with exact gradients. For encoders without batch norm: vit. Default: all."""
+    shard_state: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Divides weights, optimizer state and average among the devices, where each has a copy without;
+    in a step, each gathers the weights. One device has nothing to divide."""
+    plan: OptionalName = None
+    """Trains nothing and reads no data: compiles the step for machines that are not here, such as
+    v5e:4x4, v5p:8x16x16, v6e:2x4, h100:8 or h100:2x8 (hosts x GPUs), and tells whether it fits, what
+    it takes and sends. Where it does not fit, tries the flags above."""
+    plan_json: OptionalPath = None
+    """File for the numbers of --plan."""
+    plan_examples: OptionalInt = None
+    """Training images that --plan reckons with. Default: those of the dataset if jaxcon has it, else
+    1,281,167, as in ImageNet-1k, or 10,000,000 with captions."""
 
 
 def parse(config: type[Config], *, program: str | None, arguments: Sequence[str] | None) -> Config:
@@ -244,6 +259,12 @@ def check_training(training: Training, machine: Machine) -> None:
     check_range(training, "weight_decay", "warmup_epochs", low=0, open_low=False)
     check_range(training, "ema", low=0, high=1)
     check_range(machine, "num_devices", "checkpoint_every", "block_size", "chunk_size", low=0)
+    check_range(machine, "plan_examples", low=0)
+    for name in ("plan_json", "plan_examples"):
+        if machine.plan is None and (value := getattr(machine, name)) is not None:
+            raise ValueError(
+                f"{flag(name)}={value}: only --plan has a use for it; give that as well"
+            )
 
 
 def flat(*groups: Any) -> dict[str, Any]:

@@ -6,11 +6,13 @@ directly.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from experiments.running.optimizers import OPTIMIZERS
 from experiments.running.options import Machine, Training
@@ -21,12 +23,13 @@ from jaxcon.encoders import Temperature
 from jaxcon.stores import mirror_of
 from jaxcon.training import optimizers
 from jaxcon.training.checkpoint import KEPT, Checkpoints
-from jaxcon.training.devices import batch_sharding, make_mesh, replicate
+from jaxcon.training.devices import batch_sharding, fetch, make_mesh, replicate
 from jaxcon.training.digests import state_bytes
 from jaxcon.training.files import absolute
 from jaxcon.training.loop import fit
+from jaxcon.training.sharded import bytes_on_a_device, make_sharded_step, state_sharding
 from jaxcon.training.state import TrainState, create_state
-from jaxcon.training.step import LossFn, ValueAndGrad, make_train_step, shard_step
+from jaxcon.training.step import LossFn, Step, ValueAndGrad, make_train_step, shard_step
 from jaxcon.training.workdir import Workdir, saved_steps
 
 
@@ -76,11 +79,8 @@ class Run:
 
 def abstract_state(training: Training, plan: Plan, task: Task) -> Any:
     """Returns the shapes of the state that `pretrain` trains, without making it."""
-
-    def begin(key: jax.Array) -> Any:
-        return _first_state(training, plan, task.init(key), task.apply_fn)
-
-    return jax.eval_shape(begin, jax.random.key(0))
+    create = _creates(training, plan, task)
+    return jax.eval_shape(lambda key: create(task.init(key)), jax.random.key(0))
 
 
 def checkpoint_space(state: Any, path: Path) -> int:
@@ -106,6 +106,30 @@ def make_optimizer(training: Training, plan: Plan) -> Any:
     make = OPTIMIZERS[training.optimizer].make
     optimizer = make(schedule, weight_decay=training.weight_decay, clip_norm=training.clip_norm)
     return optimizers.keep_between(optimizer, Temperature().bounds)
+
+
+def make_step(
+    training: Training, machine: Machine, task: Task, state: Any, mesh: Mesh
+) -> tuple[Step, Any]:
+    """Returns the step that `pretrain` takes, and where it has the arrays of its state.
+
+    Args:
+      training: how to train.
+      machine: decides whether the state is in shards or whole on every device.
+      task: what to learn.
+      state: the state, or its shapes.
+      mesh: the devices that share the batch.
+
+    Returns:
+      The step, and the state with a `NamedSharding` in place of each array.
+    """
+    settings: Any = {"value_and_grad": task.value_and_grad, "ema_decay": training.ema}
+    if machine.shard_state:
+        shardings = state_sharding(state, mesh)
+        return make_sharded_step(task.loss_fn, shardings, **settings), shardings
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    step = shard_step(make_train_step(task.loss_fn, **settings), mesh)
+    return step, jax.tree.map(lambda _: everywhere, state)
 
 
 def pretrain(
@@ -136,9 +160,13 @@ def pretrain(
     keys = jax.random.split(jax.random.key(training.seed))
     variables = jax.device_get(jit_once(task.init)(keys[0]))
     first = variables if start is None else {**variables, **start}
-    state = replicate(_first_state(training, plan, first, task.apply_fn), mesh)
-    step = make_train_step(task.loss_fn, value_and_grad=task.value_and_grad, ema_decay=training.ema)
-    step = shard_step(step, mesh)
+    create = _creates(training, plan, task)
+    step, shardings = make_step(training, machine, task, jax.eval_shape(create, first), mesh)
+    if machine.shard_state:  # made in shards, as a device may not hold all of it
+        state = jax.jit(create, out_shardings=shardings)(first)
+        _tell_shares(state, shardings, mesh)
+    else:
+        state = replicate(create(first), mesh)
     with Checkpoints(workdir.checkpoints, say=say) as checkpoints:
         restored = checkpoints.restore(state)
         if restored is not None:
@@ -165,12 +193,20 @@ def pretrain(
         say(
             f"stopped after step {int(result.state.step)} of {plan.steps}; the same command resumes"
         )
-    after = jax.device_get(result.state.variables(average=True))
+    after = fetch(result.state.variables(average=True))
     return Run(variables, after, result.finished)
 
 
-def _first_state(
-    training: Training, plan: Plan, variables: Any, apply_fn: Callable[..., Any]
-) -> TrainState:
-    optimizer = make_optimizer(training, plan)
-    return create_state(variables, optimizer, apply_fn=apply_fn, average=training.ema is not None)
+def _creates(training: Training, plan: Plan, task: Task) -> Callable[[Any], TrainState]:
+    """Returns what makes the state before the first step of variables."""
+    return functools.partial(
+        create_state,
+        optimizer=make_optimizer(training, plan),
+        apply_fn=task.apply_fn,
+        average=training.ema is not None,
+    )
+
+
+def _tell_shares(state: Any, shardings: Any, mesh: Mesh) -> None:
+    whole, part = (n / 2**20 for n in (state_bytes(state), bytes_on_a_device(state, shardings)))
+    say(f"state: {whole:,.1f} MiB, of which each of {mesh.size} devices holds {part:,.1f}")

@@ -13,12 +13,14 @@ import jax
 
 from experiments.running.ends import run_errors, usage_errors
 from experiments.running.facts import Setup, announce, count_parameters, facts
+from experiments.running.forecast import show_plan
 from experiments.running.memory import check_chunks
 from experiments.running.options import flat
 from experiments.running.plan import Plan, make_plan, share_batch
 from experiments.running.process import say, select_devices
 from experiments.running.results import show_if_finished
 from experiments.running.run import Task, abstract_state, checkpoint_space, pretrain
+from experiments.running.stand_in import Imagined
 from experiments.running.start import Start, check_fits, load_start
 from experiments.running.workdir import check_place, open_run, workdir_path
 from jaxcon.stores import local
@@ -39,6 +41,8 @@ class Experiment:
       check: raises a ValueError for an option that cannot work.
       load: maps options to the dataset.
       resolve: maps options and the number of training images to complete options.
+      imagine: maps options, and a number of training images if one is given, to options, dataset
+        (a function of the number of its images) and number that a plan takes, reading nothing.
       task: maps complete options, dataset, run to start from and folder to what is learned.
       show: prints the scores of results.json.
     """
@@ -48,6 +52,7 @@ class Experiment:
     check: Callable[[Any], None]
     load: Callable[[Any], Any]
     resolve: Callable[[Any, int], Any]
+    imagine: Callable[[Any, int | None], Imagined]
     task: Callable[[Any, Any, Start | None, Path], Task]
     show: Callable[[Mapping[str, Any]], None]
 
@@ -86,12 +91,16 @@ def dataset_name(config: Any) -> str:
 
 
 def run(config: Any, experiment: Experiment) -> None:
-    """Trains, evaluates and reports; or resumes; or shows the table of a finished run.
+    """Trains, evaluates and reports; or resumes; or shows the table of a finished run, or a plan.
 
     Args:
       config: configuration from the command line.
       experiment: what it trains.
     """
+    if config.machine.plan is not None:
+        with usage_errors():
+            show_plan(config, experiment)
+        return
     with usage_errors():
         ready = prepare(config, experiment)
         if show_if_finished(ready.workdir, experiment.show):

@@ -19,6 +19,7 @@ from jax import lax
 from jaxcon import collectives
 from jaxcon.losses._channels import other_ids, square
 from jaxcon.losses._exchange import cross_channels
+from jaxcon.losses._meshes import over_mesh
 from jaxcon.losses._reduce import reduce_rows
 from jaxcon.losses._rows import Evaluation, Rows, prepare
 from jaxcon.losses._settings import setting
@@ -26,6 +27,7 @@ from jaxcon.streaming import PRECISION, Channel
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
 
+@over_mesh
 def barlow_twins_loss(
     z1: ArrayLike,
     z2: ArrayLike,
@@ -80,6 +82,7 @@ def barlow_twins_loss(
     return jnp.where(_any_row(rows, axis_name), value, 0)
 
 
+@over_mesh
 def vicreg_loss(
     z1: ArrayLike,
     z2: ArrayLike,
@@ -143,6 +146,7 @@ def vicreg_loss(
     return jnp.where(_any_row(rows, axis_name), value, 0)
 
 
+@over_mesh
 def sample_correlation_loss(
     z1: ArrayLike,
     z2: ArrayLike,

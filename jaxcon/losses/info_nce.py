@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxcon import collectives
 from jaxcon.losses._channels import candidate_channels, candidate_loss, every, other_ids
 from jaxcon.losses._exchange import cosine_channels
+from jaxcon.losses._meshes import over_mesh
 from jaxcon.losses._reduce import positive_and_rest, reduce_rows
 from jaxcon.losses._rows import Evaluation, Rows, as_integers, flatten, mask_rows, prepare
 from jaxcon.losses._settings import flag, inverse
@@ -32,6 +33,7 @@ from jaxcon.streaming import (
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
 
+@over_mesh
 def info_nce_loss(
     z1: ArrayLike,
     z2: ArrayLike,

@@ -21,6 +21,7 @@ from jax import lax
 
 from jaxcon.losses._channels import ones, other_classes, other_ids, peers, square
 from jaxcon.losses._exchange import cross_channels
+from jaxcon.losses._meshes import over_mesh
 from jaxcon.losses._reduce import reduce_rows
 from jaxcon.losses._rows import Evaluation, prepare, required
 from jaxcon.losses._settings import positive, setting
@@ -29,6 +30,7 @@ from jaxcon.streaming import Channel
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
 
+@over_mesh
 def multi_similarity_loss(
     z: ArrayLike,
     labels: ArrayLike,
@@ -111,6 +113,7 @@ def multi_similarity_loss(
     return reduce_rows(values, rows, reduce_fn)
 
 
+@over_mesh
 def circle_loss(
     z: ArrayLike,
     labels: ArrayLike,
@@ -193,6 +196,7 @@ def circle_loss(
     return reduce_rows(values, rows._replace(valid=rows.valid & both), reduce_fn)
 
 
+@over_mesh
 def spectral_contrastive_loss(
     z1: ArrayLike,
     z2: ArrayLike,

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcon import collectives
+from jaxcon.losses._meshes import over_mesh
 from jaxcon.losses._mined import (
     Fixed,
     How,
@@ -106,6 +107,7 @@ def hardest(distances: Array, positives: Array, negatives: Array, margin: Array)
     return jnp.where(near < far + margin, counts, 0)
 
 
+@over_mesh
 def triplet_loss(
     z: ArrayLike,
     labels: ArrayLike,

@@ -12,12 +12,14 @@ What the keywords from `axis_name` on mean: `jaxcon.typing`.
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcon.losses._meshes import over_mesh
 from jaxcon.losses._reduce import reduce_rows
 from jaxcon.losses._rows import prepare
 from jaxcon.similarity import l2_normalize
 from jaxcon.typing import Array, ArrayLike, AxisName, ReduceFn
 
 
+@over_mesh
 def cosine_regression_loss(
     predictions: ArrayLike,
     targets: ArrayLike,

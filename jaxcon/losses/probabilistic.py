@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jaxcon import collectives
 from jaxcon.losses._channels import ones, other_ids
 from jaxcon.losses._exchange import cross_channels
+from jaxcon.losses._meshes import over_mesh
 from jaxcon.losses._reduce import positive_and_rest, reduce_rows
 from jaxcon.losses._rows import Evaluation, Rows, flatten, mask_rows, prepare
 from jaxcon.losses._settings import flag, positive, setting
@@ -28,6 +29,7 @@ from jaxcon.streaming import Channel
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
 
+@over_mesh
 def gaussian_clip_loss(
     z1: ArrayLike,
     z2: ArrayLike,
@@ -120,6 +122,7 @@ def gaussian_clip_loss(
     return reduce_rows((forward + backward) / 2, rows, reduce_fn)
 
 
+@over_mesh
 def csd_loss(
     z1: ArrayLike,
     z2: ArrayLike,

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcon import collectives
+from jaxcon.losses._meshes import over_mesh
 from jaxcon.losses._rows import as_integers, prepare
 from jaxcon.similarity import l2_normalize
 from jaxcon.typing import Array, ArrayLike, AxisName
@@ -71,6 +72,7 @@ def init(key: Array, size: int, dim: int, *, dtype: Any = jnp.float32) -> Queue:
     return Queue(z.astype(dtype), jnp.full(size, -1), jnp.zeros((), jnp.int32))
 
 
+@over_mesh
 def push(
     queue: Queue,
     z: ArrayLike,

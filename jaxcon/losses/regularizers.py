@@ -17,6 +17,7 @@ from jax import lax
 from jaxcon import collectives
 from jaxcon.losses._channels import other_ids
 from jaxcon.losses._exchange import cross_channels
+from jaxcon.losses._meshes import over_mesh
 from jaxcon.losses._reduce import reduce_rows
 from jaxcon.losses._rows import Evaluation, prepare
 from jaxcon.losses._settings import positive
@@ -26,6 +27,7 @@ from jaxcon.streaming import Channel, masked_logsumexp
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
 
+@over_mesh
 def alignment_loss(
     z1: ArrayLike,
     z2: ArrayLike,
@@ -74,6 +76,7 @@ def alignment_loss(
     return reduce_rows(values, rows, reduce_fn)
 
 
+@over_mesh
 def uniformity_loss(
     z: ArrayLike,
     *,
@@ -136,6 +139,7 @@ def uniformity_loss(
     return jnp.where(n > 1, total - jnp.log(jnp.where(n > 1, n * (n - 1), 1)), 0)
 
 
+@over_mesh
 def koleo_loss(
     z: ArrayLike,
     *,
@@ -193,6 +197,7 @@ def koleo_loss(
     return reduce_rows(-jnp.log(distance + 1e-8), rows, reduce_fn)
 
 
+@over_mesh
 def variance_loss(
     z: ArrayLike,
     *,

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxcon import collectives
 from jaxcon.losses._channels import ones, other_ids
 from jaxcon.losses._exchange import view_logits
+from jaxcon.losses._meshes import over_mesh
 from jaxcon.losses._reduce import has_any, positive_and_rest, reduce_rows
 from jaxcon.losses._rows import Evaluation, prepare, two_views
 from jaxcon.losses._settings import inverse, positive, setting
@@ -24,6 +25,7 @@ from jaxcon.streaming import Channel, masked_logsumexp, nothing
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
 
+@over_mesh
 def dcl_loss(
     z1: ArrayLike,
     z2: ArrayLike,
@@ -102,6 +104,7 @@ def dcl_loss(
     return reduce_rows(neg - pos, both, reduce_fn)
 
 
+@over_mesh
 def hard_negative_loss(
     z1: ArrayLike,
     z2: ArrayLike,

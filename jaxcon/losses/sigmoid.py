@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from jaxcon.losses._channels import ones, other_classes, other_ids, same_class
 from jaxcon.losses._exchange import cosine_channels, cosine_sum, cross_channels
+from jaxcon.losses._meshes import over_mesh
 from jaxcon.losses._reduce import reduce_rows, reduce_total
 from jaxcon.losses._rows import Evaluation, Rows, prepare
 from jaxcon.losses._settings import inverse, setting
@@ -24,6 +25,7 @@ from jaxcon.streaming import Channel
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
 
+@over_mesh
 def siglip_loss(
     z1: ArrayLike,
     z2: ArrayLike,

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from jaxcon.losses._channels import candidate_channels, candidate_loss, other_ids
 from jaxcon.losses._exchange import cosine_channels, cross_channels, view_logits
+from jaxcon.losses._meshes import over_mesh
 from jaxcon.losses._reduce import positive_and_rest, reduce_rows
 from jaxcon.losses._rows import Evaluation, prepare, two_views
 from jaxcon.losses._settings import flag, inverse, is_zero, setting
@@ -28,6 +29,7 @@ from jaxcon.streaming import Channel
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
 
+@over_mesh
 def ntxent_loss(
     z1: ArrayLike,
     z2: ArrayLike,
@@ -94,6 +96,7 @@ def ntxent_loss(
     return reduce_rows(positive_and_rest(pos, neg), rows, reduce_fn)
 
 
+@over_mesh
 def npairs_loss(
     z1: ArrayLike,
     z2: ArrayLike,
@@ -177,6 +180,7 @@ def npairs_loss(
     return reduce_rows(values, rows, reduce_fn)
 
 
+@over_mesh
 def clip_loss(
     z1: ArrayLike,
     z2: ArrayLike,

@@ -13,12 +13,14 @@ import jax.numpy as jnp
 
 from jaxcon.losses._channels import candidate_channels, candidate_loss, peers
 from jaxcon.losses._exchange import cosine_channels
+from jaxcon.losses._meshes import over_mesh
 from jaxcon.losses._reduce import has_any, reduce_rows
 from jaxcon.losses._rows import Evaluation, prepare, required
 from jaxcon.losses._settings import inverse
 from jaxcon.typing import Array, ArrayLike, AxisName, Exchange, Precision, ReduceFn
 
 
+@over_mesh
 def supcon_loss(
     z: ArrayLike,
     labels: ArrayLike,

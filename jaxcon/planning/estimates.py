@@ -9,10 +9,11 @@ What data decides counts at its least: a loop whose number of turns the program 
 ends by what it finds, is not counted, and of a conditional the shortest branch is.
 """
 
+import math
 import re
 from typing import NamedTuple
 
-from jaxcon.planning.programs import Operation, Shape, executed, parsed
+from jaxcon.planning.programs import Operation, Program, Shape, executed, parsed
 from jaxcon.planning.topologies import Chip
 
 _LAUNCH = 2.5e-6
@@ -47,45 +48,99 @@ class Estimate(NamedTuple):
     kernels: int
 
 
-def estimate(program: str, chip: Chip) -> Estimate:
-    """Estimates the time of a program, `jitted.lower(...).compile().as_text()`, on its chip."""
+def estimate(program: str, chip: Chip, *, scope: str | None = None) -> Estimate:
+    """Estimates the time of a program on its chip.
+
+    Args:
+      program: `jitted.lower(...).compile().as_text()`.
+      chip: what it was compiled for.
+      scope: only counts what a `jax.named_scope` of that name made, forward and backward. A kernel
+        that does the work of several scopes counts as that of its result.
+
+    Returns:
+      The estimate.
+    """
     costs = _cycles(program, chip) if chip.platform == "tpu" else _rooflines(program, chip)
-    return Estimate(1e3 * sum(t * n for t, n in costs), sum(n for _, n in costs))
+    part = [(t, n) for op, t, n in costs if scope is None or _is_within(op, scope)]
+    return Estimate(1e3 * sum(t * n for t, n in part), sum(n for _, n in part))
 
 
-def _cycles(program: str, chip: Chip) -> list[tuple[float, int]]:
+def products_flop(program: str) -> float:
+    """Counts the flop of a GPU's program: two for each term of its products and convolutions."""
+    whole = parsed(program)
+    shapes = {op.name: op.shapes for ops in whole.computations.values() for op in ops}
+    return sum(
+        times * _flop(product, shapes)
+        for op, times in executed(program)
+        for product in _products(op, _inside(op, whole))
+    )
+
+
+def _is_within(op: Operation, scope: str) -> bool:
+    return re.search(rf'op_name="[^"]*\b{re.escape(scope)}\b', op.text) is not None
+
+
+def _cycles(program: str, chip: Chip) -> list[tuple[Operation, float, int]]:
     costs = []
     for op, times in executed(program):
         if found := re.search(r'estimated_cycles":"(\d+)"', op.text):
-            costs.append((int(found[1]) / chip.clock / 1e9, times))
+            costs.append((op, int(found[1]) / chip.clock / 1e9, times))
     return costs
 
 
-def _rooflines(program: str, chip: Chip) -> list[tuple[float, int]]:
+def _rooflines(program: str, chip: Chip) -> list[tuple[Operation, float, int]]:
     whole = parsed(program)
     shapes = {op.name: op.shapes for ops in whole.computations.values() for op in ops}
     costs = []
     for op, times in executed(program):
         if op.opcode in _FREE:
             continue
-        inside = whole.computations.get(op.attribute("calls") or "", [])
-        products = [o for o in (inside or [op]) if _is_product(o)]
-        work = sum(_flop(o, shapes) / (chip.rate * 1e12 * _rate(o, shapes)) for o in products)
+        inside = _inside(op, whole)
+        work = sum(
+            _flop(o, shapes) / (chip.rate * 1e12 * _rate(o, shapes)) for o in _products(op, inside)
+        )
         moved = _bytes(op, inside, shapes) / (chip.bandwidth * 1e12)
-        costs.append((max(work, moved) + _LAUNCH, times))
+        costs.append((op, max(work, moved) + _LAUNCH, times))
     return costs
 
 
+def _inside(op: Operation, whole: Program) -> list[Operation]:
+    """What a kernel does, if it is a fusion."""
+    return whole.computations.get(op.attribute("calls") or "", [])
+
+
+def _products(op: Operation, inside: list[Operation]) -> list[Operation]:
+    return [o for o in (inside or [op]) if _is_product(o)]
+
+
 def _is_product(op: Operation) -> bool:
-    return op.opcode == "dot" or (op.opcode == "custom-call" and "dot_dimension_numbers" in op.text)
+    if op.opcode == "custom-call":
+        return "dot_dimension_numbers" in op.text or "__cudnn$conv" in op.text
+    return op.opcode in ("dot", "convolution")
 
 
 def _flop(op: Operation, shapes: dict[str, tuple[Shape, ...]]) -> float:
+    if labels := re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", op.text):
+        return _convolution_flop(op, labels[2], shapes)
     found = re.search(r'lhs_contracting_dim(?:ensions|s)"?[=:][\[{]([\d,"]*)', op.text)
     left, terms = shapes[op.operands[0]][0], 1
     for axis in re.findall(r"\d+", found[1] if found else ""):
         terms *= left.dims[int(axis)]
     return 2.0 * op.shapes[0].entries * terms
+
+
+def _convolution_flop(op: Operation, labels: str, shapes: dict[str, tuple[Shape, ...]]) -> float:
+    """Each entry of the output is a sum over the kernel's window and inputs, whatever is computed."""
+    image, kernel = (shapes[name][0] for name in op.operands[:2])
+    output = op.shapes[0]
+    if "convBackwardInput" in op.text:
+        output = image
+    elif "convBackwardFilter" in op.text:
+        kernel, output = output, kernel
+    # Where the input is spread out by zeros, these are skipped.
+    spread = re.search(r"lhs_dilate=([\dx]+)", op.text)
+    zeros = math.prod(map(int, spread[1].split("x"))) if spread else 1
+    return 2.0 * output.entries * kernel.entries / kernel.dims[labels.index("o")] / zeros
 
 
 def _rate(op: Operation, shapes: dict[str, tuple[Shape, ...]]) -> float:

@@ -26,6 +26,7 @@ class Machine(NamedTuple):
 MACHINES = {
     "TPU v5e, ICI": Machine(200, 50, 197 / 6, 256),
     "TPU v5p, ICI": Machine(600, 100, 459 / 6, 8960),
+    "TPU v6e, ICI": Machine(400, 100, 918 / 6, 256),
     "H100, NVLink": Machine(450, 450, 67, 8),
     "H100, InfiniBand NDR": Machine(50, 50, 67, 65536),
 }

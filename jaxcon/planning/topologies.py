@@ -53,6 +53,8 @@ class Chip(NamedTuple):
       clock: GHz; of a TPU, in whose cycles its compiler estimates.
       rate: TFLOP/s of bfloat16 products.
       bandwidth: TB/s of its memory.
+      memory: GiB that a program may take: of a TPU what its compiler grants, of a GPU the three
+        quarters that jax takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
     """
 
     name: str
@@ -61,13 +63,14 @@ class Chip(NamedTuple):
     clock: float
     rate: float
     bandwidth: float
+    memory: float
 
 
 CHIPS = {
-    "v5e": Chip("TPU v5e", "tpu", "v5e:2x2", 1.5, 197, 0.82),
-    "v5p": Chip("TPU v5p", "tpu", "v5p:2x2x1", 1.75, 459, 2.77),
-    "v6e": Chip("TPU v6e", "tpu", "v6e:2x2", 1.75, 918, 1.64),
-    "h100": Chip("NVIDIA H100", "cuda", "h100:1", 1.98, 790, 3.35),
+    "v5e": Chip("TPU v5e", "tpu", "v5e:2x2", 1.5, 197, 0.82, 15.75),
+    "v5p": Chip("TPU v5p", "tpu", "v5p:2x2x1", 1.75, 459, 2.77, 95.74),
+    "v6e": Chip("TPU v6e", "tpu", "v6e:2x2", 1.75, 918, 1.64, 31.25),
+    "h100": Chip("NVIDIA H100", "cuda", "h100:1", 1.98, 790, 3.35, 59.4),
 }
 
 
@@ -101,7 +104,7 @@ def devices(topology: str) -> list[Any]:
 
     Args:
       topology: a chip's name, and of TPUs the shape of the slice (`v5e:4x4`), of GPUs their number on
-        one host (`h100:8`). The name alone is the smallest.
+        one host (`h100:8`) or hosts and GPUs of each (`h100:2x8`). The name alone is the smallest.
 
     Raises:
       ValueError: if there is no such chip or shape.
@@ -122,10 +125,13 @@ def devices(topology: str) -> list[Any]:
                 "os.environ.update(jaxcon.planning.topologies.ENVIRONMENT)"
             )
         return list(topologies.get_topology_desc(platform="tpu", topology_name=shape).devices)
-    number = shape.partition(":")[2]
-    if not re.fullmatch(r"[1-9]\d*", number):
-        raise ValueError(f"topology must be h100:NUMBER, got {topology!r}")
+    numbers = re.fullmatch(r"h100:(?:([1-9]\d*)x)?([1-9]\d*)", shape)
+    if not numbers:
+        raise ValueError(f"topology must be h100:NUMBER or h100:HOSTSxNUMBER, got {topology!r}")
     described = topologies.get_topology_desc(
-        platform="cuda", topology_name="h100", topology=f"1x1x{number}", target_config=_H100
+        platform="cuda",
+        topology_name="h100",
+        topology=f"{numbers[1] or 1}x1x{numbers[2]}",
+        target_config=_H100,
     )
     return list(described.devices)

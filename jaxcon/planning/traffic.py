@@ -1,65 +1,78 @@
 """What a compiled program sends between devices, read from its text.
 
 XLA prints a program's collectives with the shape of their result, and how often a loop runs, so the
-floats that a device sends in a step can be counted without running it.
+bytes that a device sends in a step can be counted without running it.
 """
 
-import math
 import re
+from typing import NamedTuple
 
-_COLLECTIVE = re.compile(
-    r"= \(?f32\[([\d,]+)\].* (all-gather|reduce-scatter|all-reduce|collective-permute)(-start)?\("
-)
-_COMPUTATION = re.compile(r"^(?:ENTRY )?(%\S+) \(.*?\{\n(.*?)^\}", re.M | re.S)
+from jaxcon.planning.programs import Operation, Shape, executed
+
+_KINDS = ("all-gather", "reduce-scatter", "all-reduce", "collective-permute", "all-to-all")
 
 
-def floats_sent(program: str, devices: int, *, at_least: int = 1) -> dict[str, int]:
-    """Counts the floats that a device sends in a step, by collective operation.
+class Traffic(NamedTuple):
+    """What one kind of collective does in a step.
 
-    Counts as bandwidth-optimal algorithms send them: P - 1 parts of P in an all-gather or a
-    reduce-scatter, twice that in an all-reduce. An operation in a loop counts as often as it runs.
+    Attributes:
+      times: how often it runs.
+      sent: bytes that leave a device.
+    """
+
+    times: int
+    sent: int
+
+
+def traffic(program: str, devices: int, *, at_least: int = 1) -> dict[str, Traffic]:
+    """Counts a program's collectives and what each kind of them sends from a device.
+
+    Counts as bandwidth-optimal algorithms send them: P - 1 parts of P in an all-gather, an all-to-all
+    or a reduce-scatter, twice that in an all-reduce. An operation in a loop counts as often as it runs.
 
     Args:
       program: `jitted.lower(...).compile().as_text()`.
-      devices: the number P of devices that the program runs on.
-      at_least: collectives with smaller results are left out.
+      devices: the number P of devices that exchange; of an operation that says so itself, its own.
+      at_least: bytes; collectives with smaller results are left out.
 
     Returns:
-      Numbers of floats by operation, for those operations that occur.
+      By operation, in alphabetical order, for those operations that occur.
     """
-    computations = dict(_COMPUTATION.findall(program))
-    entry = re.search(r"^ENTRY (%\S+) ", program, re.M)
-    assert entry is not None
-
-    def count(name: str) -> dict[str, int]:
-        sent: dict[str, int] = {}
-
-        def add(more: dict[str, int], times: int = 1) -> None:
-            for operation, floats in more.items():
-                sent[operation] = sent.get(operation, 0) + times * floats
-
-        for line in computations[name].splitlines():
-            if found := _COLLECTIVE.search(line):
-                size = math.prod(map(int, found[1].split(",")))
-                if size >= at_least:
-                    add({found[2]: _sent(found[2], size, devices)})
-            if loop := re.search(r" while\(.*body=(%[\w.\-]+)", line):
-                times = re.search(r'known_trip_count":\{"n":"(\d+)"', line)
-                assert times is not None, "a loop of unknown length"
-                add(count(loop[1]), int(times[1]))
-            elif call := re.search(r" call\(.*to_apply=(%[\w.\-]+)", line):
-                add(count(call[1]))
-        return sent
-
-    return count(entry[1])
+    found: dict[str, Traffic] = {}
+    for op, times in executed(program):
+        kind = op.opcode.removesuffix("-start")
+        if kind not in _KINDS or not times:
+            continue
+        size = sum(shape.bytes for shape in _results(op, kind))
+        if size >= at_least:
+            before = found.get(kind, Traffic(0, 0))
+            each = _sent(kind, size, _group(op) or devices)
+            found[kind] = Traffic(before.times + times, before.sent + times * each)
+    return dict(sorted(found.items()))
 
 
-def _sent(operation: str, size: int, devices: int) -> int:
-    """Returns the floats that leave a device, given the number of floats in the result."""
-    if operation == "all-gather":
+def _results(op: Operation, kind: str) -> tuple[Shape, ...]:
+    """The shapes of the result; what starts an operation also returns its operands."""
+    if op.opcode == kind or kind == "all-reduce":
+        return op.shapes
+    arrays = [shape for shape in op.shapes if shape.dims or shape.dtype != "u32"]
+    return tuple(arrays[len(arrays) // 2 :])
+
+
+def _group(op: Operation) -> int | None:
+    """How many devices exchange with each other, as `{{0,1},{2,3}}` or `[2,2]<=[4]` says."""
+    if found := re.search(r"replica_groups=\{\{([\d,]+)\}", op.text):
+        return len(found[1].split(","))
+    found = re.search(r"replica_groups=\[\d+,(\d+)\]", op.text)
+    return int(found[1]) if found else None
+
+
+def _sent(kind: str, size: int, devices: int) -> int:
+    """Returns the bytes that leave a device, given those of the result."""
+    if kind in ("all-gather", "all-to-all"):
         return size // devices * (devices - 1)
-    if operation == "reduce-scatter":
+    if kind == "reduce-scatter":
         return size * (devices - 1)
-    if operation == "all-reduce":
+    if kind == "all-reduce":
         return 2 * size * (devices - 1) // devices
     return size

@@ -268,6 +268,7 @@ def _planned(
         keep=keep,
         at_once=at_once,
         ring=plan.ring is not None,
+        distances=plan.distances,
     )
     return plan._replace(cuts=cuts)
 

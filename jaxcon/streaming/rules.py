@@ -6,12 +6,14 @@ its own `Line`, which says how to cut the matrix, a `Cut`:
 
 | platform | two sets of rows | one set of rows, each pair once |
 |---|---|---|
-| `cpu` | square tiles of 512; up to 2^26 pairs kept for the backward pass | the same |
+| `cpu` | one tile up to 2^24 pairs; then squares of 512 | squares of 512 |
 | `tpu` | one tile up to 2^26 pairs; then panels, 2,048 rows with all columns | then squares of 4,096 |
 | `cuda`, others | the same; exponentials in bfloat16 where the rows are | then squares of 8,192 |
 
 The line for CPUs is measured (`docs/benchmarks/forms.md`), that for TPUs rests on estimates of their
 compiler and that for GPUs on a roofline of their compiler's kernels (`docs/benchmarks/compiled.md`).
+CPUs keep the tiles of up to 2^26 pairs for the backward pass; losses that are sums, as SigLIP, keep
+none and take squares of 1,024, and squared distances take squares of 512 from the start.
 A tile of 2^26 pairs holds 256 MiB in float32. In a ring, where a device's rows meet one visitor after
 the other, tiles of a TPU hold 2^24 pairs, and rows of one kind are always squares: half of a device's
 own pairs are then left out, and less is held.
@@ -80,9 +82,10 @@ class Line:
       lanes: each edge is a multiple of this, where there are several.
       kept_pairs: tiles are kept up to this many pairs.
       panel_rows: rows of a tile that holds as many columns as it can; 0: all tiles are square.
-      sum_rows: the same where a sweep finds value and gradient at once, if another number is better: on
-        GPUs a tile is then held twice.
-      tile_pairs: the most pairs that such a tile holds; up to this many in all are one tile.
+      sum_rows: the same, or the edge of squares, where a sweep finds value and gradient at once, if
+        another number is better: on GPUs a tile is then held twice.
+      tile_pairs: the most pairs that such a tile holds; up to this many in all are one tile. Without
+        panels, only products of two sets that are kept are one tile.
       visit_pairs: the same of rows and visitors in a ring, if another number is better there; rows and
         visitors of one kind are square tiles always.
       rounded: whether exponentials of bfloat16 rows are written in bfloat16.
@@ -113,12 +116,16 @@ class Line:
         keep: bool = True,
         at_once: bool = False,
         ring: bool = False,
+        distances: bool = False,
     ) -> Cut:
         """Returns the cut of n rows and m columns; the other arguments are those of `Rule.cuts`."""
         pairs = n * (n if m is None else m)
         if not self.panel_rows:
-            edges = self.edge(n, self.block), self.edge(n if m is None else m, self.block)
             keep = keep and not at_once and not ring and pairs <= self.kept_pairs
+            if keep and m is not None and pairs <= self.tile_pairs and not distances:
+                return self._cut(n, m, rounded=rounded, keep=True)
+            block = (at_once and self.sum_rows) or self.block
+            edges = self.edge(n, block), self.edge(n if m is None else m, block)
             return self._cut(*edges, rounded=rounded, keep=keep)
         tile_pairs = (ring and self.visit_pairs) or self.tile_pairs
         if pairs <= tile_pairs and not (ring and m is None):
@@ -141,7 +148,7 @@ class Line:
 
 
 LINES = {
-    "cpu": Line(block=512, lanes=16, kept_pairs=2**26, in_turns=True),
+    "cpu": Line(512, 16, kept_pairs=2**26, sum_rows=1024, tile_pairs=2**24, in_turns=True),
     "tpu": Line(4096, 256, panel_rows=2048, tile_pairs=2**26, visit_pairs=2**24),
     "cuda": Line(8192, 128, panel_rows=2048, sum_rows=896, tile_pairs=2**26, rounded=True),
 }
@@ -192,6 +199,7 @@ class Rule:
         keep: bool = True,
         at_once: bool = False,
         ring: bool = False,
+        distances: bool = False,
     ) -> tuple[tuple[str, Cut], ...]:
         """Returns each platform's cut of n rows and m columns; m None: the columns are the rows.
 
@@ -202,12 +210,21 @@ class Rule:
           keep: whether tiles may be kept.
           at_once: whether one sweep finds value and gradient.
           ring: whether the columns are those of a visitor in a ring.
+          distances: whether tiles hold squared distances, of which several matrices are made.
         """
         rounded = jnp.dtype(dtype) == jnp.bfloat16
         cuts = {}
         for platform, line in self.lines:
             if block_size is None:
-                cut = line.cut(n, m, rounded=rounded, keep=keep, at_once=at_once, ring=ring)
+                cut = line.cut(
+                    n,
+                    m,
+                    rounded=rounded,
+                    keep=keep,
+                    at_once=at_once,
+                    ring=ring,
+                    distances=distances,
+                )
             else:
                 cut = line.squares(block_size, rounded=rounded)
             # So that two sets are one form where platforms differ in nothing else.

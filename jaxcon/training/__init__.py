@@ -10,6 +10,7 @@ Nothing here knows about losses, encoders or datasets: those are passed in as fu
 | `optimizers` | adamw, lars, sgd over a warm-up + cosine schedule counted in steps |
 | `decay` | what weight decay shrinks, by name and role |
 | `step` | the train step and its two parallel forms: `shard_map` under jit, and `pmap` |
+| `sharded` | the step of a state that is spread over the devices, and where its arrays go |
 | `checkpoint` | saving with a digest of every leaf (`digests`), restoring only what is intact |
 | `workdir` | the folder of one run: what belongs to it (`files`), and which run it belongs to |
 | `loop` | the one loop, `advance`; with progress, checkpoints and clean stops, `fit` |

@@ -21,6 +21,7 @@ from jaxcon.stores import StoreError, reading, refresh
 from jaxcon.training._mirrored import Mirrored
 from jaxcon.training._orbax import means_full, one_line, quiet
 from jaxcon.training._shared import check_count
+from jaxcon.training.devices import fetch
 from jaxcon.training.digests import digest, leaf_name, state_bytes, state_leaves
 from jaxcon.training.files import absolute, check_plain
 from jaxcon.training.state import NO_VARIABLES
@@ -97,7 +98,8 @@ class Checkpoints:
     def save(self, step: int, state: Any) -> None:
         """Writes the state in the background; raises here if an earlier write failed.
 
-        It hashes exactly what it writes: a copy, because the step is about to reuse the buffers.
+        It hashes exactly what it writes: a copy, because the step is about to reuse the buffers. Every
+        host holds the whole state in its memory meanwhile, also of one that is spread over several.
 
         Raises:
           DiskFullError: if there is no room for this one, or was none for the one before.
@@ -110,7 +112,7 @@ class Checkpoints:
                 f"{free / 2**20:,.0f} MiB free, checkpoint {step} needs {size / 2**20:,.0f}",
                 str(self._mirrored.disk),
             )
-        leaves = {name: np.array(leaf) for name, leaf in state_leaves(state).items()}
+        leaves = {name: fetch(leaf) for name, leaf in state_leaves(state).items()}
         if not self._mirrored.writes:
             return
         digests = {name: digest(leaf) for name, leaf in leaves.items()}
@@ -146,7 +148,8 @@ class Checkpoints:
         """Returns `(step, state)` of the newest intact checkpoint, or None if there is none.
 
         Args:
-          template: a state with the same tree; restored arrays get its shardings.
+          template: a state with the same tree; restored arrays get its shardings, whatever those were
+            of the state that was saved.
 
         Returns:
           The step and the state, or None.
@@ -220,7 +223,8 @@ class Checkpoints:
         leaves = self._manager.restore(
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(template))
         )["state"]
-        damaged = [name for name, leaf in leaves.items() if digest(leaf) != digests[name]]
+        # Of what is spread over hosts, each reads its part, and has one whole array at a time.
+        damaged = [name for name, leaf in leaves.items() if digest(fetch(leaf)) != digests[name]]
         if damaged and wanted is not None:
             name, saved = damaged[0], self._leaves(step)  # Orbax casts to the template's dtype
             raise ValueError(f"{name} is {saved[name].dtype} there, expected {wanted[name].dtype}")

@@ -66,6 +66,29 @@ def cluster_arguments(environ: Mapping[str, str] = os.environ) -> dict[str, Any]
     return {} if several_hosts or _tasks(environ) > 1 else None
 
 
+def check_gpus(environ: Mapping[str, str] = os.environ) -> None:
+    """Raises a ValueError for a SLURM node on which GPUs would idle: jax gives a task one of them.
+
+    Example:
+      >>> check_gpus({"SLURM_GPUS_ON_NODE": "8", "SLURM_STEP_TASKS_PER_NODE": "1(x2)"})
+      Traceback (most recent call last):
+      ValueError: SLURM_GPUS_ON_NODE=8: only 1 of them would be used, one for each task; ...
+
+    Args:
+      environ: environment variables of a job of several tasks.
+    """
+    gpus = environ.get("SLURM_GPUS_ON_NODE", "")
+    tasks = re.match(r"\d+", environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    if not gpus.isdigit() or tasks is None or "JAX_LOCAL_DEVICE_IDS" in environ:
+        return
+    if int(gpus) > int(tasks[0]):
+        every = ",".join(map(str, range(int(gpus))))
+        raise ValueError(
+            f"SLURM_GPUS_ON_NODE={gpus}: only {tasks[0]} of them would be used, one for each task; ask "
+            f"for --ntasks-per-node={gpus}, or for one task a node set JAX_LOCAL_DEVICE_IDS={every}"
+        )
+
+
 def select_accelerator(
     name: Accelerator = "auto", *, num_devices: int | None = None
 ) -> list[Device]:
@@ -149,6 +172,35 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(put, tree)
 
 
+def fetch(tree: Any) -> Any:
+    """Returns the tree on this host: copies of whole arrays, even if other hosts hold parts of them.
+
+    Several processes must all call it, as their devices then exchange the parts, array by array.
+
+    Example:
+      >>> rows = jax.device_put(np.arange(8), batch_sharding(make_mesh(jax.devices())))
+      >>> print(fetch({"rows": rows})["rows"])
+      [0 1 2 3 4 5 6 7]
+
+    Args:
+      tree: arrays.
+
+    Returns:
+      Arrays of numpy.
+    """
+
+    def whole(leaf: Any) -> np.ndarray:
+        if isinstance(leaf, jax.Array) and not (
+            leaf.is_fully_addressable or leaf.is_fully_replicated
+        ):
+            from jax.experimental import multihost_utils
+
+            leaf = multihost_utils.process_allgather(leaf, tiled=True)
+        return np.array(leaf)
+
+    return jax.tree.map(whole, tree)
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding that distributes the rows of a batch over the devices of the mesh.
 
@@ -182,6 +234,8 @@ def _configure(name: Accelerator, num_devices: int | None) -> None:
             f"num_devices: {wanted} asked for in one process; a CPU is divided into at most {_MOST}"
         )
     if cluster is not None:
+        if name != "cpu":
+            check_gpus()
         ranks.join(cluster)
 
 

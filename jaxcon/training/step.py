@@ -89,7 +89,7 @@ def make_train_step(
         _check_collections(state, carried)
         mean = collectives.mean(at_least_float32(gradients), axis_name)
         norm = optax.tree.norm(mean)
-        gradients = jax.tree.map(lambda g, own: g.astype(own.dtype), mean, gradients)
+        gradients = jax.tree.map(lambda g, p: g.astype(p.dtype), mean, state.params)
         chex.assert_rank([loss, norm], 0)
 
         updated = state.apply_gradients(grads=gradients, carried=dict(carried))
@@ -106,7 +106,8 @@ def make_train_step(
 def shard_step(step: Step, mesh: Mesh, *, axis_name: str = BATCH_AXIS) -> Step:
     """Returns the step under jit and `jax.shard_map`: state replicated, rows of the batch split.
 
-    The state is donated: the one passed in can no longer be used.
+    The state is donated: the one passed in can no longer be used. `sharded.make_sharded_step` splits
+    the state as well.
 
     Args:
       step: from `make_train_step`.

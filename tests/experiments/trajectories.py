@@ -16,12 +16,14 @@ from experiments.images import two_views
 from experiments.images.recipes import DIGITS
 from experiments.images.your_own import pretrain
 from experiments.pairs import dual
+from experiments.running import run
 from experiments.running.encoders import ENCODERS, Entry
 from jaxcon.augment import gaussian_noise
 from jaxcon.encoders import ViT
 from jaxcon.losses import ntxent_loss
 from jaxcon.training import loop
 from jaxcon.training.metrics import read_metrics
+from jaxcon.training.sharded import state_sharding
 from tests.experiments.folders import captioned, pictures
 
 PAGES = {"simclr": simclr, "barlow_twins": barlow_twins, "clip": clip}
@@ -45,10 +47,10 @@ def folders(root: Path) -> dict[str, Path]:
 
 
 class Trajectory:
-    """The losses of a run, and its variables after the last step."""
+    """The losses of a run, its variables after the last step, and whether devices had parts of them."""
 
-    def __init__(self, losses: list[float], variables: Any) -> None:
-        self.losses, self.variables = losses, variables
+    def __init__(self, losses: list[float], variables: Any, divided: bool) -> None:
+        self.losses, self.variables, self.divided = losses, variables, divided
 
     def assert_close(self, other: "Trajectory") -> None:
         assert len(self.losses) == len(other.losses) == STEPS
@@ -61,6 +63,13 @@ class Trajectory:
 def train(name: str, folder: Any, data: Any, *flags: str, stop: int | None = None) -> Trajectory:
     """Runs a command without what follows training, to its end or until some step."""
     runs: list[Any] = []
+    states: list[Any] = []
+
+    def fit(*given: Any, **settings: Any) -> loop.Fit:
+        ended = loop.fit(*given, **settings)
+        states.append(ended.state)
+        return ended
+
     with pytest.MonkeyPatch.context() as patch:
         for module in (two_views, dual):
             patch.setattr(module, "conclude", lambda workdir, run, **_: runs.append(run))
@@ -69,6 +78,8 @@ def train(name: str, folder: Any, data: Any, *flags: str, stop: int | None = Non
         patch.setattr(clip, "Method", functools.partial(dual.Method, transform=NOISE))
         patch.setitem(simclr.TEMPERATURES, RECIPE, 0.5)
         patch.setitem(ENCODERS, "vit", SMALL)
+        patch.setattr(run, "fit", fit)
+        patch.setattr(run, "state_sharding", functools.partial(state_sharding, at_least=1))
         if stop is not None:
             until = contextlib.nullcontext(lambda step: step == stop)
             patch.setattr(loop, "stop_requested", lambda: until)
@@ -78,7 +89,8 @@ def train(name: str, folder: Any, data: Any, *flags: str, stop: int | None = Non
         common += ["--optimizer=sgd", "--learning-rate=0.1"]
         PAGES[name].main([*common, *flags])
     losses = [row["loss"] for row in read_metrics(folder / "metrics.jsonl")]
-    return Trajectory(losses, runs[0].after if runs else None)
+    divided = any(not leaf.is_fully_replicated for leaf in jax.tree.leaves(states))
+    return Trajectory(losses, runs[0].after if runs else None, divided)
 
 
 class Own(nn.Module):

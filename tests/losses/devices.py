@@ -15,6 +15,7 @@ from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxcon.losses._meshes import evaluate
 from tests.losses.calls import apply, arguments, join, precision
 from tests.losses.case import DIM, Case
 
@@ -180,3 +181,4 @@ def forget() -> None:
     """Drops what was compiled, so that a replaced function is seen, and seen no longer."""
     for mode in (_vmap, _pmap, _shard_map, _sharded, _alone):
         mode.cache_clear()
+    evaluate.clear_cache()

@@ -11,6 +11,7 @@ from tests.trees import ROOT, copy, insert
 
 LOSS = '''
 
+@over_mesh
 def toy_loss(
     z1: ArrayLike,
     z2: ArrayLike,

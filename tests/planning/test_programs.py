@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxcon.planning.estimates import estimate
+from jaxcon.planning.estimates import estimate, products_flop
 from jaxcon.planning.programs import Shape, executed, parsed
 from jaxcon.planning.topologies import CHIPS, chip_of, devices, missing
 
@@ -89,6 +89,47 @@ def test_a_roofline_of_known_kernels():
     assert found.kernels == 7 * 3 + 1
     seconds = 7 * (product + (moved + compared) / 1e9) + exact + 2.5e-6 * found.kernels
     assert found.ms == pytest.approx(1e3 * seconds, rel=1e-9)
+
+
+# A convolution of four images of 8 x 8 pixels and its two gradients, as an NVIDIA library is called.
+CALL = """custom-call({}), dim_labels=b01f_01io->b01f, custom_call_target="__cudnn$conv{}"\n"""
+IMAGES, KERNEL, OUTPUT = (
+    "bf16[4,8,8,3]{3,2,1,0}",
+    "bf16[3,3,3,16]{3,2,1,0}",
+    "bf16[4,8,8,16]{3,2,1,0}",
+)
+CONVOLUTIONS = f"""HloModule step
+
+ENTRY %main (x: bf16[4,8,8,3], k: bf16[3,3,3,16], g: bf16[4,8,8,16]) -> bf16[3,3,3,16] {{
+  %x = {IMAGES} parameter(0)
+  %k = {KERNEL} parameter(1)
+  %g = {OUTPUT} parameter(2)
+  %y = ({OUTPUT}, u8[0]{{0}}) {CALL.format("%x, %k", "Forward")}
+  %dx = ({IMAGES}, u8[0]{{0}}) {CALL.format("%g, %k", "BackwardInput")}
+  %dk = ({KERNEL}, u8[0]{{0}}) {CALL.format("%x, %g", "BackwardFilter")}
+  ROOT %out = {KERNEL} get-tuple-element(%dk), index=0
+}}
+"""
+
+
+def test_a_convolution_and_its_gradients_take_the_same_products():
+    assert products_flop(CONVOLUTIONS) == 3 * 2 * (4 * 8 * 8 * 16) * (3 * 3 * 3)
+
+
+def test_products_are_counted_as_often_as_they_run():
+    assert products_flop(GPU) == 7 * 2 * 128 * 64 * 256 + 2 * 32 * 16 * 32
+
+
+def test_the_part_of_a_scope_forward_and_backward():
+    def step(x):
+        with jax.named_scope("loss"):
+            inner = jnp.sum(jnp.tanh(x @ x))
+        return inner + jnp.sum(jnp.sin(x).T @ x)
+
+    text = jax.jit(jax.grad(step)).lower(jnp.ones((64, 64))).compile().as_text()
+    whole, part = (estimate(text, CHIPS["h100"], scope=scope).ms for scope in (None, "loss"))
+    assert 0.3 * whole < part < 0.9 * whole
+    assert estimate(text, CHIPS["h100"], scope="los").ms == 0
 
 
 def test_a_text_that_is_no_program():

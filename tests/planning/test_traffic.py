@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from jaxcon import collectives, losses
-from jaxcon.planning.traffic import floats_sent
+from jaxcon.planning.traffic import traffic
 
 DEVICES, ROWS, DIM = 8, 32, 64
 
@@ -47,8 +47,9 @@ def program(loss, exchange):
 
 def blocks_sent(text):
     """Blocks that a device sends, by operation."""
-    sent = floats_sent(text, DEVICES, at_least=ROWS * DIM)
-    return {operation: floats / (ROWS * DIM) for operation, floats in sent.items()}
+    block = 4 * ROWS * DIM
+    found = traffic(text, DEVICES, at_least=block)
+    return {kind: each.sent / block for kind, each in found.items()}
 
 
 @pytest.mark.parametrize(
@@ -69,3 +70,51 @@ def test_devices_send_what_was_derived(loss, exchange, expected):
         rf"({DEVICES * ROWS}|{2 * DEVICES * ROWS})\]"
     )
     assert not pairs.search(text), "a matrix of all pairs"
+
+
+# In the words of a TPU's compiler: what starts an operation returns operands and results, groups may be
+# smaller than the machine, and three arrays are added up in one go, five times.
+TPU = """HloModule step, is_scheduled=true
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %sum = f32[] add(%a, %b)
+}
+
+%body (c: (s32[], f32[100], bf16[50])) -> (s32[], f32[100], bf16[50]) {
+  %c = (s32[], f32[100]{0}, bf16[50]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%c), index=0
+  %x = f32[100]{0} get-tuple-element(%c), index=1
+  %y = bf16[50]{0} get-tuple-element(%c), index=2
+  %all = (f32[100]{0}, bf16[50]{0}) all-reduce(%x, %y), replica_groups=[1,4]<=[4], to_apply=%add
+  ROOT %out = (s32[], f32[100]{0}, bf16[50]{0}) tuple(%i, %x, %y)
+}
+
+%condition (d: (s32[], f32[100], bf16[50])) -> pred[] {
+  %d = (s32[], f32[100]{0}, bf16[50]{0}) parameter(0)
+  %j = s32[] get-tuple-element(%d), index=0
+  %limit = s32[] constant(5)
+  ROOT %less = pred[] compare(%j, %limit), direction=LT
+}
+
+ENTRY %main (p: bf16[8,16], q: (s32[], f32[100], bf16[50])) -> bf16[16,16] {
+  %p = bf16[8,16]{1,0} parameter(0)
+  %q = (s32[], f32[100]{0}, bf16[50]{0}) parameter(1)
+  %loop = (s32[], f32[100]{0}, bf16[50]{0}) while(%q), condition=%condition, body=%body
+  %go = (bf16[8,16]{1,0}, bf16[16,16]{1,0}) all-gather-start(%p), replica_groups={{0,1},{2,3}}
+  %on = (bf16[8,16]{1,0}, bf16[8,16]{1,0}, u32[], u32[]) collective-permute-start(%p)
+  ROOT %done = bf16[16,16]{1,0} all-gather-done(%go)
+}
+"""
+
+
+def test_traffic_of_a_known_program():
+    found = traffic(TPU, 4)
+    summed = 4 * 100 + 2 * 50
+    assert found == {
+        "all-gather": (1, 2 * 16 * 16 // 2),
+        "all-reduce": (5, 5 * 2 * summed * 3 // 4),
+        "collective-permute": (1, 2 * 8 * 16),
+    }
+    assert set(traffic(TPU, 4, at_least=501)) == {"all-gather"}

@@ -12,6 +12,7 @@ from jaxcon.training import checkpoint as module
 from jaxcon.training.checkpoint import Checkpoints, CorruptCheckpointError, load_variables
 from jaxcon.training.devices import make_mesh, replicate
 from jaxcon.training.digests import state_hash, state_leaves
+from jaxcon.training.sharded import state_sharding
 from tests.marks import exhaustive_unless
 from tests.training.damage import damage
 from tests.training.toy import make_state, save_toys
@@ -88,6 +89,31 @@ def test_arrays_get_the_shardings_of_the_template(saved):
     template = replicate(make_state(average=True), mesh)
     (_, state), _ = restore(saved[0], template)
     assert all(leaf.sharding == template.step.sharding for leaf in jax.tree.leaves(state))
+
+
+def placed(state, devices, *, shards):
+    mesh = make_mesh(jax.devices()[:devices])
+    if not shards:
+        return replicate(state, mesh)
+    return jax.device_put(jax.device_get(state), state_sharding(state, mesh, at_least=1))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [((4, True), (1, False)), ((2, False), (4, True)), ((4, True), (2, True))],
+    ids=str,
+)
+def test_shards_and_whole_states_restore_as_each_other(tmp_path, before, after):
+    trained = make_state(average=True)
+    trained = trained.replace(params=jax.tree.map(lambda x: 3 * x + 1, trained.params))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, placed(trained, before[0], shards=before[1]))
+    template = placed(make_state(average=True), after[0], shards=after[1])
+    (_, state), told = restore(tmp_path, template)
+    assert told == []
+    assert state_hash(state) == state_hash(trained)
+    for leaf, wanted in zip(*map(jax.tree.leaves, (state, template)), strict=True):
+        assert leaf.sharding == wanted.sharding
 
 
 def test_a_buffer_reused_after_save_does_not_reach_the_disk(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 
 from jaxcon.training.devices import (
     batch_sharding,
+    check_gpus,
     cluster_arguments,
     make_mesh,
     replicate,
@@ -28,6 +29,22 @@ def python(code: str, **environ: str) -> subprocess.Popen:
         text=True,
         env=kept | environ,
     )
+
+
+def two_processes(code: str) -> list[str]:
+    """The last lines of what two processes print that run the code together, over a local port."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        job = {
+            "JAX_COORDINATOR_ADDRESS": f"localhost:{probe.getsockname()[1]}",
+            "JAX_NUM_PROCESSES": "2",
+        }
+    lines = []
+    for process in [python(code, **job, JAX_PROCESS_ID=str(number)) for number in range(2)]:
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == 0, err
+        lines.append(out.splitlines()[-1])
+    return lines
 
 
 def test_auto_takes_what_there_is():
@@ -89,6 +106,25 @@ def test_clusters_are_told_by_their_environment(environ, expected):
     assert cluster_arguments(environ) == expected
 
 
+@pytest.mark.parametrize(
+    ("gpus", "tasks", "more", "said"),
+    [
+        ("8", "1(x2)", {}, "SLURM_GPUS_ON_NODE=8: only 1 of them would be used"),
+        ("8", "4,2", {}, "only 4 of them would be used"),
+        ("8", "8(x2)", {}, None),
+        ("8", "1(x2)", {"JAX_LOCAL_DEVICE_IDS": "0,1,2,3,4,5,6,7"}, None),
+        ("", "2", {}, None),
+    ],
+)
+def test_gpus_that_would_idle_under_slurm(gpus, tasks, more, said):
+    environ = {"SLURM_GPUS_ON_NODE": gpus, "SLURM_STEP_TASKS_PER_NODE": tasks, **more}
+    if said is None:
+        check_gpus(environ)
+    else:
+        with pytest.raises(ValueError, match=said):
+            check_gpus(environ)
+
+
 def test_half_a_coordinator_is_an_error():
     with pytest.raises(ValueError, match="JAX_NUM_PROCESSES"):
         cluster_arguments({"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_PROCESS_ID": "0"})
@@ -128,23 +164,8 @@ for number in range(5):
     losses.append(float(metrics["loss"]))
 print(json.dumps([jax.process_count(), len(mesh.devices), losses]))
 """
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        address = f"localhost:{probe.getsockname()[1]}"
-    two = [
-        python(
-            code,
-            JAX_COORDINATOR_ADDRESS=address,
-            JAX_NUM_PROCESSES="2",
-            JAX_PROCESS_ID=str(number),
-        )
-        for number in range(2)
-    ]
-    results = []
-    for process in [*two, python(code)]:
-        out, err = process.communicate(timeout=240)
-        assert process.returncode == 0, err
-        results.append(json.loads(out.splitlines()[-1]))
+    out, err = python(code).communicate(timeout=240)
+    results = [json.loads(said) for said in (*two_processes(code), out or err)]
     assert [row[:2] for row in results] == [[2, 4], [2, 4], [1, 4]]
     assert results[0][2] == results[1][2]
     np.testing.assert_allclose(results[0][2], results[2][2], rtol=1e-5)

@@ -11,7 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import PartitionSpec as P
 
+from jaxcon import collectives
+from jaxcon.planning.traffic import traffic
 from jaxcon.training.devices import batch_sharding, make_mesh, replicate
 from jaxcon.training.state import create_state
 from jaxcon.training.step import make_train_step, shard_step
@@ -70,14 +73,17 @@ print(json.dumps([train(n)[0] for n in {counts}]))
         np.testing.assert_allclose(losses, single, rtol=1e-8)
 
 
-def test_the_mapped_gradient_is_the_one_of_a_single_device():
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_the_mapped_gradient_is_the_one_of_a_single_device(check_vma):
     """With plain SGD an update is the gradient: off by a factor P, it would show here."""
     optimizer, batch = optax.sgd(1.0), make_batch(0)
     alone, _ = jax.jit(make_train_step(make_loss(None), axis_name=None))(
         make_state(optimizer), batch, KEY
     )
     mesh = make_mesh(jax.devices())
-    sharded, _ = shard_step(make_train_step(make_loss("batch")), mesh)(
+    settings = {"mesh": mesh, "in_specs": (P(), P("batch"), P()), "out_specs": P()}
+    step = jax.shard_map(make_train_step(make_loss("batch")), check_vma=check_vma, **settings)
+    sharded, _ = jax.jit(step)(
         replicate(make_state(optimizer), mesh), jax.device_put(batch, batch_sharding(mesh)), KEY
     )
     jax.tree.map(
@@ -85,6 +91,20 @@ def test_the_mapped_gradient_is_the_one_of_a_single_device():
         jax.device_get(alone.variables()),
         jax.device_get(sharded.variables()),
     )
+
+
+def test_devices_sum_gradients_once():
+    def loss_fn(params, carried, batch, key):
+        del key
+        return collectives.mean(jnp.mean((batch["x"] @ params["w"]) ** 2), "batch"), (carried, {})
+
+    mesh, rows = make_mesh(jax.devices()[:4]), {"x": jnp.ones((8, 64))}
+    state = create_state({"params": {"w": jnp.ones((64, 128))}}, optax.sgd(0.1), apply_fn=None)
+    step = shard_step(make_train_step(loss_fn), mesh)
+    text = step.lower(replicate(state, mesh), rows, KEY).compile().as_text()
+    found = traffic(text, 4, at_least=4000)
+    assert found["all-reduce"].times == 1
+    assert found["all-reduce"].sent == pytest.approx(4 * 2 * 64 * 128 * 3 / 4, rel=1e-3)
 
 
 def test_pmap_runs_the_same_step():

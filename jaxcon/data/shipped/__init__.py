@@ -8,6 +8,11 @@ SHIPPED = {
     "digits": "JaxconDigits",
     "scenes": "JaxconScenes",
 }
+# The shape of their images, and the number of those to learn from, for those who read none of them.
+CONTENTS = {
+    "digits": ((8, 8, 1), 1_259),
+    "scenes": ((48, 48, 3), 10_000),
+}
 
 
 def shipped(name: str) -> Any:

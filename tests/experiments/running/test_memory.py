@@ -27,7 +27,8 @@ FLAGS = {
     "of pairs": ("--encoder=vit", *OF_PAIRS),
     "remat": ("--encoder=mlp", "--remat"),  # with batch statistics
     "chunks": ("--encoder=vit", "--chunk-size=2"),
-    "all": ("--encoder=vit", *OF_PAIRS, "--remat", "--chunk-size=1"),
+    "shards": ("--encoder=mlp", "--shard-state"),  # with batch statistics
+    "all": ("--encoder=vit", *OF_PAIRS, "--remat", "--chunk-size=1", "--shard-state"),
 }
 CASES = [
     (name, kind, devices)
@@ -36,7 +37,13 @@ CASES = [
     for devices in (1, 4)
     if kind != "all" or devices == 4
 ]
-QUICK = [("simclr", "remat", 4), ("simclr", "chunks", 1), ("simclr", "all", 4), ("clip", "all", 4)]
+QUICK = [
+    ("simclr", "remat", 4),
+    ("simclr", "chunks", 1),
+    ("barlow_twins", "shards", 4),
+    ("simclr", "all", 4),
+    ("clip", "all", 4),
+]
 
 
 @pytest.mark.parametrize("case", slow_unless(QUICK.__contains__, CASES), ids=str)
@@ -46,19 +53,22 @@ def test_a_flag_changes_nothing_but_rounding(plain, data, tmp_path, case):
     of_run = (encoder, *LOSSES[name])
     got = train(name, tmp_path / "run", data, f"--num-devices={devices}", *of_run, *flags)
     got.assert_close(plain(name, *of_run))
+    assert got.divided == ("--shard-state" in flags and devices > 1)
 
 
-def test_a_run_without_them_goes_on_with_them_on_more_devices(plain, data, tmp_path):
+@pytest.mark.parametrize("flags_first", slow_unless([False].__contains__, [False, True]))
+def test_a_run_goes_on_with_or_without_them_on_other_devices(plain, data, tmp_path, flags_first):
     folder, (encoder, *flags) = tmp_path / "run", FLAGS["all"]
-    train("simclr", folder, data, encoder, "--num-devices=1", stop=3)
+    parts = [("--num-devices=1",), ("--num-devices=4", *flags)]
+    before, after = reversed(parts) if flags_first else parts
+    train("simclr", folder, data, encoder, *before, stop=3)
     assert len(read_metrics(folder / "metrics.jsonl")) == 3
-    got = train("simclr", folder, data, encoder, "--num-devices=4", *flags)
-    got.assert_close(plain("simclr", encoder))
+    train("simclr", folder, data, encoder, *after).assert_close(plain("simclr", encoder))
     config = json.loads((folder / "config.json").read_text())
-    assert not {"exchange", "block_size", "remat", "chunk_size"} & config.keys()
+    assert not {"exchange", "block_size", "remat", "chunk_size", "shard_state"} & config.keys()
 
 
 def test_an_encoder_of_your_own(data, tmp_path):
     plain = train_own(tmp_path / "plain", data, Own(), "--num-devices=1")
-    flags = ["--num-devices=4", "--remat", "--chunk-size=1"]
+    flags = ["--num-devices=4", "--remat", "--chunk-size=1", "--shard-state"]
     train_own(tmp_path / "other", data, Own(), *flags).assert_close(plain)

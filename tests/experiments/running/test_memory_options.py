@@ -146,5 +146,6 @@ def test_help_names_them(page, capsys):
     with pytest.raises(SystemExit):
         page.main(["--help"])
     text = capsys.readouterr().out
-    for flag in ("--exchange {gather,ring}", "--block-size INT", "--remat", "--chunk-size INT"):
+    settings = ("--exchange {gather,ring}", "--block-size INT", "--chunk-size INT")
+    for flag in (*settings, "--remat", "--shard-state"):
         assert flag in text

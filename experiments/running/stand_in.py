@@ -1,0 +1,94 @@
+"""Images and captions that take the place of data in a plan: of the right shapes, and blank."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxcon.data.shipped import CONTENTS
+from jaxcon.data.splits import Dataset, PairDataset, PairSplit, Split
+
+PHOTOGRAPHS = "photographs"  # what a plan calls images of which only the size is known
+ROWS = 2  # enough to show what a batch consists of
+
+
+class Imagined(NamedTuple):
+    """What a plan takes for data.
+
+    Attributes:
+      config: the options, with the name of the dataset that decides the recipe.
+      dataset: maps a number of training images to a dataset.
+      examples: how many there are said to be.
+    """
+
+    config: Any
+    dataset: Callable[[int], Any]
+    examples: int
+
+
+@dataclasses.dataclass
+class Blank:
+    """Black images, as many as one likes: an `ImageSource` without files."""
+
+    shape: tuple[int, int, int]
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int, /) -> np.ndarray:
+        return np.zeros(self.shape, np.uint8)
+
+
+def known(
+    dataset: str, image_size: int | None, usual: int
+) -> tuple[str, tuple[int, int, int], int]:
+    """Returns what is known about images without reading any.
+
+    Example:
+      >>> known("digits", None, usual=1_281_167)
+      ('digits', (8, 8, 1), 1259)
+      >>> known("digits", 224, usual=1_281_167)
+      ('photographs', (224, 224, 3), 1281167)
+
+    Args:
+      dataset: value of the flag; at another size than its own, a dataset that ships with jaxcon
+        stands for photographs.
+      image_size: value of the flag.
+      usual: number of training images to assume where that is not known.
+
+    Returns:
+      The name that decides the recipe, (height, width, channels), and number of training images.
+
+    Raises:
+      ValueError: if the size would have to be read from the data.
+    """
+    shape, count = CONTENTS.get(dataset, (None, usual))
+    if image_size is None and shape is None:
+        raise ValueError(
+            f"--plan reads no data, and {dataset} may have images of any size; give it --image-size"
+        )
+    if shape is None or image_size not in (None, shape[0]):
+        side = image_size or 0
+        return PHOTOGRAPHS if dataset in CONTENTS else dataset, (side, side, 3), usual
+    return dataset, shape, count
+
+
+def blank_images(name: str, shape: tuple[int, int, int], count: int) -> Dataset:
+    """Returns a dataset of blank images without classes."""
+    split = Split(Blank(shape, count))
+    return Dataset(name, split, split, split)
+
+
+def blank_pairs(name: str, shape: tuple[int, int, int], vocabulary: int) -> PairDataset:
+    """Returns two blank images, with words enough in their captions for a vocabulary of that size."""
+    words = [f"{number * 2654435761 % 2**32:08x}" for number in range(2 * vocabulary)]
+    captions = (" ".join(words), " ".join(reversed(words)))
+    split = PairSplit(Split(Blank(shape, ROWS)), tuple((text,) for text in captions))
+    return PairDataset(name, split, split, split)
+
+
+def given(config: Any, examples: int | None, *, dataset: Any) -> Imagined:
+    """Returns a dataset that was passed in, for a plan: it has been read already."""
+    return Imagined(config, lambda count: dataset, examples or len(dataset.train))
