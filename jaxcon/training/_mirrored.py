@@ -42,6 +42,15 @@ class Mirrored:
             return MultiprocessingOptions()
         return MultiprocessingOptions(me, {me}, f"process{me}")
 
+    def catch_up(self, reload: Callable[[], None]) -> None:
+        """Waits until the first process has the folder, and sees what there is then.
+
+        That may have waited for an earlier run to end, which wrote and swept meanwhile.
+        """
+        if self._mirror is not None and len(all_say("")) > 1 and jax.process_index() != 0:
+            self._mirror.pull()
+            reload()
+
     def send(self, wait: Callable[[], None]) -> None:
         """Sends what was saved, in the background, after `wait` returns."""
         if (mirror := self._mirror) is not None:

@@ -157,6 +157,7 @@ class Checkpoints:
         Raises:
           CorruptCheckpointError: if there are checkpoints, but none is intact.
         """
+        self._mirrored.catch_up(self._manager.reload)
         found, damage = self._newest(lambda step: self._read(step, template))
         self._mirrored.check_alike(found and found[0])
         if found is not None:

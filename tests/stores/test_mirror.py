@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxcon.stores import Mirror, StoreError, mirror, mirror_of, named, reading
+from jaxcon.training import _mirrored
 from jaxcon.training.checkpoint import (
     Checkpoints,
     CorruptCheckpointError,
@@ -272,6 +273,30 @@ def test_copies_of_killed_processes_are_removed(tmp_path, monkeypatch):
     assert not left.exists()
     mirror._new_spool()
     assert Path(mine.name).exists()  # its owner is alive
+
+
+def test_another_process_sees_what_is_there_once_the_first_has_the_folder(objects, monkeypatch):
+    train(stop=2)
+    early = Mirror(URL)
+    train(start=3, stop=6)  # by a run that the first process waited for
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(_mirrored, "all_say", lambda word: [word, word])
+    with Checkpoints(early.folder / "checkpoints") as checkpoints:
+        assert checkpoints.restore(make_state())[0] == 6
+        checkpoints.save(7, state_at(7))  # the first process does
+    assert steps(objects) == [4, 5, 6]
+
+
+def test_processes_that_read_different_checkpoints_do_not_go_on(objects, monkeypatch):
+    train(stop=2)
+    copy = Mirror(URL)
+    monkeypatch.setattr(_mirrored, "all_say", lambda word: [word, "1"] if word else [word])
+    with (
+        Checkpoints(copy.folder / "checkpoints") as checkpoints,
+        pytest.raises(ValueError, match="found different checkpoints intact, those of steps 2, 1"),
+    ):
+        checkpoints.restore(make_state())
 
 
 def test_a_run_that_goes_on_may_sweep_away_what_is_being_read(objects, monkeypatch):
