@@ -39,3 +39,20 @@ def test_the_default_is_nearly_the_best_form(chip, tmp_path):
         best = min(form["ms"] for form in forms.values() if form)
         assert forms["default"]["ms"] <= ALLOWED[name.split()[2]] * best, (name, forms)
         assert forms["default"]["mib"] <= 512
+
+
+def test_a_plan_for_chips_that_are_not_here(tmp_path):
+    if command := missing("tpu"):
+        pytest.skip(f"no compiler for TPUs here: {command}")
+    plan = tmp_path / "plan.json"
+    command = [sys.executable, "-m", "experiments.simclr", "--plan=v5e:2x2", f"--plan-json={plan}"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "4 x TPU v5e" in run.stdout
+    found = json.loads(plan.read_text(encoding="utf-8"))
+    assert found["fits"]
+    assert found["arguments"] + found["temporaries"] <= found["needed"] < 2**28
+    assert 0 < found["ms"] < 10
+    assert 0 < found["loss_share"] < 0.5
+    assert 0 < found["share_of_peak"] < 0.5
+    assert found["collectives"]["all-reduce"]["sent"] >= 4 * found["parameters"]
