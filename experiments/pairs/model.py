@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from experiments.pairs.objectives import Objective, Outputs
-from experiments.running.encoders import Encoder, make_encoder
+from experiments.running.encoders import Encoder, TextEncoder, make_encoder, make_text_encoder
 from jaxcon.augment import Transform, random_affine, two_views
-from jaxcon.encoders import Temperature, TextTransformer
+from jaxcon.encoders import Temperature
 from jaxcon.encoders.dual import Embedded, Side
 from jaxcon.training.cached import cached_value_and_grad
 from jaxcon.training.step import LossFn, ValueAndGrad
@@ -53,6 +53,7 @@ def make_model(
     vocabulary: int,
     dim: int,
     precision: str,
+    text: TextEncoder = "small",
     image_encoder: nn.Module | None = None,
     text_encoder: nn.Module | None = None,
 ) -> DualEncoder:
@@ -65,18 +66,19 @@ def make_model(
       vocabulary: number of tokens.
       dim: width of the embeddings.
       precision: "f32" or "bf16".
+      text: name of the text encoder.
       image_encoder: used instead of the one that `encoder` names.
-      text_encoder: used instead of the transformer.
+      text_encoder: used instead of the one that `text` names.
     """
     settings: dict[str, Any] = {
         "axis_name": "batch",
         "dtype": jnp.bfloat16 if precision == "bf16" else None,
     }
     image: nn.Module = image_encoder or make_encoder(encoder, side=side, **settings)
-    text = text_encoder or TextTransformer(vocabulary, dim=64, depth=1, heads=2, **settings)
+    texts = text_encoder or make_text_encoder(text, vocabulary, **settings)
     return DualEncoder(
         image=Side(image, dim, objective.log_std),
-        text=Side(text, dim, objective.log_std),
+        text=Side(texts, dim, objective.log_std),
         scalars=objective.scalars,
     )
 

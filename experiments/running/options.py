@@ -131,7 +131,7 @@ class Machine:
     for a third more computation. Saves half of the memory or more on GPUs; on CPUs nothing."""
     chunk_size: OptionalInt = None
     """Images of a device that the encoder embeds at a time; the loss is still that of the whole
-    batch, with exact gradients. For encoders without batch norm: vit. Default: all."""
+    batch, with exact gradients. For encoders without batch norm: the vits. Default: all."""
 
 
 def parse(config: type[Config], *, program: str | None, arguments: Sequence[str] | None) -> Config:
