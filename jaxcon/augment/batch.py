@@ -54,12 +54,13 @@ def two_views(
         )
     index = jnp.arange(batch) if index is None else index
     chex.assert_shape(index, (batch,))
-    rows = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
-    keys = jax.vmap(jax.random.split, out_axes=1)(rows)  # (2, batch)
-    pixels = to_float(images)
-    views = jax.vmap(jax.vmap(transform), in_axes=(0, None))(keys, pixels)
-    views = jnp.clip(views.astype(jnp.float32), 0.0, 1.0)
-    return views[0], views[1]
+    with jax.named_scope("two_views"):
+        rows = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
+        keys = jax.vmap(jax.random.split, out_axes=1)(rows)  # (2, batch)
+        pixels = to_float(images)
+        views = jax.vmap(jax.vmap(transform), in_axes=(0, None))(keys, pixels)
+        views = jnp.clip(views.astype(jnp.float32), 0.0, 1.0)
+        return views[0], views[1]
 
 
 def to_float(images: Array) -> Array:
