@@ -142,7 +142,7 @@ def _by_shifts(image: Array, kernel: Array) -> Array:
 
 
 def _by_products(image: Array, kernel: Array) -> Array:
-    """Blurs by a matrix for each axis, ten times the arithmetic: a TPU is slow in shifting its lanes."""
+    """Blurs by a matrix for each axis, ten times the arithmetic: TPUs are slow in shifting lanes."""
     rows, columns = (_blurring(kernel, side) for side in image.shape[:2])
     exact = jax.lax.Precision.HIGHEST
     image = jnp.einsum("ih,hwc->iwc", rows, image, precision=exact)

@@ -10,10 +10,10 @@ def attend(query: Array, key: Array, value: Array, mask: Array | None = None) ->
     """Computes `softmax(query . key / sqrt(dim)) . value` for each head.
 
     In bfloat16 the products take bfloat16 and sum in float32, and the softmax is in float32 from the
-    sums on: rounding them first would cost two of the three digits of its weights. The gradient computes
-    scores and weights again, `heads * queries * keys` numbers an image that would wait for it otherwise
-    (on CPUs they do: XLA drops the barrier there). Takes the place of Flax's own, which is the same in
-    float32: `nn.MultiHeadDotProductAttention(attention_fn=attend)`.
+    sums on: rounding them first would cost two of the three digits of its weights. The gradient
+    computes scores and weights again, `heads * queries * keys` numbers an image that would wait for it
+    otherwise (on CPUs they do: XLA drops the barrier there). Takes the place of Flax's own, which is
+    the same in float32: `nn.MultiHeadDotProductAttention(attention_fn=attend)`.
 
     Example:
       >>> q = k = v = jnp.eye(2)[None, :, None]  # one image, two tokens, one head

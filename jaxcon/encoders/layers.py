@@ -97,11 +97,16 @@ def _statistics(x: Array, *, near: Array, axis_name: str | None) -> tuple[Array,
     """
     axes, wide = tuple(range(x.ndim - 1)), jnp.promote_types(x.dtype, jnp.float32)
     coarse, x = jnp.finfo(x.dtype).nmant < 8, x.astype(wide)
-    centre = near if coarse else collectives.mean(x.mean(axes), axis_name)
-    centre = lax.stop_gradient(centre)
-    x = x - centre
-    moments = jnp.stack([x.mean(axes), (x * x).mean(axes)])
-    beyond, second = collectives.mean(moments, axis_name)
+    if coarse:
+        centre = lax.stop_gradient(near)
+        x = x - centre
+        moments = jnp.stack([x.mean(axes), (x * x).mean(axes)])
+        beyond, second = collectives.mean(moments, axis_name)
+    else:
+        mean = collectives.mean(x.mean(axes), axis_name)
+        centre = lax.stop_gradient(mean)
+        beyond = mean - centre  # 0, with the gradient of the mean
+        second = collectives.mean(((x - centre) ** 2).mean(axes), axis_name)
     return centre, beyond, jnp.maximum(second - beyond**2, 0)
 
 
