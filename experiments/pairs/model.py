@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from experiments.pairs.objectives import Objective, Outputs
 from experiments.running.encoders import Encoder, TextEncoder, make_encoder, make_text_encoder
-from jaxcon.augment import Transform, random_affine, two_views
+from jaxcon.augment import Transform, one_view, random_affine
 from jaxcon.encoders import Temperature
 from jaxcon.encoders.dual import Embedded, Side
 from jaxcon.training.cached import cached_value_and_grad
@@ -105,7 +105,7 @@ def make_loss(
     apply = apply or model.apply
 
     def loss_fn(params: Any, carried: Any, batch: Any, key: jax.Array) -> Any:
-        images, _ = two_views(key, batch["image"], transform=transform, index=batch["index"])
+        images = one_view(key, batch["image"], transform=transform, index=batch["index"])
         outputs, carried = apply(
             {"params": params, **carried},
             images,
@@ -133,8 +133,8 @@ def make_cached(
     def value_and_grad(params: Any, carried: Any, batch: Any, key: jax.Array) -> Any:
         def encode(params: Any, chunk: Any, _: None) -> Any:
             # The key is that of the whole batch: what is drawn follows from it and the global row.
-            views = two_views(key, chunk["image"], transform=transform, index=chunk["index"])
-            outputs = apply({"params": params}, views[0], chunk["tokens"], train=True)
+            images = one_view(key, chunk["image"], transform=transform, index=chunk["index"])
+            outputs = apply({"params": params}, images, chunk["tokens"], train=True)
             return outputs.image, outputs.text
 
         def loss_fn(params: Any, embedded: Any) -> Any:

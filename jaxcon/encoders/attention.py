@@ -1,19 +1,21 @@
 """Attention whose sums are in float32 and whose products are in the dtype of the computation."""
 
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 
-@jax.checkpoint
 def attend(query: Array, key: Array, value: Array, mask: Array | None = None) -> Array:
     """Computes `softmax(query . key / sqrt(dim)) . value` for each head.
 
     In bfloat16 the products take bfloat16 and sum in float32, and the softmax is in float32 from the
-    sums on: rounding them first would cost two of the three digits of its weights. The gradient
-    computes scores and weights again, `heads * queries * keys` numbers an image that would wait for it
-    otherwise (on CPUs they do: XLA drops the barrier there). Takes the place of Flax's own, which is
-    the same in float32: `nn.MultiHeadDotProductAttention(attention_fn=attend)`.
+    sums on: rounding them first would cost two of the three digits of its weights. The weights are
+    rounded for the product with the values, and so they wait for the gradient, without a second copy
+    in float32. Takes the place of Flax's own, which is the same in float32:
+    `nn.MultiHeadDotProductAttention(attention_fn=attend)`.
 
     Example:
       >>> q = k = v = jnp.eye(2)[None, :, None]  # one image, two tokens, one head
@@ -30,9 +32,27 @@ def attend(query: Array, key: Array, value: Array, mask: Array | None = None) ->
       `[batch, queries, heads, dim]`, the dtype of the query.
     """
     wide = jnp.promote_types(query.dtype, jnp.float32)
+    query = query / jnp.sqrt(query.shape[-1]).astype(query.dtype)
     scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=wide)
-    scores = scores / jnp.sqrt(query.shape[-1]).astype(wide)
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(wide).min)
-    weights = jax.nn.softmax(scores).astype(query.dtype)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+    return jnp.einsum("bhqk,bkhd->bqhd", _weights(scores, query.dtype), value)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _weights(scores: Array, dtype: Any) -> Array:
+    return jax.nn.softmax(scores).astype(dtype)
+
+
+@_weights.defjvp
+def _weights_jvp(dtype: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (scores,), (moved,) = primals, tangents
+    weights = _weights(scores, dtype)
+    return weights, _moved_weights(weights, moved)
+
+
+# So that the rounded weights wait, which the product with the values needs anyway.
+@partial(jax.checkpoint, prevent_cse=False)
+def _moved_weights(weights: Array, moved: Array) -> Array:
+    wide = weights.astype(moved.dtype)
+    return (wide * (moved - jnp.sum(wide * moved, axis=-1, keepdims=True))).astype(weights.dtype)
