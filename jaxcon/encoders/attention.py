@@ -13,9 +13,8 @@ def attend(query: Array, key: Array, value: Array, mask: Array | None = None) ->
 
     In bfloat16 the products take bfloat16 and sum in float32, and the softmax is in float32 from the
     sums on: rounding them first would cost two of the three digits of its weights. The weights are
-    rounded for the product with the values, and so they wait for the gradient, without a second copy
-    in float32. Takes the place of Flax's own, which is the same in float32:
-    `nn.MultiHeadDotProductAttention(attention_fn=attend)`.
+    rounded for the product with the values, and as such enter the gradient. Takes the place of Flax's
+    own, which is the same in float32: `nn.MultiHeadDotProductAttention(attention_fn=attend)`.
 
     Example:
       >>> q = k = v = jnp.eye(2)[None, :, None]  # one image, two tokens, one head
@@ -48,11 +47,7 @@ def _weights(scores: Array, dtype: Any) -> Array:
 def _weights_jvp(dtype: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
     (scores,), (moved,) = primals, tangents
     weights = _weights(scores, dtype)
-    return weights, _moved_weights(weights, moved)
-
-
-# So that the rounded weights wait, which the product with the values needs anyway.
-@partial(jax.checkpoint, prevent_cse=False)
-def _moved_weights(weights: Array, moved: Array) -> Array:
-    wide = weights.astype(moved.dtype)
-    return (wide * (moved - jnp.sum(wide * moved, axis=-1, keepdims=True))).astype(weights.dtype)
+    # Of the rounded weights, which wait for the gradient anyway: a copy in float32 need not.
+    wide = weights.astype(scores.dtype)
+    moved = wide * (moved - jnp.sum(wide * moved, axis=-1, keepdims=True))
+    return weights, moved.astype(dtype)
