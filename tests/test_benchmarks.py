@@ -1,5 +1,6 @@
 """The benchmarks that need no peers run at a small size; they are not imported by anything else."""
 
+import ast
 import json
 import os
 import subprocess
@@ -115,3 +116,44 @@ def test_the_memory_of_a_step_is_compiled_with_each_flag():
     assert [name for name, _ in rows] == names
     given = {name: float(size.removesuffix(" MiB").replace(",", "")) for name, size in rows}
     assert given["--shard-state"] < 0.6 * given["plain"]
+
+
+def test_a_whole_step_is_taken_apart_by_the_names_of_its_operations():
+    command = (
+        "from benchmarks.whole_steps import figures; from jaxcon.planning.memory import Memory; "
+    )
+    command += "import sys; found = figures(sys.stdin.read(), 'v5e:2x2', flop=197e9, "
+    command += "memory=Memory(0, 0, 2**29, 0)); print(found)"
+    names = {
+        "jit(step)/jvp(views)/mul": 150_000,
+        "jit(step)/jvp(Model)/encoder/Conv_0/conv": 300_000,
+        "jit(step)/transpose(jvp(Model))/encoder/Conv_0/conv": 600_000,
+        "jit(step)/transpose(jvp(DualEncoder))/text/encoder/Dense_0/dot": 900_000,
+        "jit(step)/optimizer/mul": 1_500_000,
+    }
+    lines = [
+        f'  %f.{n} = f32[8]{{0}} fusion(), kind=kLoop, calls=%c, metadata={{op_name="{name}"}}, '
+        f'backend_config={{"estimated_cycles":"{cycles}"}}'
+        for n, (name, cycles) in enumerate(names.items())
+    ]
+    lines.append("  %r = f32[256]{0} all-reduce(%f.0), to_apply=%add")
+    program = "ENTRY %main () -> f32[8] {\n" + "\n".join(lines) + "\n}\n"
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", command],
+        cwd=root,
+        check=True,
+        capture_output=True,
+        text=True,
+        input=program,
+    )
+    found = ast.literal_eval(done.stdout)
+    assert found["parts"] == {
+        "views": 0.1,
+        "images, forward": 0.2,
+        "images, backward": 0.4,
+        "texts, backward": 0.6,
+        "optimizer": 1.0,
+    }
+    assert found["sent"] == {"all-reduce": [1, 0.0]}
+    assert (found["ms"], found["share"], found["gib"]) == (2.3, 0.435, 0.5)

@@ -22,7 +22,8 @@ class Images:
     """Side to which images are resized. Default: their own if fixed, else at most 64."""
     encoder: EncoderOfRecipe = None
     """What is trained. convnet looks at every pixel; patch_convnet takes squares of pixels as one,
-    which at 64 pixels is 25 times as fast; layout_convnet also tells where things are."""
+    which at 64 pixels is 25 times as fast; layout_convnet also tells where things are. vit has patches
+    of 4 pixels; vit_s16, vit_b16 and vit_l16 are those of the papers, with patches of 16."""
     projection_dim: int = 128
     """Width of the embeddings that the loss sees; evaluation takes the features before them."""
 

@@ -17,6 +17,7 @@ from experiments.images.model import make_cached, make_loss, make_model
 from experiments.images.page import Describe, conclude, show
 from experiments.images.recipes import Images, Recipe, default_rates
 from experiments.running import facts, runner
+from experiments.running.encoders import check_tiles
 from experiments.running.handed import check_features
 from experiments.running.memory import check_rows_apart
 from experiments.running.options import Machine, Training, check_range, check_training, fill
@@ -162,6 +163,7 @@ def make_task(
     del start, path  # the network only depends on options and images
     shape = dataset.train.image_shape
     check_features("encoder", method.encoder, jnp.zeros((2, *shape)))
+    check_tiles(config.images.encoder or "", shape)
     recipe = method.resolve(config, len(dataset.train))[1]
     goal = method.objective(config)
     model = make_model(

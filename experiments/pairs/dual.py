@@ -18,7 +18,7 @@ from experiments.pairs.model import make_cached, make_loss, make_model, shifted
 from experiments.pairs.objectives import LossName, Objective
 from experiments.pairs.page import conclude, show
 from experiments.running import runner
-from experiments.running.encoders import Encoder
+from experiments.running.encoders import Encoder, OptionalTextEncoder, check_tiles, default_context
 from experiments.running.facts import dataset_title, with_captions
 from experiments.running.handed import check_features
 from experiments.running.memory import check_rows_apart
@@ -60,12 +60,16 @@ class Pairs:
     image_size: OptionalInt = None
     """Side that images are resized to. Default: the side most of them have, at most 64."""
     encoder: Encoder = "layout_convnet"
-    """Encoder of the images; texts get a small transformer. layout_convnet keeps track of where
-    things are, as captions do; for the others, see --help of experiments.simclr."""
+    """Encoder of the images. layout_convnet keeps track of where things are, as captions do; for the
+    others, see --help of experiments.simclr."""
+    text_encoder: OptionalTextEncoder = "small"
+    """Transformer of the texts. small: one block of width 64; base: of the size of CLIP's, 12 blocks
+    of width 512."""
     vocabulary: int = 4096
     """Number of tokens at most, learned from the training captions."""
-    context_length: int = 64
-    """How many tokens of a caption are read; longer captions lose their end."""
+    context_length: OptionalInt = None
+    """How many tokens of a caption are read; longer captions lose their end. Default: 64; with
+    --text-encoder=base 77, as CLIP."""
     projection_dim: int = 128
     """Width of the embeddings that are compared."""
 
@@ -119,7 +123,8 @@ def fill_in(config: Options, examples: int) -> Options:
     )
     assert training.epochs is not None
     training = fill(training, warmup_epochs=training.epochs / 10)
-    return dataclasses.replace(config, training=training)  # pyright: ignore[reportReturnType, reportArgumentType]
+    pairs = fill(config.pairs, context_length=default_context(config.pairs.text_encoder))
+    return dataclasses.replace(config, pairs=pairs, training=training)  # pyright: ignore[reportReturnType, reportArgumentType]
 
 
 def load_captioned(config: Config) -> PairDataset:
@@ -226,11 +231,13 @@ def make_task(
         tokenizer = make_tokenizer(dataset, **learned)
     tokens = jnp.zeros((1, tokenizer.length), jnp.int32)
     check_features("image_encoder", method.image_encoder, jnp.zeros((2, *shape)))
+    check_tiles(pairs.encoder, shape)
     _check_text_encoder(method.text_encoder, tokenizer)
     objective = method.objective(config)
     model = make_model(
         pairs.encoder,
         objective,
+        text=pairs.text_encoder or "small",
         side=shape[0],
         vocabulary=tokenizer.vocabulary,
         dim=pairs.projection_dim,

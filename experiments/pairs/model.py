@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from experiments.pairs.objectives import Objective, Outputs
-from experiments.running.encoders import Encoder, make_encoder
-from jaxcon.augment import Transform, random_affine, two_views
-from jaxcon.encoders import Temperature, TextTransformer
+from experiments.running.encoders import Encoder, TextEncoder, make_encoder, make_text_encoder
+from jaxcon.augment import Transform, one_view, random_affine
+from jaxcon.encoders import Temperature
 from jaxcon.encoders.dual import Embedded, Side
 from jaxcon.training.cached import cached_value_and_grad
 from jaxcon.training.step import LossFn, ValueAndGrad
@@ -53,6 +53,7 @@ def make_model(
     vocabulary: int,
     dim: int,
     precision: str,
+    text: TextEncoder = "small",
     image_encoder: nn.Module | None = None,
     text_encoder: nn.Module | None = None,
 ) -> DualEncoder:
@@ -65,18 +66,19 @@ def make_model(
       vocabulary: number of tokens.
       dim: width of the embeddings.
       precision: "f32" or "bf16".
+      text: name of the text encoder.
       image_encoder: used instead of the one that `encoder` names.
-      text_encoder: used instead of the transformer.
+      text_encoder: used instead of the one that `text` names.
     """
     settings: dict[str, Any] = {
         "axis_name": "batch",
         "dtype": jnp.bfloat16 if precision == "bf16" else None,
     }
     image: nn.Module = image_encoder or make_encoder(encoder, side=side, **settings)
-    text = text_encoder or TextTransformer(vocabulary, dim=64, depth=1, heads=2, **settings)
+    texts = text_encoder or make_text_encoder(text, vocabulary, **settings)
     return DualEncoder(
         image=Side(image, dim, objective.log_std),
-        text=Side(text, dim, objective.log_std),
+        text=Side(texts, dim, objective.log_std),
         scalars=objective.scalars,
     )
 
@@ -103,7 +105,7 @@ def make_loss(
     apply = apply or model.apply
 
     def loss_fn(params: Any, carried: Any, batch: Any, key: jax.Array) -> Any:
-        images, _ = two_views(key, batch["image"], transform=transform, index=batch["index"])
+        images = one_view(key, batch["image"], transform=transform, index=batch["index"])
         outputs, carried = apply(
             {"params": params, **carried},
             images,
@@ -132,8 +134,8 @@ def make_cached(
     def value_and_grad(params: Any, carried: Any, batch: Any, key: jax.Array) -> Any:
         def encode(params: Any, chunk: Any, _: None) -> Any:
             # The key is that of the whole batch: what is drawn follows from it and the global row.
-            views = two_views(key, chunk["image"], transform=transform, index=chunk["index"])
-            outputs = apply({"params": params}, views[0], chunk["tokens"], train=True)
+            images = one_view(key, chunk["image"], transform=transform, index=chunk["index"])
+            outputs = apply({"params": params}, images, chunk["tokens"], train=True)
             return outputs.image, outputs.text
 
         def loss_fn(params: Any, embedded: Any) -> Any:

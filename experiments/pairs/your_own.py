@@ -63,7 +63,8 @@ def pretrain(
       image_encoder: `image_encoder(images, train=...)` maps float `[batch, height, width, channels]`
         in [0, 1] to features `[batch, width]`. None: the one that `--encoder` names.
       text_encoder: `text_encoder(tokens, train=...)` maps int32 `[batch, length]`, from 0 to
-        `--vocabulary` - 1, 0 for padding, to features `[batch, width]`. None: a transformer.
+        `--vocabulary` - 1, 0 for padding, to features `[batch, width]`. None: the one that
+        `--text-encoder` names.
       transform: maps a key and a training image to what the encoder sees. None: a small shift.
       dataset: images with captions in three splits. None: the one that `--dataset` names.
       chance: loss of embeddings that carry no information, above 0. None: its value for zeros.
@@ -77,14 +78,17 @@ def pretrain(
     check_module("text_encoder", text_encoder)
     quiet_libraries()
     typed = parse(YourOwn, program=None, arguments=arguments)
-    config = dataclasses.replace(
-        typed, pairs=as_named(typed.pairs, encoder=image_encoder, dataset=dataset)
-    )
+    pairs = as_named(typed.pairs, encoder=image_encoder, dataset=dataset)
+    if text_encoder is not None:
+        pairs = dataclasses.replace(pairs, text_encoder=None)
+    config = dataclasses.replace(typed, pairs=pairs)
 
     def check(options: YourOwn) -> None:
         check_options(options)
         refuse_of_pairs(options.machine, HAS_ITS_OWN)
-        check_left_out(typed.pairs, dataset=dataset, encoder=image_encoder)
+        check_left_out(
+            typed.pairs, dataset=dataset, encoder=image_encoder, text_encoder=text_encoder
+        )
 
     def of_outputs(outputs: Outputs) -> jax.Array:
         return loss(outputs.image.z, outputs.text.z, axis_name="batch", **outputs.scalars)

@@ -137,7 +137,7 @@ class Machine:
     for a third more computation. Saves half of the memory or more on GPUs; on CPUs nothing."""
     chunk_size: OptionalInt = None
     """Images of a device that the encoder embeds at a time; the loss is still that of the whole
-    batch, with exact gradients. For encoders without batch norm: vit. Default: all."""
+    batch, with exact gradients. For encoders without batch norm: the vits. Default: all."""
     shard_state: tyro.conf.FlagCreatePairsOff[bool] = False
     """Divides weights, optimizer state and average among the devices, where each has a copy without;
     in a step, each gathers the weights. One device has nothing to divide."""

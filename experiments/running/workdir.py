@@ -33,7 +33,8 @@ _VERSION = f"jaxcon {jaxcon.__version__}"
 _DATA = "data.json"  # a digest of every image that has a name
 _LENGTH = ("epochs", "warmup_epochs")  # what a user changes to train for longer
 _HOW_READ = ("experiment", "image_size")  # another value changes all images
-_BEFORE = {"loss_precision": "highest"}  # what runs did before they recorded an option
+# What runs did before they recorded an option.
+_BEFORE = {"loss_precision": "highest", "text_encoder": "small"}
 _ANOTHER = "use the former values, or choose another --workdir"
 
 

@@ -20,7 +20,7 @@ Settings are keyword arguments with defaults; `functools.partial` changes them:
     0.0
 """
 
-from jaxcon.augment.batch import Transform, to_float, two_views
+from jaxcon.augment.batch import Transform, one_view, to_float, two_views
 from jaxcon.augment.colours import (
     colour_jitter,
     gaussian_noise,
@@ -40,6 +40,7 @@ __all__ = [
     "gaussian_noise",
     "grayscale",
     "maybe",
+    "one_view",
     "random_affine",
     "random_blur",
     "random_gain",

@@ -14,6 +14,31 @@ Transform = Callable[[Array, Array], Array]
 _SLACK = 1e-3  # how far rounding and resizing may stray outside [0, 1]
 
 
+def one_view(
+    key: Array, images: Array, *, transform: Transform, index: Array | None = None
+) -> Array:
+    """Makes a random view of every image: the first of those that `two_views` makes, at half the cost.
+
+    Example:
+      >>> images = jnp.full((2, 4, 4, 1), 255, jnp.uint8)
+      >>> one_view(jax.random.key(0), images, transform=lambda key, image: image).shape
+      (2, 4, 4, 1)
+
+    Args:
+      key: a PRNG key, a new one for each step.
+      images: `[batch, height, width, channels]`, of a dtype that `to_float` takes.
+      transform: `(key, image) -> image` on one float32 image `[height, width, channels]`.
+      index: as for `two_views`.
+
+    Returns:
+      A float32 array with values in [0, 1], `[batch, ...]` with the transform's shape.
+
+    Raises:
+      ValueError: as `two_views` does.
+    """
+    return _views(key, images, transform, index, number=1)[0]
+
+
 def two_views(
     key: Array, images: Array, *, transform: Transform, index: Array | None = None
 ) -> tuple[Array, Array]:
@@ -43,23 +68,31 @@ def two_views(
       ValueError: if `index` is missing where every device would draw the same views, or if the images
         are not pixels.
     """
+    views = _views(key, images, transform, index, number=2)
+    return views[0], views[1]
+
+
+def _views(
+    key: Array, images: Array, transform: Transform, index: Array | None, *, number: int
+) -> Array:
+    """The first views of every image, one or two of them, `[number, batch, ...]`."""
     chex.assert_rank(images, 4)
     batch = images.shape[0]
     axes = jax.sharding.get_abstract_mesh().manual_axes
     if index is None and axes:
         axis = next((axis for axis in axes if not axis.startswith("_")), "batch")
         raise ValueError(
-            "two_views under shard_map or pmap: every device would draw the same views for its rows; "
+            "views under shard_map or pmap: every device would draw the same views for its rows; "
             f"pass the global rows, index=jaxcon.collectives.row_index({batch}, {axis!r})"
         )
     index = jnp.arange(batch) if index is None else index
     chex.assert_shape(index, (batch,))
-    rows = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
-    keys = jax.vmap(jax.random.split, out_axes=1)(rows)  # (2, batch)
-    pixels = to_float(images)
-    views = jax.vmap(jax.vmap(transform), in_axes=(0, None))(keys, pixels)
-    views = jnp.clip(views.astype(jnp.float32), 0.0, 1.0)
-    return views[0], views[1]
+    with jax.named_scope("views"):  # their name in profiles
+        rows = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
+        keys = jax.vmap(jax.random.split, out_axes=1)(rows)[:number]  # (number, batch)
+        pixels = to_float(images)
+        views = jax.vmap(jax.vmap(transform), in_axes=(0, None))(keys, pixels)
+        return jnp.clip(views.astype(jnp.float32), 0.0, 1.0)
 
 
 def to_float(images: Array) -> Array:

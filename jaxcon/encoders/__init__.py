@@ -19,8 +19,8 @@ from jaxcon.encoders.heads import ProjectionHead
 from jaxcon.encoders.mlp import MLP
 from jaxcon.encoders.resnet import ResNet, resnet18, resnet50
 from jaxcon.encoders.temperature import Temperature
-from jaxcon.encoders.text import TextTransformer
-from jaxcon.encoders.vit import ViT
+from jaxcon.encoders.text import TextTransformer, text_base
+from jaxcon.encoders.vit import ViT, vit_b16, vit_l16, vit_s16
 
 __all__ = [
     "MLP",
@@ -32,4 +32,8 @@ __all__ = [
     "ViT",
     "resnet18",
     "resnet50",
+    "text_base",
+    "vit_b16",
+    "vit_l16",
+    "vit_s16",
 ]

@@ -1,4 +1,8 @@
-"""A small vision transformer."""
+"""Vision transformers of any size, and those that have names: ViT-S/16, ViT-B/16, ViT-L/16.
+
+>>> vit_b16().dim, vit_b16().depth, vit_b16().heads, vit_b16().patch
+(768, 12, 12, 16)
+"""
 
 from typing import Any
 
@@ -6,6 +10,7 @@ import flax.linen as nn
 import numpy as np
 from jax import Array
 
+from jaxcon.encoders.attention import attend
 from jaxcon.encoders.layers import LayerNorm, to_features
 
 
@@ -59,9 +64,10 @@ class ViT(nn.Module):
         del train
         height, width = images.shape[-3:-1]
         if height % self.patch or width % self.patch:
+            fit = "x".join(str(max(1, round(n / self.patch)) * self.patch) for n in (height, width))
             raise ValueError(
                 f"images of {height}x{width} pixels cannot be cut into patches of {self.patch}; "
-                "choose a patch size that divides both sides, or resize the images"
+                f"resize them, to {fit} for example, or choose a patch that divides both sides"
             )
         patch = (self.patch, self.patch)
         x = nn.Conv(self.dim, patch, strides=patch, padding="VALID", dtype=self.dtype)(images)
@@ -71,6 +77,63 @@ class ViT(nn.Module):
             x = TransformerBlock(self.heads, dtype=self.dtype)(x)
         x = LayerNorm(dtype=self.dtype)(x)
         return to_features(x.mean(-2))
+
+
+def vit_s16(**settings: Any) -> ViT:
+    """Makes a ViT-S/16: 12 blocks of width 384, 6 heads, patches of 16 pixels; 21.6 million parameters.
+
+    The sizes are those of the papers; the design is that of Beyer et al.: the mean over tokens in place
+    of a class token, and fixed positions in place of a learned table. That leaves out as many
+    parameters as the table and the token have, 0.1 million at 224 pixels, and weights that were
+    trained with them do not fit. Images may have any sides that patches tile, at any time.
+
+    Example:
+      >>> vit_s16(axis_name="batch").dim
+      384
+
+    Args:
+      **settings: `axis_name`, `dtype` of ViT.
+
+    Returns:
+      A ViT.
+
+    Reference:
+      Touvron et al., Training data-efficient image transformers & distillation through attention,
+      2021, for this size; Dosovitskiy et al., An Image is Worth 16x16 Words, 2021, for B and L.
+    """
+    return ViT(**{"patch": 16, "dim": 384, "depth": 12, "heads": 6, **settings})
+
+
+def vit_b16(**settings: Any) -> ViT:
+    """Makes a ViT-B/16: 12 blocks of width 768, 12 heads; 85.6 million parameters; see `vit_s16`.
+
+    Example:
+      >>> vit_b16(axis_name="batch").heads
+      12
+
+    Args:
+      **settings: `axis_name`, `dtype` of ViT.
+
+    Returns:
+      A ViT.
+    """
+    return ViT(**{"patch": 16, "dim": 768, "depth": 12, "heads": 12, **settings})
+
+
+def vit_l16(**settings: Any) -> ViT:
+    """Makes a ViT-L/16: 24 blocks of width 1024, 16 heads; 303.1 million parameters; see `vit_s16`.
+
+    Example:
+      >>> vit_l16(axis_name="batch").depth
+      24
+
+    Args:
+      **settings: `axis_name`, `dtype` of ViT.
+
+    Returns:
+      A ViT.
+    """
+    return ViT(**{"patch": 16, "dim": 1024, "depth": 24, "heads": 16, **settings})
 
 
 class TransformerBlock(nn.Module):
@@ -103,7 +166,10 @@ class TransformerBlock(nn.Module):
         """
         dim = x.shape[-1]
         y = LayerNorm(dtype=self.dtype)(x)
-        x = x + nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype)(y, mask=mask)
+        attention = nn.MultiHeadDotProductAttention(
+            self.heads, dtype=self.dtype, attention_fn=attend
+        )
+        x = x + attention(y, mask=mask)
         y = LayerNorm(dtype=self.dtype)(x)
         y = nn.gelu(nn.Dense(4 * dim, dtype=self.dtype)(y))
         return x + nn.Dense(dim, dtype=self.dtype)(y)

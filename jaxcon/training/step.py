@@ -92,8 +92,9 @@ def make_train_step(
         gradients = jax.tree.map(lambda g, p: g.astype(p.dtype), mean, state.params)
         chex.assert_rank([loss, norm], 0)
 
-        updated = state.apply_gradients(grads=gradients, carried=dict(carried))
-        updated = updated.replace(ema=_average(updated, ema_decay))
+        with jax.named_scope("optimizer"):  # its name in profiles
+            updated = state.apply_gradients(grads=gradients, carried=dict(carried))
+            updated = updated.replace(ema=_average(updated, ema_decay))
         chex.assert_trees_all_equal_shapes_and_dtypes(updated, state)
         finite = _all_finite((loss, norm, updated.variables()))
         state = _accept(finite, updated, state)

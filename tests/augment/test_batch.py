@@ -142,3 +142,12 @@ def test_devices_would_draw_the_same_without_an_index(mode):
 def test_a_batch_without_channels_is_refused():
     with pytest.raises(AssertionError, match="rank"):
         augment.two_views(KEY, DIGITS[..., 0], transform=augment.digits_transform)
+
+
+def test_one_view_is_the_first_of_two():
+    views = augment.two_views(KEY, DIGITS, transform=augment.digits_transform)
+    one = augment.one_view(KEY, DIGITS, transform=augment.digits_transform)
+    np.testing.assert_allclose(one, views[0], atol=1e-6)
+    others = jnp.arange(len(DIGITS)) + 7
+    moved = augment.one_view(KEY, DIGITS, transform=augment.digits_transform, index=others)
+    assert np.abs(moved - one).max() > 0.1

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxcon import augment
+from jaxcon.augment import colours
 from tests.augment.images import KEY, PHOTOS
 
 
@@ -76,3 +77,24 @@ def test_a_blur_of_no_width_blurs_nothing():
     image = np.float32(PHOTOS[0] / 255.0)
     for sigma in ((0.0, 0.0), (1e-9, 1e-9)):
         np.testing.assert_array_equal(augment.random_blur(KEY, image, sigma=sigma), image)
+
+
+@pytest.mark.parametrize("shape", [(70, 40, 3), (5, 9, 1)])
+def test_a_tpu_blurs_by_products_what_others_blur_by_shifts(shape):
+    """Rows, columns and what is mirrored beyond them, also where the kernel is wider than the image."""
+    rng = np.random.default_rng(0)
+    image = np.float32(rng.random((2, *shape)))
+    kernel = np.float32(rng.dirichlet(np.ones(17), 2))
+    by_shifts, by_products = (
+        jax.jit(jax.vmap(form))(image, kernel)
+        for form in (colours._by_shifts, colours._by_products)
+    )
+    np.testing.assert_allclose(by_products, by_shifts, atol=1e-5)
+
+    def blur(key, image):
+        return augment.random_blur(key, image)
+
+    traced = jax.jit(jax.vmap(blur)).trace(jax.random.split(KEY, 2), image)
+    programs = {name: traced.lower(lowering_platforms=(name,)).as_text() for name in ("tpu", "cpu")}
+    assert "dot_general" in programs["tpu"]
+    assert "dot_general" not in programs["cpu"]

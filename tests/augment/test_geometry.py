@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxcon import augment
+from jaxcon.augment import geometry
 from jaxcon.augment.geometry import crop_box
 from tests.augment.images import KEY, PHOTOS
 
@@ -162,3 +163,30 @@ def test_a_shift_with_edges_repeats_the_nearest_pixel():
 def test_another_word_for_what_is_outside_is_refused():
     with pytest.raises(ValueError, match="expected 'black' or 'edge', got 'nearest'"):
         augment.random_affine(KEY, jnp.ones((4, 4, 1)), outside="nearest")
+
+
+@pytest.mark.parametrize("outside", ["black", "edge"])
+def test_a_tpu_shifts_and_zooms_by_products_what_others_read(outside):
+    """Also far beyond the image, where there is nothing or the rim."""
+    image = np.float32(np.random.default_rng(0).random((9, 7, 3)))
+    for zoom, shift in (
+        ((1.0, 1.0), (0.3, -0.6)),
+        ((0.6, 1.7), (2.5, 0.0)),
+        ((1.0, 1.0), (-9.5, 8)),
+    ):
+        given = image, jnp.diag(jnp.array(zoom)), jnp.array(shift)
+        read = augment.affine_warp(*given, outside=outside)
+        along = geometry._warp_along_axes(*given, outside=outside)
+        np.testing.assert_allclose(along, read, atol=1e-5)
+
+
+@pytest.mark.parametrize(("settings", "products"), [({"scale": 0.2}, 2), ({"shear": 0.1}, 0)])
+def test_only_what_moves_along_the_axes_is_products_and_on_tpus_alone(settings, products):
+    def warp(key, image):
+        return augment.random_affine(key, image, translation=0.1, **settings)
+
+    image = jnp.zeros((3, 9, 7, 3))
+    traced = jax.jit(jax.vmap(warp)).trace(jax.random.split(KEY, 3), image)
+    for platform, expected in (("tpu", products), ("cpu", 0)):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert text.count("stablehlo.dot_general") == expected

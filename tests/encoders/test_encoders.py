@@ -138,6 +138,25 @@ def test_a_residual_block_starts_as_its_shortcut(block):
     np.testing.assert_allclose(features, x, atol=1e-6)
 
 
+# Published counts are of 224 pixels, with a class token and a learned position for it and each patch.
+@pytest.mark.parametrize(
+    ("build", "dim", "published"),
+    [
+        (encoders.vit_s16, 384, 21_665_664),
+        (encoders.vit_b16, 768, 85_798_656),
+        (encoders.vit_l16, 1024, 303_301_632),
+    ],
+)
+def test_vits_have_the_published_size_but_for_the_class_token_and_the_table(build, dim, published):
+    images, patches = jnp.zeros((1, 224, 224, 3)), (224 // 16) ** 2
+    shapes = jax.eval_shape(partial(build().init, train=False), jax.random.key(0), images)
+    count = sum(p.size for p in jax.tree.leaves(shapes))
+    assert count == published - (1 + patches) * dim - dim
+    features = jax.eval_shape(partial(build().apply, train=False), shapes, images)
+    assert features.shape == (1, dim)
+    assert build(heads=1, dtype=jnp.bfloat16) == build().clone(heads=1, dtype=jnp.bfloat16)
+
+
 def test_vit_knows_where_its_patches_are():
     net = encoders.ViT(patch=4, dim=8, depth=1, heads=2)
     variables = start(net, IMAGES)
@@ -147,7 +166,7 @@ def test_vit_knows_where_its_patches_are():
 
 
 def test_vit_says_which_patches_would_fit():
-    with pytest.raises(ValueError, match=r"8x8 pixels cannot be cut into patches of 3"):
+    with pytest.raises(ValueError, match=r"8x8 pixels cannot be cut into patches of 3.* to 9x9"):
         start(encoders.ViT(patch=3), IMAGES)
     with pytest.raises(ValueError, match="multiple of 4"):
         start(encoders.ViT(dim=10, heads=2), IMAGES)

@@ -75,6 +75,96 @@ def test_batch_norm_of_bfloat16_takes_its_statistics_in_float32():
     )
 
 
+@pytest.mark.parametrize(("mean", "deviation"), [(200.0, 4.0), (-30.0, 0.5), (0.0, 1.0)])
+def test_batch_norm_of_bfloat16_keeps_what_its_bits_hold(mean, deviation):
+    """From the first step on, when the running mean is 0, and later, when it is near."""
+    x = jnp.asarray(mean + deviation * RNG.normal(size=(64, 8, 8)), jnp.bfloat16)
+    expected = normalized(np.float32(x), (0, 1))
+    variables = BatchNorm().init(jax.random.key(0), x, train=False)
+    apply = jax.jit(partial(BatchNorm(dtype=jnp.bfloat16).apply, train=True, mutable="batch_stats"))
+    for _ in range(40):
+        got, updated = apply(variables, x)
+        np.testing.assert_allclose(np.float32(got), expected, rtol=2**-7, atol=2**-8)
+        variables = {**variables, **updated}
+    statistics = variables["batch_stats"]["BatchNorm_0"]
+    np.testing.assert_allclose(statistics["mean"], np.float64(x).mean((0, 1)), rtol=0.03, atol=1e-4)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_batch_norm_is_that_of_flax(dtype, train):
+    """Values, updated statistics and gradients, by the same variables."""
+    x = jnp.asarray(3 + RNG.normal(size=(32, 4, 8)), dtype)
+    variables = BatchNorm().init(jax.random.key(0), x, train=False)
+    variables = jax.tree.map(lambda p: p + 0.1 * RNG.random(p.shape, np.float32), variables)
+    weights = np.float32(RNG.normal(size=x.shape))
+    flax = nn.BatchNorm(not train, momentum=0.9, use_fast_variance=False, dtype=dtype)
+    inner = {name: tree["BatchNorm_0"] for name, tree in variables.items()}
+
+    def grads(apply, variables):
+        def value(params, x):
+            y, updated = apply({**variables, "params": params}, x)
+            return jnp.sum(weights * y.astype(jnp.float32) ** 2), (y, updated)
+
+        return jax.jit(jax.grad(value, argnums=(0, 1), has_aux=True))(variables["params"], x)
+
+    module = BatchNorm(dtype=dtype)
+    ours = grads(partial(module.apply, train=train, mutable=["batch_stats"]), variables)
+    theirs = grads(partial(flax.apply, mutable=["batch_stats"]), inner)
+    tolerance = 1e-4 if dtype == jnp.float32 else 2**-6
+    assert jax.tree.structure(ours[0][0]["BatchNorm_0"]) == jax.tree.structure(theirs[0][0])
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        a, b = np.float64(a), np.float64(b)
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * np.abs(b).max())
+
+
+@pytest.mark.parametrize(("dtype", "forward"), [(jnp.float32, 2), (jnp.bfloat16, 1)])
+def test_batch_norm_takes_few_reductions_between_devices(dtype, forward):
+    """Of the statistics one, of exact ones two, of all gradients of a layer one."""
+    x = jnp.zeros((8, 4, 4), dtype)
+    variables = BatchNorm().init(jax.random.key(0), x, train=False)
+    mesh = Mesh(np.array(jax.devices()[:4]), ("batch",))
+    module = BatchNorm(axis_name="batch", dtype=dtype)
+
+    def value(params, x):
+        variables_ = {**variables, "params": params}
+        y, _ = module.apply(variables_, x, train=True, mutable=["batch_stats"])
+        return jax.lax.pmean(jnp.sum(jnp.sin(y.astype(jnp.float32))), "batch")
+
+    def reductions(function):
+        mapped = jax.shard_map(function, mesh=mesh, in_specs=(P(), P("batch")), out_specs=P())
+        text = jax.jit(mapped).lower(variables["params"], x).as_text()
+        return text.count("stablehlo.all_reduce") - 1  # that of the value
+
+    assert reductions(value) == forward
+    assert reductions(jax.value_and_grad(value)) == forward + 1
+
+
+def test_derivatives_of_batch_norm_do_not_depend_on_the_running_mean():
+    """It is a constant of the formula that cancels: of first and second derivatives, in any mode."""
+    x = jnp.asarray(RNG.normal(size=(6, 2)), jnp.bfloat16)
+    variables = BatchNorm().init(jax.random.key(0), x, train=False)
+
+    def value(x, mean):
+        statistics = {"BatchNorm_0": {"mean": mean, "var": jnp.ones(2)}}
+        y, _ = BatchNorm().apply(
+            {**variables, "batch_stats": statistics},
+            x.astype(jnp.bfloat16),
+            train=True,
+            mutable=["batch_stats"],
+        )
+        return jnp.sum(jnp.arange(12.0).reshape(6, 2) * y**2)
+
+    wide, tangent = x.astype(jnp.float32), np.float32(RNG.normal(size=x.shape))
+    for derivative in (
+        lambda mean: jax.grad(value)(wide, mean),
+        lambda mean: jax.jvp(lambda x: value(x, mean), (wide,), (tangent,))[1],
+        lambda mean: jax.jvp(lambda x: jax.grad(value)(x, mean), (wide,), (tangent,))[1],
+    ):
+        near, far = (np.float32(derivative(jnp.full(2, mean))) for mean in (0.1, 1.5))
+        np.testing.assert_allclose(near, far, rtol=0.05, atol=0.05 * np.abs(near).max())
+
+
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])
 def test_batch_norm_of_the_global_batch_on_devices(devices):
     x = np.float32(300 + 0.1 * RNG.normal(size=(16, 2, 8)))
@@ -118,14 +208,14 @@ def test_every_norm_that_is_called_takes_differences_from_the_mean(name):
     called = []
 
     def see(call, args, keywords, context):
-        if hasattr(context.module, "use_fast_variance"):
+        if isinstance(context.module, BatchNorm) or hasattr(context.module, "use_fast_variance"):
             called.append(context.module)
         return call(*args, **keywords)
 
     with nn.intercept_methods(see):
         jax.eval_shape(partial(module.init, train=False), jax.random.key(0), inputs)
     assert called
-    assert not [norm for norm in called if norm.use_fast_variance]
+    assert not [norm for norm in called if getattr(norm, "use_fast_variance", False)]
 
 
 def norms_of_flax(source):

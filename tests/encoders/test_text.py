@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcon.encoders import TextTransformer
+from jaxcon.encoders import TextTransformer, text_base
 
 TOKENS = np.array([[5, 6, 7, 0, 0, 0], [7, 6, 5, 0, 0, 0], [3, 4, 5, 6, 7, 8], [0] * 6], np.int32)
 NET = TextTransformer(vocabulary=9, dim=8, depth=1, heads=2)
@@ -108,3 +108,13 @@ def test_numbers_of_every_integer_dtype_are_the_same_tokens(dtype):
 def test_rows_of_another_length_are_refused(variables):
     with pytest.raises(ValueError, match=r"expected rows of \d+, .* got rows of 3"):
         NET.apply(variables, np.ones((2, 3), np.int32), train=False)
+
+
+def test_the_base_one_has_the_size_of_clips():
+    """Of ViT-B/32's and B/16's text transformer, without the projection, which is `Side`'s."""
+    tokens = jax.ShapeDtypeStruct((1, 77), jnp.int32)
+    shapes = jax.eval_shape(partial(text_base(49_408).init, train=False), jax.random.key(0), tokens)
+    sizes = {name: sum(p.size for p in jax.tree.leaves(t)) for name, t in shapes["params"].items()}
+    blocks = [sizes.pop(name) for name in list(sizes) if name.startswith("TransformerBlock")]
+    assert (len(blocks), sum(blocks)) == (12, 37_828_608)
+    assert sizes == {"Embed_0": 49_408 * 512, "positions": 77 * 512, "LayerNorm_0": 2 * 512}

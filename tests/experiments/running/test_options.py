@@ -13,7 +13,7 @@ from experiments.images.recipes import DIGITS, FEW_PHOTOS, Images
 from experiments.pairs.model import make_model
 from experiments.pairs.objectives import make_objective
 from experiments.running import options
-from experiments.running.encoders import Encoder, make_encoder
+from experiments.running.encoders import Encoder, check_tiles, make_encoder
 from experiments.running.options import Machine, Training, check_training, flat
 from experiments.running.plan import make_plan, share_batch
 from jaxcon import encoders
@@ -78,6 +78,22 @@ def test_images_that_an_encoder_cannot_take_leave_no_run_behind(capsys, tmp_path
     flags = ["--encoder=vit", "--image-size=10", f"--workdir={tmp_path}"]
     assert "10x10 pixels cannot be cut into patches of 4" in refused(simclr.main, flags, capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("side", "size", "fit"),
+    [(8, 16, "resnet50, vit"), (30, 32, "resnet50"), (4, 16, "resnet50, vit")],
+)
+def test_images_that_patches_of_16_do_not_tile_are_told_what_does(side, size, fit):
+    with pytest.raises(ValueError, match=f"--encoder=vit_b16: {side}x{side} pixels") as told:
+        check_tiles("vit_b16", (side, side, 3))
+    assert f"choose --image-size={size} or another multiple of 16" in str(told.value)
+    assert str(told.value).endswith(f"layout_convnet, resnet18, {fit}")
+
+
+def test_images_that_patches_tile_are_taken():
+    for name in (*get_args(Encoder), "TheUsersOwn"):
+        check_tiles(name, (32, 48, 3))
 
 
 def test_help_documents_every_flag(capsys):
