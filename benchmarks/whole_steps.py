@@ -1,6 +1,6 @@
 """Whole training steps as their compiler makes them for slices of TPUs, and where their time goes.
 
-    python -m benchmarks.whole_steps                     # a quarter of an hour or more on 2 cores
+    python -m benchmarks.whole_steps                     # half an hour or more on 2 cores
     python -m benchmarks.whole_steps --steps simclr --label "with ..."
 
 No accelerator is needed, only the compiler; `jaxcon.planning.topologies` says how to install it. A step
@@ -207,7 +207,7 @@ def _part(op: Operation) -> str:
 
 def main() -> None:
     """Compiles, prints and writes the page."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--steps", nargs="+", default=list(STEPS), choices=STEPS)
     parser.add_argument("--label", default="now")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
