@@ -260,6 +260,10 @@ def check_training(training: Training, machine: Machine) -> None:
     check_range(training, "ema", low=0, high=1)
     check_range(machine, "num_devices", "checkpoint_every", "block_size", "chunk_size", low=0)
     check_range(machine, "plan_examples", low=0)
+    if machine.plan is not None and machine.num_devices is not None:
+        raise ValueError(
+            f"--num-devices={machine.num_devices}: --plan={machine.plan} says how many; leave it out"
+        )
     for name in ("plan_json", "plan_examples"):
         if machine.plan is None and (value := getattr(machine, name)) is not None:
             raise ValueError(

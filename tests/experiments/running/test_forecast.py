@@ -121,6 +121,7 @@ def test_what_ships_is_as_a_plan_takes_it():
     [
         (["--plan=v9:2x2"], "--plan=v9:2x2: topology must be of one of v5e, v5p, v6e, h100"),
         (["--plan-json=a.json"], "--plan-json=a.json: only --plan has a use for it"),
+        ([PLAN, "--num-devices=2"], "--num-devices=2: --plan=h100:4 says how many; leave it out"),
         (["--plan-examples=9"], "--plan-examples=9: only --plan has a use for it"),
         (
             [PLAN, "--dataset=cifar10"],
