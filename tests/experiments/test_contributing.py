@@ -46,7 +46,7 @@ def tree(tmp_path_factory):
     insert(running / "encoders.py", '    "vit": Entry', line('"linear": Entry'))
     shipped = root / "jaxcon" / "data" / "shipped"
     (shipped / "stripes.py").write_text(block("Adding a dataset"))
-    insert(shipped / "__init__.py", '    "digits": ', line('"stripes": "'))
+    insert(shipped / "__init__.py", '    "digits": "Jaxcon', line('"stripes": "'))
     recipes = root / "experiments" / "images" / "recipes.py"
     insert(recipes, '    "digits": DIGITS', line('"stripes": DIGITS'))
     optimizers = root / "jaxcon" / "training" / "optimizers.py"
