@@ -63,8 +63,8 @@ def mean(x: Any, axis_name: AxisName) -> Any:
     """
     if axis_name is None:
         return x
-    names = axis_name if isinstance(axis_name, tuple) else (axis_name,)
-    tracked = varying_axes(lax.axis_index(axis_name))  # none under pmap, vmap, or check_vma=False
+    names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
+    tracked = varying_axes(lax.axis_index(names))  # none under pmap, vmap, or check_vma=False
 
     def average(a: Array) -> Array:
         over = tuple(name for name in names if name not in tracked or name in varying_axes(a))

@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -20,12 +21,11 @@ from experiments.running.plan import Plan, make_plan, share_batch
 from experiments.running.process import say
 from experiments.running.run import Task, abstract_state, make_step
 from experiments.running.stand_in import ROWS
-from experiments.running.workdir import workdir_path
 from jaxcon.planning.forecast import Forecast, forecast
 from jaxcon.planning.topologies import ENVIRONMENT, chip_of, devices
 from jaxcon.training.devices import batch_sharding, make_mesh
 from jaxcon.training.digests import state_bytes
-from jaxcon.training.files import write_text
+from jaxcon.training.files import absolute, told, write_text
 
 _GIB = 2**30
 
@@ -61,6 +61,9 @@ def show_plan(config: Any, experiment: Any) -> None:
         os.environ.setdefault(name, value)
     jax.config.update("jax_platforms", "cpu")
     experiment.check(config)
+    if (file := config.machine.plan_json) is not None:
+        with told(file, option="--plan-json"):
+            write_text(absolute(file), "{}\n")  # now, before minutes of compiling
     try:
         chip, there = chip_of(topology), devices(topology)
     except (ModuleNotFoundError, ValueError) as error:
@@ -94,7 +97,7 @@ def show_plan(config: Any, experiment: Any) -> None:
         record = as_json(ready, found) | {
             "tried": [{"flags": " ".join(names), **_numbers(other)} for names, other in tried]
         }
-        write_text(config.machine.plan_json, json.dumps(record, indent=2) + "\n")
+        write_text(absolute(config.machine.plan_json), json.dumps(record, indent=2) + "\n")
 
 
 def rehearse(config: Any, experiment: Any, number: int) -> Rehearsal:
@@ -108,7 +111,7 @@ def rehearse(config: Any, experiment: Any, number: int) -> Rehearsal:
     def resolve(options: Any) -> Any:
         return experiment.resolve(options, examples)
 
-    path = workdir_path(config.machine, experiment.folder(config), "plan", None)
+    path = Path(os.devnull) / "plan"  # no run is there, whose tokenizer would be read
     rows = dataclasses.replace(config.training, batch_size=ROWS)
     small = experiment.task(
         resolve(dataclasses.replace(config, training=rows)), dataset(ROWS), None, path

@@ -10,7 +10,7 @@ from jaxcon.data.shipped import CONTENTS
 from jaxcon.data.splits import Dataset, PairDataset, PairSplit, Split
 
 PHOTOGRAPHS = "photographs"  # what a plan calls images of which only the size is known
-ROWS = 2  # enough to show what a batch consists of
+ROWS = 16  # enough to show what a batch consists of, and for a loss to have something to say
 
 
 class Imagined(NamedTuple):
@@ -82,9 +82,9 @@ def blank_images(name: str, shape: tuple[int, int, int], count: int) -> Dataset:
 
 
 def blank_pairs(name: str, shape: tuple[int, int, int], vocabulary: int) -> PairDataset:
-    """Returns two blank images, with words enough in their captions for a vocabulary of that size."""
+    """Returns blank images, `ROWS` of them, with words enough for a vocabulary of that size."""
     words = [f"{number * 2654435761 % 2**32:08x}" for number in range(2 * vocabulary)]
-    captions = (" ".join(words), " ".join(reversed(words)))
+    captions = [" ".join(words), " ".join(reversed(words)), *words[: ROWS - 2]]
     split = PairSplit(Split(Blank(shape, ROWS)), tuple((text,) for text in captions))
     return PairDataset(name, split, split, split)
 

@@ -9,9 +9,10 @@ What data decides counts at its least: a loop whose number of turns the program 
 ends by what it finds, is not counted, and of a conditional the shortest branch is.
 """
 
-import math
 import re
 from typing import NamedTuple
+
+import numpy as np
 
 from jaxcon.planning.programs import Operation, Program, Shape, executed, parsed
 from jaxcon.planning.topologies import Chip
@@ -66,13 +67,10 @@ def estimate(program: str, chip: Chip, *, scope: str | None = None) -> Estimate:
 
 
 def products_flop(program: str) -> float:
-    """Counts the flop of a GPU's program: two for each term of its products and convolutions."""
-    whole = parsed(program)
-    shapes = {op.name: op.shapes for ops in whole.computations.values() for op in ops}
+    """Counts the flop of a program: two for each term of its products and convolutions, loops too."""
+    shapes = {op.name: op.shapes for ops in parsed(program).computations.values() for op in ops}
     return sum(
-        times * _flop(product, shapes)
-        for op, times in executed(program)
-        for product in _products(op, _inside(op, whole))
+        times * _flop(op, shapes) for op, times in executed(program, fused=True) if _is_product(op)
     )
 
 
@@ -121,7 +119,7 @@ def _is_product(op: Operation) -> bool:
 
 def _flop(op: Operation, shapes: dict[str, tuple[Shape, ...]]) -> float:
     if labels := re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", op.text):
-        return _convolution_flop(op, labels[2], shapes)
+        return _convolution_flop(op, labels[1], labels[2], labels[3], shapes)
     found = re.search(r'lhs_contracting_dim(?:ensions|s)"?[=:][\[{]([\d,"]*)', op.text)
     left, terms = shapes[op.operands[0]][0], 1
     for axis in re.findall(r"\d+", found[1] if found else ""):
@@ -129,18 +127,53 @@ def _flop(op: Operation, shapes: dict[str, tuple[Shape, ...]]) -> float:
     return 2.0 * op.shapes[0].entries * terms
 
 
-def _convolution_flop(op: Operation, labels: str, shapes: dict[str, tuple[Shape, ...]]) -> float:
-    """Each entry of the output is a sum over the kernel's window and inputs, whatever is computed."""
-    image, kernel = (shapes[name][0] for name in op.operands[:2])
-    output = op.shapes[0]
+def _convolution_flop(
+    op: Operation, image: str, kernel: str, output: str, shapes: dict[str, tuple[Shape, ...]]
+) -> float:
+    """Two flop for each output and each place of the window that is not padding, as XLA counts."""
+    seen, moved = (shapes[name][0] for name in op.operands[:2])
+    made = op.shapes[0]
+    # The gradients as NVIDIA's library is called for them, in the words of the forward convolution.
     if "convBackwardInput" in op.text:
-        output = image
+        seen, made = made, seen
     elif "convBackwardFilter" in op.text:
-        kernel, output = output, kernel
-    # Where the input is spread out by zeros, these are skipped.
-    spread = re.search(r"lhs_dilate=([\dx]+)", op.text)
-    zeros = math.prod(map(int, spread[1].split("x"))) if spread else 1
-    return 2.0 * output.entries * kernel.entries / kernel.dims[labels.index("o")] / zeros
+        moved, made = made, moved
+    places = 1
+    for number, axis in enumerate(sorted(set(kernel) - {"i", "o"})):
+        spans = {
+            name: _window(op, name, number)
+            for name in ("stride", "pad", "lhs_dilate", "rhs_dilate")
+        }
+        places *= _pairs(
+            made.dims[output.index(axis)],
+            moved.dims[kernel.index(axis)],
+            seen.dims[image.index(axis)],
+            before=spans["pad"],
+            **{name: spans[name] or 1 for name in ("stride", "lhs_dilate", "rhs_dilate")},
+        )
+    rows, features = made.dims[output.index("b")], made.dims[output.index("f")]
+    return 2.0 * places * rows * features * moved.dims[kernel.index("i")]
+
+
+def _window(op: Operation, name: str, number: int) -> int:
+    """What a convolution's window has by that name for one of its axes; 0 if it says nothing."""
+    found = re.search(rf"window=\{{[^}}]*\b{name}=([^\s}}]+)", op.text)
+    return int(found[1].split("x")[number].split("_")[0]) if found else 0
+
+
+def _pairs(
+    outputs: int,
+    window: int,
+    inputs: int,
+    *,
+    stride: int,
+    before: int,
+    lhs_dilate: int,
+    rhs_dilate: int,
+) -> int:
+    """How many pairs of an output and a place of its window meet an input, along one axis."""
+    at = np.arange(outputs)[:, None] * stride + np.arange(window) * rhs_dilate - before
+    return int(((at >= 0) & (at <= (inputs - 1) * lhs_dilate) & (at % lhs_dilate == 0)).sum())
 
 
 def _rate(op: Operation, shapes: dict[str, tuple[Shape, ...]]) -> float:

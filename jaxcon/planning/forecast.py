@@ -99,7 +99,6 @@ def forecast(step: Any, *arguments: Any, topology: str) -> Forecast:
         used = _REFUSED.search(str(error))
         return Forecast(chip, devices, int(float(used[1]) * _UNITS[used[2]]) if used else None)
     text, memory = program.as_text(), memory_of(program)
-    costs = program.cost_analysis() or {}
     return Forecast(
         chip,
         devices,
@@ -107,6 +106,6 @@ def forecast(step: Any, *arguments: Any, topology: str) -> Forecast:
         memory,
         ms=estimate(text, chip).ms,
         loss_ms=estimate(text, chip, scope="loss").ms,
-        flop=costs.get("flops") or products_flop(text),
+        flop=products_flop(text),
         traffic=traffic(text, devices),
     )

@@ -89,11 +89,15 @@ def parsed(text: str) -> Program:
     return Program(computations, entry)
 
 
-def executed(text: str) -> Iterator[tuple[Operation, int]]:
+def executed(text: str, *, fused: bool = False) -> Iterator[tuple[Operation, int]]:
     """Yields every operation that a run executes, and how often, loops counted out.
 
     What data decides counts at its least: of a conditional the branch that executes the fewest
-    operations, of a loop that ends by what it finds no turn. What stands inside a fusion is not given.
+    operations, of a loop that ends by what it finds no turn.
+
+    Args:
+      text: the program.
+      fused: whether to yield what stands inside of fusions as well, after the fusion.
     """
     program = parsed(text)
 
@@ -104,6 +108,8 @@ def executed(text: str) -> Iterator[tuple[Operation, int]]:
                 turns = times * _turns(program, op)
                 for part in ("condition", "body"):
                     yield from within(op.attribute(part) or "", turns)
+            elif op.opcode == "fusion" and fused:
+                yield from within(op.attribute("calls") or "", times)
             elif op.opcode in ("call", "async-start"):
                 inner = op.attribute("to_apply") or op.attribute("calls")
                 yield from within(inner, times) if inner else ()

@@ -110,6 +110,7 @@ def devices(topology: str) -> list[Any]:
       ValueError: if there is no such chip or shape.
       ModuleNotFoundError: if the compiler is missing; the message says how to install it.
     """
+    import jax
     from jax.experimental import topologies
 
     chip = chip_of(topology)
@@ -124,7 +125,15 @@ def devices(topology: str) -> list[Any]:
                 f"set {', '.join(absent)} before jax is imported: "
                 "os.environ.update(jaxcon.planning.topologies.ENVIRONMENT)"
             )
-        return list(topologies.get_topology_desc(platform="tpu", topology_name=shape).devices)
+        try:
+            described = topologies.get_topology_desc(platform="tpu", topology_name=shape)
+        except jax.errors.JaxRuntimeError as error:
+            said = str(error).splitlines()[0][:120]
+            raise ValueError(
+                f"topology: expected a slice of {chip.name} that its compiler knows, such as "
+                f"{chip.smallest}, got {topology!r} ({said})"
+            ) from error
+        return list(described.devices)
     numbers = re.fullmatch(r"h100:(?:([1-9]\d*)x)?([1-9]\d*)", shape)
     if not numbers:
         raise ValueError(f"topology must be h100:NUMBER or h100:HOSTSxNUMBER, got {topology!r}")

@@ -161,6 +161,7 @@ class Mirror:
             for step in sorted(here - self.steps):
                 self._push_step(step)
             for step in self.steps - here:
+                self._lease.check()  # sending may have taken minutes
                 self._remove_step(step)
 
     def set_aside(self, step: int) -> None:
@@ -185,6 +186,8 @@ class Mirror:
         sizes = {name: path.stat().st_size for name, path in names.items()}
         prefix = f"{CHECKPOINTS}/{step}"
         self._store.upload(self.folder, [f"{prefix}/{name}" for name in sizes])
+        if self._lease is not None:
+            self._lease.check()
         self._store.write(f"{prefix}/{COMPLETE}", json.dumps(sizes).encode())
         self.steps.add(step)
 

@@ -41,6 +41,17 @@ def test_the_default_is_nearly_the_best_form(chip, tmp_path):
         assert forms["default"]["mib"] <= 512
 
 
+@pytest.mark.parametrize("slice_", ["3x3", "1x1", ""])
+def test_a_slice_that_does_not_exist_is_one_line(slice_, tmp_path):
+    if command := missing("tpu"):
+        pytest.skip(f"no compiler for TPUs here: {command}")
+    command = [sys.executable, "-m", "experiments.simclr", f"--plan=v5e:{slice_}"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    last = run.stderr.splitlines()[-1]
+    assert last.startswith(f"error: --plan=v5e:{slice_}: topology: expected a slice of TPU v5e")
+
+
 def test_a_plan_for_chips_that_are_not_here(tmp_path):
     if command := missing("tpu"):
         pytest.skip(f"no compiler for TPUs here: {command}")
@@ -56,3 +67,18 @@ def test_a_plan_for_chips_that_are_not_here(tmp_path):
     assert 0 < found["loss_share"] < 0.5
     assert 0 < found["share_of_peak"] < 0.5
     assert found["collectives"]["all-reduce"]["sent"] >= 4 * found["parameters"]
+
+
+def test_a_plan_counts_what_fusions_send(tmp_path):
+    """On TPUs weights in shards are gathered inside of fusions, begun in one and ended in another."""
+    if command := missing("tpu"):
+        pytest.skip(f"no compiler for TPUs here: {command}")
+    plan = tmp_path / "plan.json"
+    command = [sys.executable, "-m", "experiments.simclr", "--plan=v5e:2x2", f"--plan-json={plan}"]
+    command += ["--shard-state", "--precision=bf16"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    found = json.loads(plan.read_text(encoding="utf-8"))
+    gathered = found["collectives"]["all-gather"]["sent"]
+    whole = found["parameters"] * 3 / 4
+    assert 1.8 * whole < gathered < 4.5 * whole, run.stdout  # in bfloat16 or in float32

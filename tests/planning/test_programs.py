@@ -92,7 +92,8 @@ def test_a_roofline_of_known_kernels():
 
 
 # A convolution of four images of 8 x 8 pixels and its two gradients, as an NVIDIA library is called.
-CALL = """custom-call({}), dim_labels=b01f_01io->b01f, custom_call_target="__cudnn$conv{}"\n"""
+WINDOW = "window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_01io->b01f"
+CALL = f'{WINDOW}, custom_call_target="__cudnn$conv'
 IMAGES, KERNEL, OUTPUT = (
     "bf16[4,8,8,3]{3,2,1,0}",
     "bf16[3,3,3,16]{3,2,1,0}",
@@ -104,16 +105,32 @@ ENTRY %main (x: bf16[4,8,8,3], k: bf16[3,3,3,16], g: bf16[4,8,8,16]) -> bf16[3,3
   %x = {IMAGES} parameter(0)
   %k = {KERNEL} parameter(1)
   %g = {OUTPUT} parameter(2)
-  %y = ({OUTPUT}, u8[0]{{0}}) {CALL.format("%x, %k", "Forward")}
-  %dx = ({IMAGES}, u8[0]{{0}}) {CALL.format("%g, %k", "BackwardInput")}
-  %dk = ({KERNEL}, u8[0]{{0}}) {CALL.format("%x, %g", "BackwardFilter")}
+  %y = ({OUTPUT}, u8[0]{{0}}) custom-call(%x, %k), {CALL}Forward"
+  %dx = ({IMAGES}, u8[0]{{0}}) custom-call(%g, %k), {CALL}BackwardInput"
+  %dk = ({KERNEL}, u8[0]{{0}}) custom-call(%x, %g), {CALL}BackwardFilter"
   ROOT %out = {KERNEL} get-tuple-element(%dk), index=0
 }}
 """
 
 
 def test_a_convolution_and_its_gradients_take_the_same_products():
-    assert products_flop(CONVOLUTIONS) == 3 * 2 * (4 * 8 * 8 * 16) * (3 * 3 * 3)
+    inside = (3 * 8 - 2) ** 2  # pairs of an output and a place of its window that is not padding
+    assert products_flop(CONVOLUTIONS) == 3 * 2 * (4 * 16 * 3) * inside
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_a_convolution_is_counted_as_xla_counts_it(stride, padding):
+    def conv(x, k):
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, k, (stride,) * 2, padding, dimension_numbers=layout)
+
+    gradient = jax.jit(jax.grad(lambda *args: jnp.sum(conv(*args) ** 2), argnums=(0, 1)))
+    program = gradient.lower(jnp.ones((2, 9, 7, 3)), jnp.ones((3, 3, 3, 4))).compile()
+    rest = 2 * 9 * 7 * 4 * 8  # of the square and its gradient
+    assert products_flop(program.as_text()) == pytest.approx(
+        program.cost_analysis()["flops"], abs=rest
+    )
 
 
 def test_products_are_counted_as_often_as_they_run():

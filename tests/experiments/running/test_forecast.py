@@ -4,6 +4,7 @@ Virtual CPU devices take the place of a topology: their compiler is always here.
 a program is all that an estimate needs, so the numbers are of no machine, but every part is there.
 """
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import jax
 import pytest
 
 from experiments import barlow_twins, clip, simclr
+from experiments.images.your_own import pretrain
 from experiments.running import forecast as page
 from experiments.running.encoders import ENCODERS
 from experiments.running.stand_in import blank_pairs
@@ -19,6 +21,7 @@ from jaxcon.data.captions import load_pairs
 from jaxcon.data.shipped import CONTENTS
 from jaxcon.data.sources import load
 from jaxcon.encoders.tokenizer import Tokenizer
+from jaxcon.losses import dcl_loss
 from jaxcon.planning import forecast as library
 from jaxcon.planning.topologies import CHIPS
 from tests.experiments.commands import refused
@@ -120,6 +123,11 @@ def test_what_ships_is_as_a_plan_takes_it():
     ("flags", "said"),
     [
         (["--plan=v9:2x2"], "--plan=v9:2x2: topology must be of one of v5e, v5p, v6e, h100"),
+        (
+            [PLAN, "--plan-json=a/b.json"],
+            "--plan-json=a/b.json: cannot be written to (No such file",
+        ),
+        ([PLAN, "--plan-json=gs://a/b.json"], "expected a path of this machine"),
         (["--plan-json=a.json"], "--plan-json=a.json: only --plan has a use for it"),
         ([PLAN, "--num-devices=2"], "--num-devices=2: --plan=h100:4 says how many; leave it out"),
         (["--plan-examples=9"], "--plan-examples=9: only --plan has a use for it"),
@@ -132,6 +140,21 @@ def test_what_ships_is_as_a_plan_takes_it():
 )
 def test_what_cannot_be_planned_is_one_line(there, capsys, flags, said):
     assert said in refused(simclr.main, flags, capsys)
+
+
+def test_a_plan_beside_a_run_in_a_bucket(there, capsys):
+    flags = ["--workdir=gs://bucket/run", "--encoder=mlp", "--batch-size=16", "--image-size=16"]
+    assert planned(clip.main, capsys, *flags)[1]["fits"]
+
+
+def test_a_plan_of_a_loss_of_ones_own(there, capsys):
+    """Also of one that has nothing to say about two rows: each is the other's positive."""
+    loss = functools.partial(dcl_loss, temperature=0.5)
+
+    def main(flags: list[str]) -> None:
+        pretrain("own", loss=loss, arguments=[*flags, "--batch-size=16"])
+
+    assert planned(main, capsys)[1]["loss_share"] > 0
 
 
 def test_a_missing_compiler_is_named(monkeypatch, capsys, tmp_path):
