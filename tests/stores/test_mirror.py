@@ -193,6 +193,29 @@ def test_a_second_process_is_kept_out_and_one_that_was_replaced_sends_nothing(ob
     assert steps(objects) == [1]
 
 
+def test_one_that_is_replaced_while_it_sends_finishes_no_checkpoint(objects, monkeypatch):
+    run = Mirror(URL)
+    (run.folder / "config.json").write_text("{}")
+    run.claim()
+    for step in (0, 1):
+        folder = run.folder / "checkpoints" / str(step)
+        folder.mkdir(parents=True)
+        (folder / "weights").write_bytes(b"w")
+        if step == 0:
+            run.push()
+    put = objects.put
+
+    def replaced(*arguments):
+        taken = {"host": "another", "pid": 1, "kernel": "k", "token": "t"}
+        objects.held["bucket/deep/run/.lease.json"] = json.dumps(taken).encode()
+        put(*arguments)
+
+    monkeypatch.setattr(objects, "put", replaced)
+    with pytest.raises(StoreError):
+        run.push()
+    assert steps(objects) == [0]
+
+
 def test_another_configuration_is_refused_before_anything_changes(objects):
     train(stop=1)
     before = dict(objects.held)
