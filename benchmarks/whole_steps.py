@@ -18,6 +18,7 @@ os.environ.update(ENVIRONMENT)
 
 import argparse
 import json
+import math
 import re
 from collections.abc import Callable
 from functools import partial
@@ -38,18 +39,16 @@ from experiments.running.run import make_optimizer
 from jaxcon.augment import simclr_transform
 from jaxcon.encoders.remat import rematerialized
 from jaxcon.losses import ntxent_loss
-from jaxcon.planning.estimates import estimate
+from jaxcon.planning.estimates import cycles, estimate, products_flop
 from jaxcon.planning.memory import Memory, memory_of
 from jaxcon.planning.programs import Operation, executed
 from jaxcon.planning.topologies import chip_of, devices
+from jaxcon.planning.traffic import traffic
 from jaxcon.training.devices import batch_sharding, make_mesh
 from jaxcon.training.state import create_state
 from jaxcon.training.step import LossFn, make_train_step, shard_step
 
 SIDE = 224
-MOVED = re.compile(
-    r"(all-gather|reduce-scatter|all-reduce|all-to-all|collective-permute)(-start)?$"
-)
 # Parts of a step by what is in the name that JAX gave an operation, the first that fits.
 PARTS = {
     "views": r"\b(two_)?views\b|vmap\(vmap",
@@ -173,12 +172,11 @@ def compiled(setting: Setting, *, side: int = SIDE) -> Any:
 def figures(text: str, topology: str, *, flop: float, memory: Memory) -> dict[str, Any]:
     """What a compiled program says of one chip: time, products, memory, what is sent, parts."""
     chip = chip_of(topology)
-    parts, sent = dict.fromkeys([*PARTS, "other"], 0.0), {}
+    parts = dict.fromkeys([*PARTS, "other"], 0.0)
     for op, times in executed(text):
-        parts[_part(op)] += 1e3 * times * cycles(op) / chip.clock / 1e9
-        if moved := MOVED.match(op.opcode):
-            number, size = sent.get(moved[1], (0, 0))
-            sent[moved[1]] = (number + times, size + times * sum(s.bytes for s in op.shapes))
+        parts[_part(op)] += 1e3 * times * (cycles(op) or 0) / chip.clock / 1e9
+    chips = math.prod(map(int, topology.partition(":")[2].split("x")))
+    sent = traffic(text, chips)
     ms = estimate(text, chip).ms
     return {
         "ms": round(ms, 1),
@@ -186,15 +184,9 @@ def figures(text: str, topology: str, *, flop: float, memory: Memory) -> dict[st
         "share": round(flop / (ms * 1e-3 * chip.rate * 1e12), 3),
         "gib": round(memory.temporaries / 2**30, 2),
         "arguments_gib": round(memory.arguments / 2**30, 2),
-        "sent": {name: [number, round(size / 2**20, 1)] for name, (number, size) in sent.items()},
+        "sent": {kind: [times, round(size / 2**20, 1)] for kind, (times, size) in sent.items()},
         "parts": {name: round(part, 1) for name, part in parts.items() if part},
     }
-
-
-def cycles(op: Operation) -> int:
-    """The cycles that the compiler estimates for an operation; 0 where it says none."""
-    found = re.search(r'estimated_cycles":"(\d+)"', op.text)
-    return int(found[1]) if found else 0
 
 
 def _part(op: Operation) -> str:
@@ -217,12 +209,8 @@ def main() -> None:
     for name in args.steps:
         setting = STEPS[name]
         program = compiled(setting)
-        found = figures(
-            program.as_text() or "",
-            setting.topology,
-            flop=program.cost_analysis()["flops"],
-            memory=memory_of(program),
-        )
+        text, memory = program.as_text() or "", memory_of(program)
+        found = figures(text, setting.topology, flop=products_flop(text), memory=memory)
         described = {"slice": setting.topology, "batch": setting.batch_size, "remat": setting.remat}
         cells.setdefault(name, {})[args.label] = described | {"encoder": setting.encoder} | found
         print(name, args.label, found, flush=True)

@@ -12,7 +12,8 @@ Images of 224 pixels, bfloat16, whole steps of an experiment from the pixels to 
 on a machine without accelerators: `python -m benchmarks.whole_steps`, jax {version}. **Times are
 estimates**: the compiler's own cycles for the computation of one chip, without what sending takes.
 Memory and products are exact. Share of peak: the products of a chip over what it could do in that time.
-Each line is the same step with another version of the code, the last one with this one.
+Of collectives, how many there are and what a chip sends in them. Each line is the same step with
+another version of the code, the last one with this one.
 """
 HEADS = {
     "simclr": "SimCLR, `--encoder={encoder} --optimizer=lars`, {batch:,} images on {slice}",

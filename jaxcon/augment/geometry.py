@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxcon.augment._products import along_axes
+
 Outside = Literal["black", "edge"]
 
 _TRIES = 10  # as in torchvision, to find a crop that fits
@@ -119,9 +121,7 @@ def _warp_along_axes(image: Array, matrix: Array, shift: Array, *, outside: Outs
         if outside == "edge":
             source = jnp.clip(source, 0, side - 1)
         weights.append(jnp.maximum(1 - jnp.abs(source[:, None] - places), 0))  # bilinear
-    exact = jax.lax.Precision.HIGHEST
-    image = jnp.einsum("ih,hwc->iwc", weights[0], image, precision=exact)
-    return jnp.einsum("jw,iwc->ijc", weights[1], image, precision=exact)
+    return along_axes(weights[0], weights[1], image)
 
 
 def random_resized_crop(

@@ -74,16 +74,21 @@ def products_flop(program: str) -> float:
     )
 
 
+def cycles(op: Operation) -> int | None:
+    """Returns the cycles that a TPU's compiler estimates for an operation; None if it says none."""
+    found = re.search(r'estimated_cycles":"(\d+)"', op.text)
+    return int(found[1]) if found else None
+
+
 def _is_within(op: Operation, scope: str) -> bool:
     return re.search(rf'op_name="[^"]*\b{re.escape(scope)}\b', op.text) is not None
 
 
 def _cycles(program: str, chip: Chip) -> list[tuple[Operation, float, int]]:
-    costs = []
-    for op, times in executed(program):
-        if found := re.search(r'estimated_cycles":"(\d+)"', op.text):
-            costs.append((op, int(found[1]) / chip.clock / 1e9, times))
-    return costs
+    found = ((op, cycles(op), times) for op, times in executed(program))
+    return [
+        (op, count / chip.clock / 1e9, times) for op, count, times in found if count is not None
+    ]
 
 
 def _rooflines(program: str, chip: Chip) -> list[tuple[Operation, float, int]]:
