@@ -137,7 +137,8 @@ def test_a_whole_step_is_taken_apart_by_the_names_of_its_operations():
         for n, (name, cycles) in enumerate(names.items())
     ]
     lines.append("  %r = f32[256]{0} all-reduce(%f.0), to_apply=%add")
-    program = "ENTRY %main () -> f32[8] {\n" + "\n".join(lines) + "\n}\n"
+    program = "%c () -> f32[8] {\n  ROOT %z = f32[8]{0} constant(0)\n}\n"
+    program += "ENTRY %main () -> f32[8] {\n" + "\n".join(lines) + "\n}\n"
     root = Path(__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-c", command],
