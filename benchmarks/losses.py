@@ -28,6 +28,7 @@ what the chunks save (`benchmarks.towers`).
 """
 
 import argparse
+import datetime
 import json
 import re
 import subprocess
@@ -130,6 +131,7 @@ def run_cell(
         and not row["failure"].startswith("not tried")
     }
     names = [MATMUL, *(n for n in IMPLEMENTATIONS[loss] if not args.names or n in args.names)]
+    today = datetime.date.today().isoformat()
     cell = {"loss": loss, "pairs": pairs, "dim": dim, "repeats": args.repeats}
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for name in set(names).intersection(failed):
@@ -139,7 +141,7 @@ def run_cell(
             if all(row.get("ms", np.inf) < SETTLES for row in mine):
                 mine.append(run_child(cell | {"name": name}, args.limit))
                 print(describe(mine[-1]), flush=True)
-    rows = [of_processes(mine) for mine in found.values()]
+    rows = [of_processes(mine) | {"measured": today} for mine in found.values()]
     check_agreement([row for row in rows if "value" in row and row["name"] != MATMUL])
     return rows
 

@@ -48,20 +48,20 @@ def same_cell(row: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str,
 def table(rows: list[dict[str, Any]]) -> str:
     """Formats the rows as a markdown table."""
     lines = [
-        "| loss | pairs | dim | implementation | ms | processes | MiB | floor | best |",
-        "|---|---:|---:|---|---:|---:|---:|---:|---:|",
+        "| loss | pairs | dim | implementation | ms | processes | MiB | floor | best | measured |",
+        "|---|---:|---:|---|---:|---:|---:|---:|---:|---|",
     ]
     for row in rows:
         if row["name"] == MATMUL:
             continue
         head = f"| {row['loss']} | {row['pairs']:,} | {row['dim']} | {row['name']} |"
         if "failure" in row:
-            lines.append(f"{head} {row['failure']} | | | | |")
+            lines.append(f"{head} {row['failure']} | | | | | {row['measured']} |")
             continue
         shares = (share_of_floor(row, rows), share_of_best(row, rows))
         texts = ["" if share is None else f"{share:.2f}" for share in shares]
         figures = (f"{row['ms']:.1f}", str(len(row["each_ms"])), f"{row['mib']:.0f}", *texts)
-        lines.append(f"{head} {' | '.join(figures)} |")
+        lines.append(f"{head} {' | '.join([*figures, row['measured']])} |")
     return "\n".join(lines) + "\n"
 
 
@@ -115,7 +115,8 @@ def write(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
         "# Losses, forward and backward\n\n"
         f"Median of {args.repeats} steps or more in the fastest of the processes (column `processes`), "
         f"float32, {platform.machine()}, {os.cpu_count()} cores. "
-        "`MiB`: what a step adds. The temperature is a constant unless marked learned.\n\n"
+        "`MiB`: what a step adds. The temperature is a constant unless marked learned. A cell was "
+        "measured in one go; other days are other machines, and the code of those days.\n\n"
         "`floor`: time over that of the products that the loss cannot do without, at the matrix rate "
         "of the same run: 2 U for NT-Xent over its 2 N rows, 3 U for SigLIP, 4 U for CLIP, U = "
         "2 rows^2 dim. CLIP's assumes that no matrix is kept; keeping it takes 3 U, and can give less "
