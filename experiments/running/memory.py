@@ -1,4 +1,4 @@
-"""The flags for batches and losses that do not fit into memory; docs/devices.md compares them.
+"""The flags for batches and losses that do not fit into memory; docs/fitting.md compares them.
 
 None of them changes what a run computes, but for rounding: they are options of the machine, a run can
 be resumed with others, and config.json does not hold them.

@@ -27,7 +27,9 @@ _MOST = 512  # virtual devices; thousands take jax minutes to make
 _INSTALL = {"gpu": "pip install 'jax[cuda13]'", "tpu": "pip install 'jax[tpu]'"}
 
 
-def cluster_arguments(environ: Mapping[str, str] = os.environ) -> dict[str, Any] | None:
+def cluster_arguments(
+    environ: Mapping[str, str] = os.environ, *, tpu_hosts: int = 1
+) -> dict[str, Any] | None:
     """Returns what `jax.distributed.initialize` needs here; None outside a cluster.
 
     jax itself recognizes SLURM steps, Open MPI jobs and TPU pods, which need no arguments; anywhere
@@ -41,6 +43,7 @@ def cluster_arguments(environ: Mapping[str, str] = os.environ) -> dict[str, Any]
 
     Args:
       environ: environment variables.
+      tpu_hosts: hosts of the TPU slice that this machine belongs to, as its metadata say.
 
     Returns:
       Keyword arguments, or None for a single process.
@@ -62,7 +65,7 @@ def cluster_arguments(environ: Mapping[str, str] = os.environ) -> dict[str, Any]
         if not re.fullmatch(r".+:\d+", address):
             raise ValueError(f"JAX_COORDINATOR_ADDRESS={address}: expected HOST:PORT of process 0")
         return {"coordinator_address": address} | {k: int(v) for k, v in numbers.items()}
-    several_hosts = "," in environ.get("TPU_WORKER_HOSTNAMES", "")
+    several_hosts = tpu_hosts > 1 or "," in environ.get("TPU_WORKER_HOSTNAMES", "")
     return {} if several_hosts or _tasks(environ) > 1 else None
 
 
@@ -220,7 +223,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def _configure(name: Accelerator, num_devices: int | None) -> None:
     if jax.distributed.is_initialized():
         return
-    cluster = cluster_arguments()
+    cluster = cluster_arguments(tpu_hosts=_tpu_hosts(name))
     wanted = 1 if num_devices is None else max(1, num_devices // _processes(cluster))
     try:
         if name != "auto":
@@ -237,6 +240,22 @@ def _configure(name: Accelerator, num_devices: int | None) -> None:
         if name != "cpu":
             check_gpus()
         ranks.join(cluster)
+
+
+def _tpu_hosts(name: Accelerator) -> int:
+    """Returns on how many hosts the slice of this TPU VM is; 1 anywhere else.
+
+    Kubernetes says so in the environment, TPU VMs of `gcloud compute tpus` only in their metadata.
+    """
+    from jax._src import cloud_tpu_init  # neither has a public name
+    from jax._src.clusters.cloud_tpu_cluster import GceTpuCluster
+
+    platforms = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
+    if name == "auto" and "tpu" in (platforms or ""):
+        name = "tpu"
+    if name != "tpu" or not cloud_tpu_init.running_in_cloud_tpu_vm:
+        return 1
+    return GceTpuCluster.get_process_count() if GceTpuCluster.is_env_present() else 1
 
 
 def _tasks(environ: Mapping[str, str]) -> int:

@@ -9,7 +9,10 @@ import sys
 import jax
 import numpy as np
 import pytest
+from jax._src import cloud_tpu_init
+from jax._src.clusters import cloud_tpu_cluster
 
+from jaxcon.training import devices
 from jaxcon.training.devices import (
     batch_sharding,
     check_gpus,
@@ -104,6 +107,33 @@ def test_values_that_mean_nothing(name, number):
 )
 def test_clusters_are_told_by_their_environment(environ, expected):
     assert cluster_arguments(environ) == expected
+
+
+WORKERS = {"agent-worker-number": "1", "worker-network-endpoints": "a:1:10.0.0.2,b:2:10.0.0.3"}
+
+
+@pytest.mark.parametrize(
+    ("name", "on_a_tpu_vm", "workers", "hosts"),
+    [
+        ("tpu", True, WORKERS, 2),
+        ("tpu", True, {**WORKERS, "worker-network-endpoints": "a"}, 1),
+        ("tpu", True, {}, 1),  # not one of gcloud's
+        ("tpu", False, WORKERS, 1),
+        ("auto", True, WORKERS, 1),  # here JAX_PLATFORMS=cpu is set
+        ("cpu", True, WORKERS, 1),
+    ],
+)
+def test_tpu_vms_are_told_by_their_metadata(monkeypatch, name, on_a_tpu_vm, workers, hosts):
+    def metadata(key):
+        known = {"tpu-env": "", **workers}
+        return (known[key], 200) if key in known else ("", 404)
+
+    monkeypatch.delenv("TPU_SKIP_MDS_QUERY", raising=False)
+    for module in (cloud_tpu_init, cloud_tpu_cluster):
+        monkeypatch.setattr(module, "running_in_cloud_tpu_vm", on_a_tpu_vm)
+    monkeypatch.setattr(cloud_tpu_cluster, "get_metadata", metadata)
+    assert devices._tpu_hosts(name) == hosts
+    assert cluster_arguments({}, tpu_hosts=hosts) == ({} if hosts > 1 else None)
 
 
 @pytest.mark.parametrize(
