@@ -247,13 +247,13 @@ def _tpu_hosts(name: Accelerator) -> int:
 
     Kubernetes says so in the environment, TPU VMs of `gcloud compute tpus` only in their metadata.
     """
+    platforms = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
+    if name != "tpu" and not (name == "auto" and "tpu" in (platforms or "")):
+        return 1
     from jax._src import cloud_tpu_init  # neither has a public name
     from jax._src.clusters.cloud_tpu_cluster import GceTpuCluster
 
-    platforms = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
-    if name == "auto" and "tpu" in (platforms or ""):
-        name = "tpu"
-    if name != "tpu" or not cloud_tpu_init.running_in_cloud_tpu_vm:
+    if not cloud_tpu_init.running_in_cloud_tpu_vm:
         return 1
     return GceTpuCluster.get_process_count() if GceTpuCluster.is_env_present() else 1
 
