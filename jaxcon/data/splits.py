@@ -16,11 +16,14 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence, Sized
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 from jaxcon.data.messages import cut, listed, shown
+
+if TYPE_CHECKING:
+    from jaxcon.data.stored import StoredImages
 
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.1
@@ -81,11 +84,14 @@ class Split:
       labels_or_reader: int32 `[n]`; None for images without classes; or a function that reads them,
         called at most once and only when they are needed (on disk the labels lie between the images).
       names: what the user calls each image, such as its path in the folder; None if unnamed.
+      originals: the same pictures as they are stored, of which training takes its random crops; None
+        if `images` are the originals themselves, small and of one size.
     """
 
     images: np.ndarray | ImageSource
     labels_or_reader: np.ndarray | Callable[[], np.ndarray] | None = None
     names: tuple[str, ...] | None = None
+    originals: StoredImages | None = None
 
     def __len__(self) -> int:
         return len(self.images)

@@ -1,0 +1,66 @@
+"""Pictures as they are stored: the bytes of a file, or pixels of any size, by their number.
+
+Training crops them at random, evaluation fits them to a square; both read one picture at a time, so
+that memory does not grow with the dataset.
+
+>>> import tempfile
+>>> from PIL import Image
+>>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
+...     Image.new("L", (6, 4), 7).save(file.name)
+...     stored = StoredFiles([file.name])
+...     len(stored), stored[0][1:4], stored.place(0) == file.name
+(1, b'PNG', True)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from jaxcon.data.splits import Unreadable
+
+
+@runtime_checkable
+class StoredImages(Protocol):
+    """Random access to pictures as they are stored. Must be picklable: Grain's workers get a copy.
+
+    `stored[i]` is what a file contains, or pixels: uint8 `[height, width, channels]` with 1, 3 or 4
+    channels.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> bytes | np.ndarray: ...
+
+    def place(self, index: int, /) -> str:
+        """What messages call the picture: its path; its member and shard; its row and table."""
+        ...
+
+
+class StoredFiles:
+    """Image files, each of one picture.
+
+    Args:
+      paths: paths of the files.
+    """
+
+    def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
+        self.paths = tuple(map(os.fspath, paths))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int, /) -> bytes:
+        path = self.paths[index]
+        try:
+            with open(path, "rb") as file:
+                return file.read()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise Unreadable(reason, "make the file readable, or remove it", path) from error
+
+    def place(self, index: int, /) -> str:
+        return self.paths[index]
