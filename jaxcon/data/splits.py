@@ -86,12 +86,14 @@ class Split:
       names: what the user calls each image, such as its path in the folder; None if unnamed.
       originals: the same pictures as they are stored, of which training takes its random crops; None
         if `images` are the originals themselves, small and of one size.
+      zoom: share of an original's shorter side that `images` show (`pixels.fit`), in (0, 1].
     """
 
     images: np.ndarray | ImageSource
     labels_or_reader: np.ndarray | Callable[[], np.ndarray] | None = None
     names: tuple[str, ...] | None = None
     originals: StoredImages | None = None
+    zoom: float = 1.0
 
     def __len__(self) -> int:
         return len(self.images)

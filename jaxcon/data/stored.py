@@ -48,7 +48,7 @@ class StoredFiles:
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
-        self.paths = tuple(map(os.fspath, paths))
+        self.paths: tuple[str, ...] = tuple(os.fspath(path) for path in paths)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -64,3 +64,29 @@ class StoredFiles:
 
     def place(self, index: int, /) -> str:
         return self.paths[index]
+
+
+class StoredRows:
+    """Some of the pictures of another set, such as those of one split.
+
+    Example:
+      >>> rows = StoredRows(StoredFiles(["a.jpg", "b.jpg", "c.jpg"]), [2, 0])
+      >>> len(rows), rows.place(0)
+      (2, 'c.jpg')
+
+    Args:
+      stored: the set.
+      rows: numbers in it, int `[n]`.
+    """
+
+    def __init__(self, stored: StoredImages, rows: Sequence[int] | np.ndarray) -> None:
+        self.stored, self.rows = stored, np.asarray(rows, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int, /) -> bytes | np.ndarray:
+        return self.stored[int(self.rows[index])]
+
+    def place(self, index: int, /) -> str:
+        return self.stored.place(int(self.rows[index]))
