@@ -20,8 +20,7 @@ from PIL import Image
 from jaxcon.data.encoded import explained, upright
 from jaxcon.data.image_files import read_each
 from jaxcon.data.pixels import ZOOM, Shape, fit, to_rgb
-from jaxcon.data.splits import DataError
-from jaxcon.data.stored import StoredImages
+from jaxcon.data.splits import DataError, StoredImages
 from jaxcon.data.tones import array_to_uint8
 
 

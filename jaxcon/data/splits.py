@@ -16,14 +16,11 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence, Sized
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from jaxcon.data.messages import cut, listed, shown
-
-if TYPE_CHECKING:
-    from jaxcon.data.stored import StoredImages
 
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.1
@@ -73,6 +70,23 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> np.ndarray: ...
+
+
+@runtime_checkable
+class StoredImages(Protocol):
+    """Random access to pictures as they are stored. Must be picklable: Grain's workers get a copy.
+
+    `stored[i]` is what a file contains, or pixels: uint8 `[height, width, channels]` with 1, 3 or 4
+    channels.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> bytes | np.ndarray: ...
+
+    def place(self, index: int, /) -> str:
+        """What messages call the picture: its path; its member and shard; its row and table."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)

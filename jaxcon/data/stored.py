@@ -16,28 +16,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from jaxcon.data.splits import Unreadable
-
-
-@runtime_checkable
-class StoredImages(Protocol):
-    """Random access to pictures as they are stored. Must be picklable: Grain's workers get a copy.
-
-    `stored[i]` is what a file contains, or pixels: uint8 `[height, width, channels]` with 1, 3 or 4
-    channels.
-    """
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> bytes | np.ndarray: ...
-
-    def place(self, index: int, /) -> str:
-        """What messages call the picture: its path; its member and shard; its row and table."""
-        ...
+from jaxcon.data.splits import StoredImages, Unreadable
 
 
 class StoredFiles:
