@@ -18,11 +18,13 @@ import threading
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
+import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from jaxcon.data.messages import cut
 from jaxcon.data.pixels import to_rgb
 from jaxcon.data.splits import Unreadable
+from jaxcon.data.tones import array_to_uint8
 
 # Endings of what Pillow only recognizes, or draws with another program.
 _NO_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
@@ -119,6 +121,17 @@ def upright(file: BinaryIO) -> Image.Image:
         image = to_rgb(stored)
         turn = orientation(stored)
     return image if turn is None else image.transpose(turn)
+
+
+def array_picture(pixels: np.ndarray) -> Image.Image:
+    """Converts `[height, width, channels]` with 1, 3 or 4 channels to RGB.
+
+    Example:
+      >>> array_picture(np.zeros((2, 3, 4), np.uint8)).getpixel((0, 0))  # transparent
+      (255, 255, 255)
+    """
+    pixels = array_to_uint8(pixels)
+    return to_rgb(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Photographs as evaluation sees them: upright, resized and cropped, one at a time.
 
 >>> import tempfile
+>>> from PIL import Image
 >>> from jaxcon.data.stored import StoredFiles
 >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
 ...     Image.new("L", (60, 40), 7).save(file.name)
@@ -15,41 +16,12 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
-from jaxcon.data.encoded import explained, upright
+from jaxcon.data.encoded import array_picture, upright
 from jaxcon.data.image_files import read_each
-from jaxcon.data.pixels import ZOOM, Shape, fit, to_rgb
+from jaxcon.data.pixels import ZOOM, Shape, fit
 from jaxcon.data.splits import DataError, StoredImages
-from jaxcon.data.tones import array_to_uint8
-
-
-def stored_picture(stored: StoredImages, row: int) -> Image.Image:
-    """Decodes a stored picture of any kind: RGB, upright.
-
-    Raises:
-      Unreadable: if it cannot be read; names its place, with the reason and how to fix it.
-    """
-    content = b""
-    try:
-        content = stored[row]
-        if isinstance(content, bytes):
-            return upright(io.BytesIO(content))
-        return array_picture(content)
-    except Exception as error:  # pillow's decoders raise anything on damaged files
-        start = content[:64] if isinstance(content, bytes) else b"pixels"
-        raise explained(error, start, stored.place(row)) from error
-
-
-def array_picture(pixels: np.ndarray) -> Image.Image:
-    """Converts `[height, width, channels]` with 1, 3 or 4 channels to RGB.
-
-    Example:
-      >>> array_picture(np.zeros((2, 3, 4), np.uint8)).getpixel((0, 0))  # transparent
-      (255, 255, 255)
-    """
-    pixels = array_to_uint8(pixels)
-    return to_rgb(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
+from jaxcon.data.stored import decoded
 
 
 class Photographs:
@@ -81,7 +53,12 @@ class Photographs:
         return len(self.rows)
 
     def __getitem__(self, index: int, /) -> np.ndarray:
-        view = fit(stored_picture(self.stored, int(self.rows[index])), self.shape[0], self.zoom)
+        return decoded(self.stored, int(self.rows[index]), self._view)
+
+    def _view(self, content: bytes | np.ndarray) -> np.ndarray:
+        encoded = isinstance(content, bytes)
+        picture = upright(io.BytesIO(content)) if encoded else array_picture(content)
+        view = fit(picture, self.shape[0], self.zoom)
         return np.asarray(view if self.shape[2] == 3 else view.convert("L")).reshape(self.shape)
 
     def read_all(self) -> np.ndarray:

@@ -73,6 +73,23 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def to_grey(pixels: np.ndarray) -> np.ndarray:
+    """Converts RGB to grey as Pillow's mode L does, with the weights of ITU-R 601.
+
+    Example:
+      >>> to_grey(np.array([[7, 7, 7], [255, 0, 0]], np.uint8)).tolist()
+      [[7], [76]]
+
+    Args:
+      pixels: uint8 `[..., 3]`.
+
+    Returns:
+      uint8 `[..., 1]`.
+    """
+    weights = np.array([19595, 38470, 7471], np.uint32)  # of 2**16
+    return ((pixels @ weights + 0x8000) >> 16).astype(np.uint8)[..., None]
+
+
 def _mend(image: Image.Image) -> None:
     """Corrects or refuses what Pillow gets wrong about a file that is open but not yet loaded."""
     tiles = getattr(image, "tile", [])

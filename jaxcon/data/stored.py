@@ -15,11 +15,36 @@ that memory does not grow with the dataset.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
+from jaxcon.data.encoded import explained
 from jaxcon.data.splits import StoredImages, Unreadable
+
+Value = TypeVar("Value")
+
+
+def decoded(
+    stored: StoredImages, index: int, decode: Callable[[bytes | np.ndarray], Value]
+) -> Value:
+    """Returns `decode(stored[index])`.
+
+    Raises:
+      Unreadable: if it cannot be read or decoded; names its place, with the reason and how to fix it.
+    """
+    try:
+        content = stored[index]
+    except OSError as error:
+        reason = error.strerror or str(error)
+        mend = "make it readable, or remove it"
+        raise Unreadable(reason, mend, stored.place(index)) from error
+    try:
+        return decode(content)
+    except Exception as error:  # decoders raise anything on damaged files
+        start = content[:64] if isinstance(content, bytes) else b"pixels"
+        raise explained(error, start, stored.place(index)) from error
 
 
 class StoredFiles:
