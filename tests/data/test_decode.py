@@ -78,7 +78,7 @@ def test_one_small_crop_keeps_its_pixels_beside_a_large_one():
     views = crop_views(content, lambda size: [large, small], side=64)
     assert difference(views[1], np.asarray(upright(io.BytesIO(content)))[100:164, 100:164]) < 0.1
     (alone,) = crop_views(content, lambda size: [large], side=64)
-    assert difference(views[0], alone) < 3
+    assert difference(views[0], alone) < 5
 
 
 def kinds():
@@ -103,7 +103,7 @@ def kinds():
     yield "turned PNG", encoded(rgb, "PNG", exif=exif)
 
 
-@pytest.mark.parametrize(("kind", "content"), kinds(), ids=lambda value: str(value)[:12])
+@pytest.mark.parametrize(("kind", "content"), list(kinds()), ids=lambda value: str(value)[:12])
 def test_every_kind_of_picture_is_that_which_evaluation_sees(kind, content):
     whole = np.asarray(upright(io.BytesIO(content)))
     height, width = whole.shape[:2]
