@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import functools
 import io
+import math
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -48,7 +50,11 @@ _SIDEWAYS = {
 
 
 def crop_views(
-    content: bytes | np.ndarray, boxes: Callable[[Size], Sequence[Box]], *, side: int
+    content: bytes | np.ndarray,
+    boxes: Callable[[Size], Sequence[Box]],
+    *,
+    side: int,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Cuts boxes out of one picture and resizes each to a square, antialiased.
 
@@ -56,6 +62,7 @@ def crop_views(
       content: what a file contains, or pixels: `[height, width, channels]` with 1, 3 or 4 channels.
       boxes: maps (height, width) of the upright picture to the boxes, at least one.
       side: of the squares.
+      out: where to write them, uint8 `[boxes, side, side, 3]`; None: to a new array.
 
     Returns:
       uint8 `[boxes, side, side, 3]`.
@@ -73,7 +80,7 @@ def crop_views(
         pixels = np.asarray(array_picture(content))
         size = (pixels.shape[0], pixels.shape[1])
         drawn = boxes(size)
-    views = np.empty((len(drawn), side, side, 3), np.uint8)
+    views = np.empty((len(drawn), side, side, 3), np.uint8) if out is None else out
     for view, box in zip(views, drawn, strict=True):
         _cut(pixels, size, box, view)
     return views
@@ -106,7 +113,12 @@ def _decode(content: bytes, header: _Header, denominator: int) -> np.ndarray:
         height, width = (-(-length // denominator) for length in header.stored)
         try:
             pixels = _simplejpeg().decode_jpeg(
-                content, fastdct=False, fastupsample=False, min_height=height, min_width=width
+                content,
+                fastdct=False,
+                fastupsample=False,
+                min_height=height,
+                min_width=width,
+                buffer=_scratch.take("pixels", (height, width, 3)),
             )
         except ValueError:  # damaged, or of a rare kind: Pillow decides, and says what is wrong
             return np.asarray(upright(io.BytesIO(content)))
@@ -118,20 +130,43 @@ def _cut(pixels: np.ndarray, size: Size, box: Box, view: np.ndarray) -> None:
     """Writes a box of a picture, which may be decoded at a smaller scale than `size`, into a square.
 
     Its edges are rounded to whole pixels of what was decoded, and nothing is interpolated for their
-    sake: the box is a random one anyway. Of two lengths, those that shrink do so by the mean over
-    areas; those that grow, bicubically.
+    sake: the box is a random one anyway.
     """
-    cv2, side = _cv2(), len(view)
     rows = _whole(box.top, box.height, pixels.shape[0], size[0])
     columns = _whole(box.left, box.width, pixels.shape[1], size[1])
-    part = np.ascontiguousarray(pixels[rows, columns])
+    part = pixels[rows, columns]
+    if part.strides[0] < 0 or part.strides[1:] != (3, 1):  # of a picture that was turned
+        part = np.ascontiguousarray(part)
+    if box.flipped:
+        _cv2().flip(_resized(part, _scratch.take("view", view.shape)), 1, dst=view)
+    else:
+        _resized(part, view)
+
+
+def _resized(part: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Resizes to the square `out`.
+
+    What shrinks to less than half becomes the means over areas. Otherwise it is interpolated
+    bicubically; what shrinks by a factor s, after a blur by (w, 1 - 2 w, w), w = (s - 1) / 4: none at
+    s = 1, and the binomial (1, 2, 1) / 4 at s = 2, which leaves nothing of what would be aliased to
+    a constant. This is nearer to Pillow's bicubic than means are, and takes half the time.
+    """
+    cv2, side = _cv2(), len(out)
     height, width = part.shape[:2]
-    if height > side or width > side:
+    if max(height, width) > 2 * side:
         less = (min(width, side), min(height, side))
         part = cv2.resize(part, less, interpolation=cv2.INTER_AREA)
-    if part.shape[:2] != (side, side):
-        part = cv2.resize(part, (side, side), interpolation=cv2.INTER_CUBIC)
-    np.copyto(view, cv2.flip(part, 1) if box.flipped else part)
+    elif max(height, width) > side:
+        down, across = (_kernel(length / side) for length in (height, width))
+        blurred = _scratch.take("part", part.shape)
+        edge = cv2.BORDER_REPLICATE
+        part = cv2.sepFilter2D(part, -1, across, down, dst=blurred, borderType=edge)
+    return cv2.resize(part, (side, side), dst=out, interpolation=cv2.INTER_CUBIC)
+
+
+def _kernel(shrinks: float) -> np.ndarray:
+    weight = max(0.0, (shrinks - 1) / 4)
+    return np.array([weight, 1 - 2 * weight, weight], np.float32)
 
 
 def _whole(first: float, length: float, decoded: int, stored: int) -> slice:
@@ -139,6 +174,28 @@ def _whole(first: float, length: float, decoded: int, stored: int) -> slice:
     scale = decoded / stored
     low = min(round(first * scale), decoded - 1)
     return slice(low, min(max(round((first + length) * scale), low + 1), decoded))
+
+
+class _Scratch(threading.local):
+    """Arrays that a thread uses again and again: new memory costs more than what is done in it."""
+
+    most = 2**26  # bytes; larger ones are not kept
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Returns the array of this name with this shape; what it holds is lost at the next call."""
+        count = math.prod(shape)
+        array = self._arrays.get(name)
+        if array is None or array.size < count:
+            array = np.empty(count, np.uint8)
+            if count <= self.most:
+                self._arrays[name] = array
+        return array[:count].reshape(shape)
+
+
+_scratch = _Scratch()
 
 
 @functools.cache

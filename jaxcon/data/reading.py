@@ -101,17 +101,27 @@ class Rows:
         step = self.stream.steps[nth]
         examples = self.stream.examples(step)
         rows = self.local[part * _TOGETHER : (part + 1) * _TOGETHER]
-        read = [self._row(int(examples[row]), step, row) for row in rows]
-        return Read(
-            np.stack([image for image, _, _ in read]),
-            np.array([example for _, example, _ in read]),
-            tuple(bad for *_, some in read for bad in some),
-        )
+        crops, images = self.crops, None
+        if crops is not None:
+            images = np.empty((len(rows), crops.views, crops.side, crops.side, 3), np.uint8)
+        outs = [None] * len(rows) if images is None else images
+        some = [
+            self._row(int(examples[row]), step, row, out)
+            for row, out in zip(rows, outs, strict=True)
+        ]
+        if images is None:
+            images = np.stack([image for image, _, _ in some])
+        elif self.channels == 1:
+            images = to_grey(images)
+        taken = np.array([example for _, example, _ in some])
+        return Read(images, taken, tuple(bad for *_, every in some for bad in every))
 
-    def _row(self, example: int, step: int, row: int) -> tuple[np.ndarray, int, list[Bad]]:
+    def _row(
+        self, example: int, step: int, row: int, out: np.ndarray | None
+    ) -> tuple[np.ndarray, int, list[Bad]]:
         """Returns the image of a row, its example, which may be another one, and what was bad."""
         try:
-            return self._image(example, step, row), example, []
+            return self._image(example, step, row, out), example, []
         except Unreadable as error:
             if self.bad_images == "error":
                 raise
@@ -119,7 +129,7 @@ class Rows:
         raw = words(_OTHERS, seed=self.stream.seed, step=step, draw=Draw.STAND_IN, row=row)
         for other in (raw % np.uint64(self.stream.num_examples)).tolist():
             try:
-                return self._image(other, step, row), other, bad
+                return self._image(other, step, row, out), other, bad
             except Unreadable as error:
                 bad.append(Bad(other, str(error.path or ""), error.reason))
         raise DataError(
@@ -127,7 +137,7 @@ class Rows:
             "its place; is the folder or disk with the images still there?"
         )
 
-    def _image(self, example: int, step: int, row: int) -> np.ndarray:
+    def _image(self, example: int, step: int, row: int, out: np.ndarray | None) -> np.ndarray:
         crops, seed = self.crops, self.stream.seed
         if crops is None:
             return np.asarray(self.source[example])
@@ -139,8 +149,9 @@ class Rows:
             ]
 
         stored: Any = self.source
-        image = decoded(stored, example, lambda c: crop_views(c, boxes, side=crops.side))
-        return image if self.channels == 3 else to_grey(image)
+        return decoded(
+            stored, example, lambda content: crop_views(content, boxes, side=crops.side, out=out)
+        )
 
 
 def read(rows: Rows, num_workers: int) -> Generator[Read, None, None]:
