@@ -149,7 +149,6 @@ def _streamed(
                 skipped.add(part)
             examples = stream.examples(step).copy()
             examples[local.start : local.stop] = np.concatenate([part.examples for part in parts])
-            # A copy: what Grain hands over lies in memory that processes share.
             image = np.concatenate([part.image for part in parts])
             yield {
                 "image": place(image, sharding, local, stream.batch_size),
