@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -240,6 +241,57 @@ def test_one_core_is_left_to_the_steps(monkeypatch):
             os, "sched_getaffinity", lambda _, n=cores: set(range(n)), raising=False
         )
         assert default_workers() == workers
+
+
+HOST = """
+import sys
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from tests.data.test_reading import SETTINGS, batches, split_of
+
+port, rank, *paths = sys.argv[1:]
+jax.distributed.initialize(f"localhost:{port}", 2, int(rank))
+sharding = NamedSharding(Mesh(np.array(jax.devices()), ("batch",)), PartitionSpec("batch"))
+bad = []
+stream = batches(
+    split_of(paths), **SETTINGS, num_steps=3, sharding=sharding, bad_images="skip", on_bad=bad.append
+)
+for batch in stream:
+    for shard in sorted(batch["image"].addressable_shards, key=lambda shard: shard.index[0].start):
+        print(shard.index[0].start, int(np.asarray(shard.data).astype(np.int64).sum()), flush=True)
+print("bad", *[one.example for one in bad], flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_read_the_batches_of_one(damaged, tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+    hosts = [
+        subprocess.Popen(
+            [sys.executable, "-c", HOST, str(port), str(rank), *damaged],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environ,
+        )
+        for rank in (0, 1)
+    ]
+    lines = [host.communicate(timeout=300)[0].splitlines() for host in hosts]
+    bad = []
+    whole = taken(split_of(damaged), 3, bad_images="skip", on_bad=bad.append)
+    for rank, said in enumerate(lines):
+        rows = [range(first, first + 5) for first in (10 * rank, 10 * rank + 5)]
+        sums = [
+            (r.start, int(batch["image"][r.start : r.stop].sum())) for batch in whole for r in rows
+        ]
+        assert [tuple(map(int, line.split())) for line in said[:-1]] == sums
+    assert sorted(number for said in lines for number in said[-1].split()[1:]) == sorted(
+        str(one.example) for one in bad
+    )
 
 
 PROGRAM = """
