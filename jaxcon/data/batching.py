@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, get_args
 
@@ -144,12 +145,16 @@ def _streamed(
     stream, local = rows.stream, rows.local
     with contextlib.closing(read(rows, num_workers)) as loaded:
         for step in stream.steps:
-            parts = [next(loaded) for _ in range(rows.per_step)]
-            for part in parts:
-                skipped.add(part)
             examples = stream.examples(step).copy()
-            examples[local.start : local.stop] = np.concatenate([part.examples for part in parts])
-            image = np.concatenate([part.image for part in parts])
+            image, first = np.empty(0, np.uint8), 0
+            for part in itertools.islice(loaded, rows.per_step):
+                skipped.add(part)
+                if not first:
+                    image = np.empty((len(local), *part.image.shape[1:]), np.uint8)
+                last = first + len(part.image)
+                image[first:last] = part.image
+                examples[local.start + first : local.start + last] = part.examples
+                first = last
             yield {
                 "image": place(image, sharding, local, stream.batch_size),
                 **_beside(stream, step, examples, sharding, beside),

@@ -177,8 +177,7 @@ def read(rows: Rows, num_workers: int) -> Generator[Read, None, None]:
         loader = loader.mp_prefetch(options, worker_init_fn=_serve)
     else:
         threads = available_cores()
-        buffer = max(threads, rows.per_step) + 1
-        loader = source.to_iter_dataset(grain.ReadOptions(threads, buffer))
+        loader = source.to_iter_dataset(grain.ReadOptions(threads, 2 * threads))
     with contextlib.closing(iter(loader)) as loaded:
         yield from loaded
 
