@@ -70,16 +70,16 @@ def crop_views(
     Raises:
       Exception: whatever a decoder raises; `encoded.explained` turns it into one line.
     """
-    if isinstance(content, bytes):
-        header = _read_header(content)
+    header = _jpeg_header(content) if isinstance(content, bytes) else None
+    if header is None:
+        pixels = _whole_picture(content)
+        size = (pixels.shape[0], pixels.shape[1])
+        drawn = boxes(size)
+    else:
         height, width = header.stored
         size = (width, height) if header.turn in _SIDEWAYS else (height, width)
         drawn = boxes(size)
         pixels = _decode(content, header, _denominator(drawn, side))
-    else:
-        pixels = np.asarray(array_picture(content))
-        size = (pixels.shape[0], pixels.shape[1])
-        drawn = boxes(size)
     views = np.empty((len(drawn), side, side, 3), np.uint8) if out is None else out
     for view, box in zip(views, drawn, strict=True):
         _cut(pixels, size, box, view)
@@ -87,18 +87,24 @@ def crop_views(
 
 
 class _Header(NamedTuple):
-    """(height, width) as stored, what turns the picture upright, and whether it is a plain JPEG."""
+    """(height, width) of a JPEG as stored, and what turns it upright."""
 
     stored: Size
     turn: Image.Transpose | None
-    plain: bool
 
 
-def _read_header(content: bytes) -> _Header:
+def _jpeg_header(content: bytes) -> _Header | None:
+    """Returns the header of a plain JPEG; None for all else, which Pillow may have to decode for it."""
     with opened(io.BytesIO(content)) as image:
         # "MPO": several JPEGs one after another, as telephones write; the first is the picture.
-        plain = image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L")
-        return _Header((image.height, image.width), orientation(image), plain)
+        if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
+            return _Header((image.height, image.width), orientation(image))
+    return None
+
+
+def _whole_picture(content: bytes | np.ndarray) -> np.ndarray:
+    encoded = isinstance(content, bytes)
+    return np.asarray(upright(io.BytesIO(content)) if encoded else array_picture(content))
 
 
 def _denominator(boxes: Sequence[Box], side: int) -> int:
@@ -107,23 +113,21 @@ def _denominator(boxes: Sequence[Box], side: int) -> int:
     return next((d for d in _DENOMINATORS if least >= d * side), 1)
 
 
-def _decode(content: bytes, header: _Header, denominator: int) -> np.ndarray:
-    """Returns the upright picture, its sides divided by `denominator` if that is quick."""
-    if header.plain:
-        height, width = (-(-length // denominator) for length in header.stored)
-        try:
-            pixels = _simplejpeg().decode_jpeg(
-                content,
-                fastdct=False,
-                fastupsample=False,
-                min_height=height,
-                min_width=width,
-                buffer=_scratch.take("pixels", (height, width, 3)),
-            )
-        except ValueError:  # damaged, or of a rare kind: Pillow decides, and says what is wrong
-            return np.asarray(upright(io.BytesIO(content)))
-        return _TURNS[header.turn](pixels)
-    return np.asarray(upright(io.BytesIO(content)))
+def _decode(content: bytes | np.ndarray, header: _Header, denominator: int) -> np.ndarray:
+    """Returns the upright JPEG, its sides divided by `denominator` unless Pillow has to decode it."""
+    height, width = (-(-length // denominator) for length in header.stored)
+    try:
+        pixels = _simplejpeg().decode_jpeg(
+            content,
+            fastdct=False,
+            fastupsample=False,
+            min_height=height,
+            min_width=width,
+            buffer=_scratch.take("pixels", (height, width, 3)),
+        )
+    except ValueError:  # damaged, or of a rare kind: Pillow decides, and says what is wrong
+        return _whole_picture(content)
+    return _TURNS[header.turn](pixels)
 
 
 def _cut(pixels: np.ndarray, size: Size, box: Box, view: np.ndarray) -> None:

@@ -88,6 +88,7 @@ def kinds():
     yield "grey", encoded(rgb.convert("L"), "JPEG", quality=95)
     yield "CMYK", encoded(rgb.convert("CMYK"), "JPEG", quality=95)
     yield "progressive", encoded(rgb, "JPEG", progressive=True, quality=95)
+    yield "MPO", encoded(rgb, "MPO", save_all=True, append_images=[rgb.rotate(90)], quality=95)
     yield "4:4:4", encoded(rgb, "JPEG", subsampling=0, quality=95)
     yield "PNG", encoded(rgb, "PNG")
     yield "palette", encoded(rgb.convert("P"), "PNG")
