@@ -116,13 +116,13 @@ def measure(reader: str, folder: Path, workers: int, seconds: float) -> dict[str
 
 def _descendants(pid: int) -> list[int]:
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    children = [int(child) for task in tasks for child in task.read_text().split()]
+    children = [int(child) for task in tasks for child in task.read_text(encoding="utf-8").split()]
     return [pid, *(found for child in children for found in _descendants(child))]
 
 
 def _resident_mib(pid: int) -> float:
     """Resident memory, shared pages divided among those that share them."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) / 1024
     return 0.0
@@ -156,7 +156,7 @@ def write(found: list[dict[str, Any]], pixels: list[dict[str, Any]], out: Path, 
     """Writes the figures and the page."""
     out.mkdir(parents=True, exist_ok=True)
     record = {"machine": facts, "rates": found, "pixels": pixels}
-    (out / "input_pipeline.json").write_text(json.dumps(record, indent=1) + "\n")
+    (out / "input_pipeline.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     head = (
         "JPEG",
         "workers",
@@ -199,7 +199,7 @@ def write(found: list[dict[str, Any]], pixels: list[dict[str, Any]], out: Path, 
     for row in pixels:
         width, height = row["size"]
         lines.append(f"| {width:,} x {height:,} | {row['mean']:.2f} | {row['most']:.2f} |")
-    (out / "input_pipeline.md").write_text("\n".join(lines) + "\n")
+    (out / "input_pipeline.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def main() -> None:
