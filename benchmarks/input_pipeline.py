@@ -210,6 +210,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--readers", nargs="+", default=list(READERS), choices=READERS)
+    parser.add_argument("--note", default="", help="what else is to be said of the machine")
     parser.add_argument("--only", nargs=3, help="reader, folder, workers: one turn, as JSON")
     given = parser.parse_args()
     if given.only:
@@ -238,7 +239,8 @@ def main() -> None:
                     print(width, height, workers, reader, turns[reader][-1], flush=True)
                 found += _rows((width, height), workers, turns)
     cores = len(os.sched_getaffinity(0))
-    write(found, pixels, given.out, f"On {cores} cores of a CPU, files in memory (page cache).")
+    facts = f"On {cores} cores of a CPU, files in memory (page cache). {given.note}".strip()
+    write(found, pixels, given.out, facts)
 
 
 def _rows(size: tuple[int, int], workers: int, turns: dict[str, list[dict[str, float]]]) -> Any:
