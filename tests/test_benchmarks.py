@@ -46,6 +46,18 @@ def test_what_an_accelerator_would_tell_is_told_as_far_as_the_time_goes(tmp_path
     assert "| alignment_loss | one matrix |" in (tmp_path / "device.md").read_text()
 
 
+def test_the_input_pipeline_is_measured_without_its_peer(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.input_pipeline", "--seconds=0.1", "--turns=1"]
+    command += ["--workers", "0", "--readers", "jaxcon", f"--out={tmp_path}"]
+    root = Path(__file__).parents[1]
+    subprocess.run(command, cwd=root, check=True, capture_output=True)
+    found = json.loads((tmp_path / "input_pipeline.json").read_text())
+    small, large = (row["mean"] for row in found["pixels"])
+    assert small < 2
+    assert large < 4
+    assert "| 2,000 x 1,500 | 0 | jaxcon |" in (tmp_path / "input_pipeline.md").read_text()
+
+
 def test_errors_by_precision_are_written_and_products_are_rounded_as_told(tmp_path):
     command = [sys.executable, "-m", "benchmarks.precision", "--pairs=32", "--dim=16", "--seeds=1"]
     root = Path(__file__).parents[1]

@@ -2,7 +2,8 @@
 
 A resumed run, a run on more devices and a run on several hosts see the same examples in the same
 order without any iterator state being saved: epoch e is a permutation drawn from (seed, e), step t
-takes its next `batch_size` entries, and what is left over at the end of an epoch is dropped.
+takes its next `batch_size` entries, and what is left over at the end of an epoch is dropped
+(`order.batch_indices`). Crops are drawn for (seed, step, row, view).
 
     >>> from jaxcon.data.sources import load
     >>> train = load("digits").train
@@ -14,77 +15,26 @@ takes its next `batch_size` entries, and what is left over at the end of an epoc
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
-from collections.abc import Iterator
-from typing import Any
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, get_args
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
-from jaxcon.data.splits import DataError, ImageSource, Split
+from jaxcon.data.ahead import Ahead
+from jaxcon.data.crops import Crops
+from jaxcon.data.order import Stream, steps_per_epoch
+from jaxcon.data.reading import Bad, BadImages, Rows, read
+from jaxcon.data.skipped import Skipped
+from jaxcon.data.splits import DataError, Split
 
 Batch = dict[str, jax.Array]
+Beside = Callable[[int, np.ndarray], Mapping[str, np.ndarray]]
 
-_INDEX_LIMIT = 2**31  # indices are int32 and start again from 0 there
 _FOREVER = 2**40  # steps; Grain wants a length
-
-
-def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """Returns `num_examples // batch_size`: the last, incomplete batch is dropped.
-
-    Example:
-      >>> steps_per_epoch(1259, 256)
-      4
-
-    Raises:
-      DataError: if there are too few examples for even one batch.
-    """
-    if batch_size < 1:
-        raise DataError(f"batch_size must be at least 1, got {batch_size}")
-    if batch_size > num_examples:
-        raise DataError(
-            f"batch_size {batch_size} is larger than the dataset, which has {num_examples} "
-            f"training images; choose at most {num_examples}"
-        )
-    return num_examples // batch_size
-
-
-def batch_indices(num_examples: int, *, seed: int, batch_size: int, step: int) -> np.ndarray:
-    """Returns the indices of the examples of one global batch.
-
-    Step t is batch t mod s of epoch t // s, where s = num_examples // batch_size. The permutation
-    of epoch e sorts the raw 64-bit words of Philox with key (seed, e): NumPy promises that this
-    stream never changes, but does not promise that for its `permutation`.
-
-    Example:
-      >>> both = [batch_indices(6, seed=0, batch_size=3, step=step) for step in (0, 1)]
-      >>> sorted(np.concatenate(both).tolist())
-      [0, 1, 2, 3, 4, 5]
-
-    Args:
-      num_examples: size of the split, at least `batch_size`.
-      seed: any int from 0 to 2**64 - 1.
-      batch_size: rows of the global batch.
-      step: training step, from 0.
-
-    Returns:
-      int64 `[batch_size]`, without repetition.
-    """
-    epoch, batch = divmod(step, steps_per_epoch(num_examples, batch_size))
-    order = _epoch_order(num_examples, seed, epoch)
-    return order[batch * batch_size : (batch + 1) * batch_size]
-
-
-@functools.lru_cache(maxsize=4)
-def _epoch_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
-    words = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(num_examples)
-    order = np.argsort(words, kind="stable")
-    order.flags.writeable = False
-    return order
 
 
 def batches(
@@ -95,71 +45,86 @@ def batches(
     start_step: int = 0,
     num_steps: int | None = None,
     sharding: jax.sharding.Sharding | None = None,
+    crops: Crops | None = None,
     num_workers: int = 0,
+    bad_images: BadImages = "error",
+    on_bad: Callable[[Bad], None] | None = None,
+    beside: Beside | None = None,
 ) -> Iterator[Batch]:
     """Yields the training batches from `start_step` on.
 
     A batch is `{"image": uint8 [batch, height, width, channels], "index": int32 [batch]}`. `index`
     is the row's position in the stream of examples, `step * batch_size + row` modulo 2**31: together
-    with the step it identifies an augmentation on any number of devices.
+    with the step it identifies an augmentation on any number of devices. With `crops`, if the split
+    has originals, `image` is `[batch, views, side, side, channels]`, cut out of these.
 
     Images in memory are put on the devices once and gathered there. Others are read by Grain:
-    `num_workers` processes (0: threads of this one) read ahead, and every host reads only the rows
-    of its own devices.
+    `num_workers` processes (0: threads of this one) read ahead, every host reads only the rows of its
+    own devices, and two batches are on the devices before they are asked for (`Ahead`, which tells
+    whether the next one is). Batches are the same for any number of processes, hosts and devices.
 
     Args:
       split: the images; labels are not used.
-      seed: seed of the order.
+      seed: seed of the order and of the crops.
       batch_size: rows of the *global* batch, over all devices and hosts.
       start_step: first step to yield; the stream goes on as if the earlier ones had been taken.
       num_steps: how many batches to yield; None: endlessly.
       sharding: where the batch goes, usually `NamedSharding(mesh, PartitionSpec("batch"))`; None:
         the default device.
-      num_workers: number of processes that read images not held in memory.
+      crops: how views are cut out of the originals.
+      num_workers: number of processes that read images not held in memory
+        (`reading.default_workers()` by the cores).
+      bad_images: what to do about an image that cannot be read: "error", or "skip", which puts
+        another one in its place, drawn for (seed, step, row).
+      on_bad: called once with each image that was skipped, for instance a `skipped.SkippedLog`; from
+        another thread.
+      beside: maps a step and the examples in its rows, int64 `[batch]`, to further arrays of the
+        batch, `[batch, ...]`; from another thread too. Of rows on other hosts, it is not known
+        whether another example stands in.
 
     Raises:
-      DataError: if the batch is larger than the split; raised by the call, not at the first batch.
+      DataError: if the batch is larger than the split, or a setting is out of its range; raised by
+        the call. By `next`: an image cannot be read; with "skip", more than 1 % of them cannot.
     """
     steps_per_epoch(len(split), batch_size)
     if seed < 0:
         raise DataError(f"seed must not be negative, got {seed}")
+    if num_workers < 0:
+        raise DataError(f"num_workers must not be negative, got {num_workers}")
+    if bad_images not in get_args(BadImages):
+        raise DataError(f"bad_images: expected 'error' or 'skip', got {bad_images!r:.80}")
     stop = _FOREVER if num_steps is None else start_step + num_steps
-    stream = _Stream(len(split), seed, batch_size, range(start_step, stop))
-    if isinstance(split.images, np.ndarray):
-        return _gathered(split.images, stream, sharding)
-    return _streamed(split.images, stream, sharding, num_workers)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Stream:
-    """The examples that each step takes, and their indices."""
-
-    num_examples: int
-    seed: int
-    batch_size: int
-    steps: range
-
-    def examples(self, step: int) -> np.ndarray:
-        return batch_indices(
-            self.num_examples, seed=self.seed, batch_size=self.batch_size, step=step
-        )
-
-    def index(self, step: int) -> np.ndarray:
-        first = step * self.batch_size
-        return (np.arange(first, first + self.batch_size) % _INDEX_LIMIT).astype(np.int32)
+    stream = Stream(len(split), seed, batch_size, range(start_step, stop))
+    cropped = crops is not None and split.originals is not None
+    if isinstance(split.images, np.ndarray) and not cropped:
+        return _gathered(split.images, stream, sharding, beside)
+    rows = Rows(
+        split.originals if cropped else split.images,  # pyright: ignore[reportArgumentType]
+        stream,
+        _local_rows(batch_size, sharding),
+        crops if cropped else None,
+        split.image_shape[-1],
+        bad_images,
+    )
+    skipped = Skipped(len(split), on_bad)
+    return Ahead(lambda: _streamed(rows, sharding, num_workers, skipped, beside))
 
 
 def _gathered(
-    images: np.ndarray, stream: _Stream, sharding: jax.sharding.Sharding | None
+    images: np.ndarray,
+    stream: Stream,
+    sharding: jax.sharding.Sharding | None,
+    beside: Beside | None,
 ) -> Iterator[Batch]:
     everywhere = sharding
     if isinstance(sharding, jax.sharding.NamedSharding):
         everywhere = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
     resident = place(images, everywhere)
     for step in stream.steps:
-        rows = place(stream.examples(step).astype(np.int32), sharding)
+        examples = stream.examples(step)
+        rows = place(examples.astype(np.int32), sharding)
         image = _take(resident, rows, sharding=sharding)
-        yield {"image": image, "index": place(stream.index(step), sharding)}
+        yield {"image": image, **_beside(stream, step, examples, sharding, beside)}
 
 
 @functools.partial(jax.jit, static_argnames="sharding")
@@ -171,41 +136,41 @@ def _take(
 
 
 def _streamed(
-    images: ImageSource,
-    stream: _Stream,
+    rows: Rows,
     sharding: jax.sharding.Sharding | None,
     num_workers: int,
+    skipped: Skipped,
+    beside: Beside | None,
 ) -> Iterator[Batch]:
-    local = _local_rows(stream.batch_size, sharding)
-    rows = grain.MapDataset.source(_Rows(images, stream, local))
-    loader = rows.batch(len(local)).to_iter_dataset()
-    if num_workers:
-        if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()  # Grain reads an absl flag; this program has none
-        loader = loader.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
-    with contextlib.closing(iter(loader)) as loaded:
-        for step, image in zip(stream.steps, loaded, strict=True):
+    stream, local = rows.stream, rows.local
+    with contextlib.closing(read(rows, num_workers)) as loaded:
+        for step in stream.steps:
+            examples = stream.examples(step).copy()
+            image, first = np.empty(0, np.uint8), 0
+            for part in itertools.islice(loaded, rows.per_step):
+                skipped.add(part)
+                if not first:
+                    image = np.empty((len(local), *part.image.shape[1:]), np.uint8)
+                last = first + len(part.image)
+                image[first:last] = part.image
+                examples[local.start + first : local.start + last] = part.examples
+                first = last
             yield {
                 "image": place(image, sharding, local, stream.batch_size),
-                "index": place(stream.index(step), sharding),
+                **_beside(stream, step, examples, sharding, beside),
             }
 
 
-@dataclasses.dataclass(frozen=True)
-class _Rows:
-    """The stream in the form Grain wants: one sequence of the rows that this host reads."""
-
-    images: ImageSource
-    stream: _Stream
-    local: range
-
-    def __len__(self) -> int:
-        return len(self.stream.steps) * len(self.local)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        nth, row = divmod(index, len(self.local))
-        examples = self.stream.examples(self.stream.steps[nth])
-        return self.images[int(examples[self.local[row]])]
+def _beside(
+    stream: Stream,
+    step: int,
+    examples: np.ndarray,
+    sharding: jax.sharding.Sharding | None,
+    beside: Beside | None,
+) -> Batch:
+    """Returns what a batch holds beside the images."""
+    arrays = {"index": stream.index(step), **(beside(step, examples) if beside else {})}
+    return {name: place(array, sharding) for name, array in arrays.items()}
 
 
 def _local_rows(batch_size: int, sharding: jax.sharding.Sharding | None) -> range:

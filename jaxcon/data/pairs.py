@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
 
-from jaxcon.data.batching import Batch, batch_indices, batches, place
+from jaxcon.data.batching import Batch, batches
+from jaxcon.data.crops import Crops
+from jaxcon.data.order import Draw, uniform, words
+from jaxcon.data.reading import Bad, BadImages
 from jaxcon.data.splits import Split
 
 
@@ -53,9 +56,7 @@ class CaptionTokens:
           seed: the seed of the order.
           step: training step.
         """
-        # Another counter than the order of an epoch with the same key: another part of the stream.
-        philox = np.random.Philox(key=np.array([seed, step], np.uint64), counter=[0, 0, 0, 1])
-        share = (philox.random_raw(len(examples)) >> np.uint64(11)) * 2.0**-53  # [0, 1)
+        share = uniform(words(len(examples), seed=seed, step=step, draw=Draw.CAPTION))
         low, high = self._edges[examples], self._edges[examples + 1]
         caption = np.searchsorted(self._upper, low + share * (high - low), side="right")
         return self._tokens[np.minimum(caption, self._last[examples])]
@@ -69,20 +70,37 @@ def pair_batches(
     batch_size: int,
     start_step: int = 0,
     sharding: jax.sharding.Sharding | None = None,
+    crops: Crops | None = None,
+    num_workers: int = 0,
+    bad_images: BadImages = "error",
+    on_bad: Callable[[Bad], None] | None = None,
 ) -> Iterator[Batch]:
     """Yields batches as in `batching.batches`, with `"tokens"` of one caption: int32 `[batch, length]`.
+
+    An image that stands in for one that cannot be read brings its own caption.
 
     Args:
       images: the images of a `PairSplit`.
       tokens: the tokens of their captions.
-      seed: seed of the order, and of which caption is drawn.
+      seed: seed of the order, of the crops, and of which caption is drawn.
       batch_size: rows of the global batch.
       start_step: first step to yield.
       sharding: where the batch goes; None: the default device.
+      crops: how views are cut, usually one, nearly all of the picture, and not mirrored:
+        `Crops(side, views=1, area=(0.9, 1.0), flip=False)`.
+      num_workers: as in `batches`, like the next two.
+      bad_images: "error" or "skip".
+      on_bad: called once with each image that was skipped.
     """
-    stream = batches(
-        images, seed=seed, batch_size=batch_size, start_step=start_step, sharding=sharding
+    return batches(
+        images,
+        seed=seed,
+        batch_size=batch_size,
+        start_step=start_step,
+        sharding=sharding,
+        crops=crops,
+        num_workers=num_workers,
+        bad_images=bad_images,
+        on_bad=on_bad,
+        beside=lambda step, rows: {"tokens": tokens.of(rows, seed=seed, step=step)},
     )
-    for step, batch in enumerate(stream, start=start_step):
-        rows = batch_indices(len(images), seed=seed, batch_size=batch_size, step=step)
-        yield {**batch, "tokens": place(tokens.of(rows, seed=seed, step=step), sharding)}

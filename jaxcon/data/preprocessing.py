@@ -16,23 +16,30 @@ from typing import Any
 
 import numpy as np
 
-from jaxcon.data.pixels import Shape, to_rgb
-from jaxcon.data.readers.folder import read_image
+from jaxcon.data.image_files import read_image
+from jaxcon.data.pixels import Shape, fit, to_rgb
 from jaxcon.data.splits import DataError
 
-_FIT = "shorter side to size, bicubic; centre crop"
+_FIT = "shorter side to size{}, bicubic; centre crop"
 
 
-def preprocessing(shape: Shape) -> dict[str, Any]:
+def preprocessing(shape: Shape, zoom: float = 1.0) -> dict[str, Any]:
     """Returns the settings, as JSON values, for images that a dataset provides in this shape.
 
     Args:
       shape: (height, width, channels); one channel is grey, three are RGB.
+      zoom: share of the shorter side that they show (`Split.zoom`).
+
+    Raises:
+      DataError: if the shape is not square but for a zoom of 1.
     """
     height, width, channels = shape
+    if zoom != 1 and height != width:
+        raise DataError(f"a zoom of {zoom} takes square images, got {width} x {height} pixels")
     return {
         "size": [height, width],
-        "fit": _FIT,
+        "fit": _FIT.format("" if zoom == 1 else f" / {zoom}"),
+        **({} if zoom == 1 else {"zoom": zoom}),  # runs recorded before this have none
         "channels": channels,
         "transparent": "white",
         # Of values in [0, 1]: (x - mean) / std.
@@ -53,28 +60,28 @@ def prepare(images: Sequence[Any], settings: Mapping[str, Any], *, first: int = 
     Args:
       images: files (paths), Pillow images, or arrays `[height, width]` or `[height, width, channels]`
         with 1, 3 or 4 channels, uint8 or floats in [0, 1]; of any size. Floats that have to be
-        resized are rounded to 256 levels.
+        resized are rounded to 256 levels. Arrays of the very size are taken for images that are
+        prepared, as those of a `Split`; files and Pillow images are not.
       settings: what `preprocessing` returned.
       first: number of the first image, for messages.
 
     Raises:
       DataError: if an image cannot be read, or an array is of another kind; names its position.
     """
-    shape = image_shape(settings)
+    shape, zoom = image_shape(settings), settings.get("zoom", 1.0)
     rows = np.empty((len(images), *shape), np.float32)
     for number, image in enumerate(images):
-        rows[number] = _prepare(image, shape, f"images[{first + number}]")
+        rows[number] = _prepare(image, shape, zoom, f"images[{first + number}]")
     mean, std = (np.array(settings[name], np.float32) for name in ("mean", "std"))
     return (rows - mean) / std
 
 
-def _prepare(image: Any, shape: Shape, place: str) -> np.ndarray:
+def _prepare(image: Any, shape: Shape, zoom: float, place: str) -> np.ndarray:
     """Prepares one image, in [0, 1]."""
     from PIL import Image, ImageOps
 
     if isinstance(image, str | os.PathLike):
-        square = shape[0] == shape[1]
-        image = Image.fromarray(read_image(image, shape[0] if square else None))
+        image = Image.fromarray(read_image(image, None))
     elif isinstance(image, Image.Image):
         image = to_rgb(ImageOps.exif_transpose(image))
     else:
@@ -84,7 +91,9 @@ def _prepare(image: Any, shape: Shape, place: str) -> np.ndarray:
         if pixels.dtype != np.uint8:
             pixels = np.round(255 * pixels.astype(np.float64)).astype(np.uint8)
         image = to_rgb(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
-    if image.size != (shape[1], shape[0]):
+    if shape[0] == shape[1]:
+        image = fit(image, shape[0], zoom)
+    elif image.size != (shape[1], shape[0]):
         image = ImageOps.fit(image, (shape[1], shape[0]), method=Image.Resampling.BICUBIC)
     pixels = np.asarray(image.convert("L" if shape[2] == 1 else "RGB"))
     return pixels.reshape(shape) / np.float32(255)

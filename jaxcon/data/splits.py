@@ -72,6 +72,23 @@ class ImageSource(Protocol):
     def __getitem__(self, index: int, /) -> np.ndarray: ...
 
 
+@runtime_checkable
+class StoredImages(Protocol):
+    """Random access to pictures as they are stored. Must be picklable: Grain's workers get a copy.
+
+    `stored[i]` is what a file contains, or pixels: uint8 `[height, width, channels]` with 1, 3 or 4
+    channels.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> bytes | np.ndarray: ...
+
+    def place(self, index: int, /) -> str:
+        """What messages call the picture: its path; its member and shard; its row and table."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Split:
     """Images with or without labels.
@@ -81,11 +98,16 @@ class Split:
       labels_or_reader: int32 `[n]`; None for images without classes; or a function that reads them,
         called at most once and only when they are needed (on disk the labels lie between the images).
       names: what the user calls each image, such as its path in the folder; None if unnamed.
+      originals: the same pictures as they are stored, of which training takes its random crops; None
+        if `images` are the originals themselves, small and of one size.
+      zoom: share of an original's shorter side that `images` show (`pixels.fit`), in (0, 1].
     """
 
     images: np.ndarray | ImageSource
     labels_or_reader: np.ndarray | Callable[[], np.ndarray] | None = None
     names: tuple[str, ...] | None = None
+    originals: StoredImages | None = None
+    zoom: float = 1.0
 
     def __len__(self) -> int:
         return len(self.images)

@@ -17,9 +17,11 @@ from tqdm import tqdm
 
 from jaxcon.training._shared import check_count, check_number
 from jaxcon.training.checkpoint import Checkpoints
-from jaxcon.training.clock import Clock
+from jaxcon.training.clock import Clock, InputWait
 from jaxcon.training.metrics import MetricsLog
 from jaxcon.training.state import TrainState
+
+_WAIT_SHOWN = 0.01  # share of the time
 
 
 class Fit(NamedTuple):
@@ -162,14 +164,17 @@ def fit(
                 mininterval=0.5,
             )
         )
-        reader = _Reader(log, bar, batch_size=batch_size, chance=chance)
+        wait = InputWait()
+        reader = _Reader(log, bar, wait, batch_size=batch_size, chance=chance)
+        metrics: dict[str, jax.Array] = {}
 
         def or_save() -> Iterator[Any]:
             """Yields the batches; if one cannot be had, saves the state reached."""
             source = batches(start)
+            stack.callback(getattr(source, "close", lambda: None))  # readers end with the run
             while True:
                 try:
-                    batch = next(source)
+                    batch = wait.take(source, metrics)
                 except Exception:
                     if done > start and jax.process_count() == 1:
                         _save_reached(done, state, reader, checkpoints)
@@ -184,7 +189,7 @@ def fit(
             # Metrics come before the checkpoint that a resumed run begins at.
             if saved or done % log_every == 0 or done - start <= log_every:
                 reader.flush()
-                clock.tick(done)
+                clock.tick(done, wait.seconds)
             if saved:
                 if main:
                     clock.save()
@@ -213,8 +218,11 @@ class _Reader:
 
     patience = 50
 
-    def __init__(self, log: MetricsLog | None, bar: Any, *, batch_size: int, chance: float):
+    def __init__(
+        self, log: MetricsLog | None, bar: Any, wait: InputWait, *, batch_size: int, chance: float
+    ):
         self._log, self._bar, self._batch_size, self._chance = log, bar, batch_size, chance
+        self._wait = wait
         self._pending: list[tuple[int, dict[str, jax.Array]]] = []
         self._skipped: int | None = None
         self._in_a_row = 0
@@ -227,10 +235,13 @@ class _Reader:
         if not self._pending:
             return
         rows, self._pending = jax.device_get(self._pending), []
+        share = self._wait.share()
+        waited = {} if share is None else {"input_wait": share}  # of the time of all these steps
         values: dict[str, float] = {}
         for step, metrics in rows:
             values = {name: float(value) for name, value in metrics.items()}
             values["loss_over_chance"] = values["loss"] / self._chance
+            values.update(waited)
             self._watch(step, int(values["skipped"]))
             if self._log is not None:
                 self._log.write(step, values)
@@ -264,6 +275,8 @@ class _Reader:
         }
         if rate:
             shown["images/s"] = f"{rate * self._batch_size:,.0f}"
+        if (share := values.get("input_wait", 0)) >= _WAIT_SHOWN:
+            shown["waits for input"] = f"{share:.0%}"
         if values["skipped"]:
             shown["skipped"] = f"{values['skipped']:.0f}"
         bar.set_postfix(shown, refresh=count == 1)

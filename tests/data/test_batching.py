@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxcon.data.batching import _local_rows, batch_indices, batches
+from jaxcon.data.batching import _local_rows, batches
+from jaxcon.data.order import batch_indices
 from jaxcon.data.readers.folder import FolderImages
 from jaxcon.data.sources import DataError, load
 from jaxcon.data.splits import Split

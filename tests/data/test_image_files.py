@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcon.data.image_files import EXTENSIONS, FolderImages, check_images, read_image
+from jaxcon.data.encoded import EXTENSIONS
+from jaxcon.data.image_files import FolderImages, check_images, read_image
 from jaxcon.data.splits import DataError
 from tests.data.files import png, tiff
 
@@ -49,7 +50,7 @@ def test_an_installed_plugin_is_used(tmp_path):
         "def register_heif_opener():\n"
         "    Image.register_extension('PNG', '.heic')\n"
     )
-    code = "from jaxcon.data.image_files import EXTENSIONS; print('.heic' in EXTENSIONS)"
+    code = "from jaxcon.data.encoded import EXTENSIONS; print('.heic' in EXTENSIONS)"
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True

@@ -42,13 +42,13 @@ def begin(step=0, total=0):
     return Counter(np.array(step), np.array(total), np.array(0))
 
 
-def run(folder, *, steps, step=None, state=None, **settings):
+def run(folder, *, steps, step=None, state=None, batches=count, **settings):
     settings = {"checkpoint_every": 4, "log_every": 3, **settings}
     with Checkpoints(folder / "checkpoints") as checkpoints:
         result = fit(
             state or begin(),
             step or counting_step(),
-            count,
+            batches,
             steps=steps,
             batch_size=8,
             chance=4.0,

@@ -38,6 +38,30 @@ def test_a_resumed_run_cuts_the_log_back_to_its_checkpoint(tmp_path):
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == list(range(12))
 
 
+def test_the_wait_for_input_is_logged_where_batches_are_read(tmp_path):
+    """And readers are closed at the end, though they could go on."""
+    closed = []
+
+    class Stream:
+        def __init__(self, start):
+            self.numbers = count(start)
+
+        def __next__(self):
+            return next(self.numbers)
+
+        def ready(self):
+            return False
+
+        def close(self):
+            closed.append(True)
+
+    run(tmp_path, steps=4, batches=Stream)
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert [0 <= row.get("input_wait", -1) <= 1 for row in rows] == [False, True, True, True]
+    assert read_times(tmp_path / "times.json")[0].waited > 0
+    assert closed == [True]
+
+
 def test_a_finished_state_is_left_alone(tmp_path):
     state = begin(5)
     result, _ = run(tmp_path, steps=5, state=state)

@@ -17,7 +17,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from jaxcon.data.image_files import EXTENSIONS, FolderImages, check_images, read_image, size_note
+from jaxcon.data.encoded import EXTENSIONS
+from jaxcon.data.image_files import FolderImages, check_images, read_image, size_note
 from jaxcon.data.messages import listed, printable, shown
 from jaxcon.data.pixels import default_side
 from jaxcon.data.readers.layout import Layout, divide, read_layout

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from jaxcon.data.image_files import EXTENSIONS, UNREAD
+from jaxcon.data.encoded import EXTENSIONS, UNREAD
 from jaxcon.data.messages import counted, listed, shown
 
 _SYSTEM_FOLDERS = {

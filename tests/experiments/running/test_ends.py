@@ -14,7 +14,7 @@ from experiments.images import two_views
 from experiments.running import runner
 from experiments.running.process import say
 from jaxcon.data import sources
-from jaxcon.data.batching import batch_indices
+from jaxcon.data.order import batch_indices
 from jaxcon.data.sources import load
 from jaxcon.training import checkpoint
 from jaxcon.training.checkpoint import Checkpoints

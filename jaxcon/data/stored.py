@@ -1,0 +1,99 @@
+"""Pictures as they are stored: the bytes of a file, or pixels of any size, by their number.
+
+Training crops them at random, evaluation fits them to a square; both read one picture at a time, so
+that memory does not grow with the dataset.
+
+>>> import tempfile
+>>> from PIL import Image
+>>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
+...     Image.new("L", (6, 4), 7).save(file.name)
+...     stored = StoredFiles([file.name])
+...     len(stored), stored[0][1:4], stored.place(0) == file.name
+(1, b'PNG', True)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from jaxcon.data.encoded import explained
+from jaxcon.data.splits import StoredImages, Unreadable
+
+Value = TypeVar("Value")
+
+
+def decoded(
+    stored: StoredImages, index: int, decode: Callable[[bytes | np.ndarray], Value]
+) -> Value:
+    """Returns `decode(stored[index])`.
+
+    Raises:
+      Unreadable: if it cannot be read or decoded; names its place, with the reason and how to fix it.
+    """
+    try:
+        content = stored[index]
+    except OSError as error:
+        reason = error.strerror or str(error)
+        mend = "make it readable, or remove it"
+        raise Unreadable(reason, mend, stored.place(index)) from error
+    try:
+        return decode(content)
+    except Exception as error:  # decoders raise anything on damaged files
+        start = content[:64] if isinstance(content, bytes) else b"pixels"
+        raise explained(error, start, stored.place(index)) from error
+
+
+class StoredFiles:
+    """Image files, each of one picture.
+
+    Args:
+      paths: paths of the files.
+    """
+
+    def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
+        self.paths: tuple[str, ...] = tuple(os.fspath(path) for path in paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int, /) -> bytes:
+        path = self.paths[index]
+        try:
+            with open(path, "rb") as file:
+                return file.read()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise Unreadable(reason, "make the file readable, or remove it", path) from error
+
+    def place(self, index: int, /) -> str:
+        return self.paths[index]
+
+
+class StoredRows:
+    """Some of the pictures of another set, such as those of one split.
+
+    Example:
+      >>> rows = StoredRows(StoredFiles(["a.jpg", "b.jpg", "c.jpg"]), [2, 0])
+      >>> len(rows), rows.place(0)
+      (2, 'c.jpg')
+
+    Args:
+      stored: the set.
+      rows: numbers in it, int `[n]`.
+    """
+
+    def __init__(self, stored: StoredImages, rows: Sequence[int] | np.ndarray) -> None:
+        self.stored, self.rows = stored, np.asarray(rows, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int, /) -> bytes | np.ndarray:
+        return self.stored[int(self.rows[index])]
+
+    def place(self, index: int, /) -> str:
+        return self.stored.place(int(self.rows[index]))
