@@ -17,6 +17,7 @@ another version of the code, the last one with this one.
 """
 HEADS = {
     "simclr": "SimCLR, `--encoder={encoder} --optimizer=lars`, {batch:,} images on {slice}",
+    "simclr, crops": "The same where the host makes the crops, {batch:,} images on {slice}",
     "clip": "CLIP, `--encoder={encoder} --text-encoder=base`, {batch:,} pairs on {slice}",
     "clip, one block": "The same with one block of each encoder, {batch:,} pairs on one chip",
 }
@@ -33,6 +34,7 @@ it computes of them. A block cannot do with fewer kernels than it has: three con
 forward, twice as many convolutions backward. Of what a kernel computes, fewer roundings and a sum of x
 in place of x - mean were tried alone, and change nothing.
 """,
+    "simclr, crops": "",
     "clip": "",
     "clip, one block": """\
 The whole step of 4,096 pairs on v5e:4x4 was not compiled in the time there was: `--steps clip` does. A

@@ -102,8 +102,8 @@ def coloured(
     number = len(transforms)
     if jnp.ndim(crops) != 5 or crops.shape[1] != number:
         raise ValueError(
-            f"crops: expected [batch, {number}, height, width, channels], one for each of {number} "
-            f"transforms, got {jnp.shape(crops)}; make {number} crops of every image"
+            f"crops: expected [batch, {number}, height, width, channels], one crop for each transform, "
+            f"got {jnp.shape(crops)}; crop every image once for each of its views"
         )
     keys = _keys(key, crops.shape[0], index, number=number)
     with jax.named_scope("views"):  # their name in profiles
