@@ -6,9 +6,9 @@
 No accelerator is needed, only the compiler; `jaxcon.planning.topologies` says how to install it. A step
 is the one that an experiment runs: views, encoders, loss, gradients, optimizer, on images of 224
 pixels or, in "simclr, crops", on two crops of each that the host makes. *All times are estimates*
-(`jaxcon.planning.estimates`), of the computation of one chip: they leave out what sending takes. Written
-to `--out`: `steps-compiled.json`, under the name of the step and a label, and a page of all that it
-holds, `steps-compiled.md`.
+(`jaxcon.planning.estimates`), of the computation of one chip: they leave out what sending takes.
+Written to `--out`: `steps-compiled.json`, under the name of the step and a label, and a page of all
+that it holds, `steps-compiled.md`.
 """
 
 import os
