@@ -19,7 +19,7 @@ HEADS = {
     "simclr": "SimCLR, `--encoder={encoder} --optimizer=lars`, {batch:,} images on {slice}",
     "simclr, crops": "The same on crops that the host made, {batch:,} images on {slice}",
     "clip": "CLIP, `--encoder={encoder} --text-encoder=base`, {batch:,} pairs on {slice}",
-    "clip, one block": "The same with one block of each encoder, {batch:,} pairs on one chip",
+    "clip, one block": "CLIP with one block of each encoder, {batch:,} pairs on one chip",
 }
 # What the compiled programs show, of jax 0.10.2.
 NOTES = {
@@ -38,9 +38,9 @@ in place of x - mean were tried alone, and change nothing.
 The batch holds two crops of every image in uint8, 18 MiB a chip where whole images are 9. The step only
 changes their colours, at strength 1 and in an order that each view draws: 2.9 ms, 3.8 % of the step,
 where crop, flip and colours, at strength 0.5 and in one order, were 5.0. Alone, in front of a single
-convolution, colours are an estimated 2.1 ms: 0.7 of it products of the blur, the rest passes over planes
-of colours, without a branch, a sort or a gather. Both views in one program were 2.9, for another layout
-of their pixels.
+convolution, colours are an estimated 2.1 ms: 0.7 of it products of the blur, the rest passes over the
+channels, without a branch, a sort or a gather. Both views in one program were 2.9, for another layout of
+their pixels.
 """,
     "clip": "",
     "clip, one block": """\
