@@ -39,8 +39,8 @@ The batch holds two crops of every image in uint8, 18 MiB a chip where whole ima
 changes their colours, at strength 1 and in an order that each view draws: 2.9 ms, 3.8 % of the step,
 where crop, flip and colours, at strength 0.5 and in one order, were 5.0. Alone, in front of a single
 convolution, colours are an estimated 2.1 ms: 0.7 of it products of the blur, the rest passes over the
-channels, without a branch, a sort or a gather. Both views in one program were 2.9, for another layout of
-their pixels.
+channels, without a branch, a sort or a gather. Both views in one program were 2.9, for another layout
+of their pixels.
 """,
     "clip": "",
     "clip, one block": """\
