@@ -5,9 +5,10 @@
 
 No accelerator is needed, only the compiler; `jaxcon.planning.topologies` says how to install it. A step
 is the one that an experiment runs: views, encoders, loss, gradients, optimizer, on images of 224
-pixels. *All times are estimates* (`jaxcon.planning.estimates`), of the computation of one chip: they
-leave out what sending takes. Written to `--out`: `steps-compiled.json`, under the name of the step and
-a label, and a page of all that it holds, `steps-compiled.md`.
+pixels or, in "simclr, crops", on two crops of each that the host makes. *All times are estimates*
+(`jaxcon.planning.estimates`), of the computation of one chip: they leave out what sending takes.
+Written to `--out`: `steps-compiled.json`, under the name of the step and a label, and a page of all
+that it holds, `steps-compiled.md`.
 """
 
 import os
@@ -78,8 +79,18 @@ class Learned(NamedTuple):
     training: Training
 
 
-def simclr(encoder: str, batch_size: int, side: int, remat: bool) -> Learned:
-    """The step of `experiments.simclr --precision=bf16`, on photos."""
+def simclr(
+    encoder: str, batch_size: int, side: int, remat: bool, *, crops: bool = False
+) -> Learned:
+    """The step of `experiments.simclr --precision=bf16`, on photos.
+
+    Args:
+      encoder: value of the flag.
+      batch_size: images, over all chips.
+      side: of the images.
+      remat: whether activations are computed again.
+      crops: whether the host has made two crops of each image, or views are cropped in the step.
+    """
     model = make_model(Images(encoder=encoder), "bf16", side=side)
     loss = partial(ntxent_loss, temperature=0.1, precision=jnp.bfloat16)
     apply = rematerialized(model.apply, ["encoder"]) if remat else model.apply
@@ -89,7 +100,7 @@ def simclr(encoder: str, batch_size: int, side: int, remat: bool) -> Learned:
         partial(model.init, images=images, train=False),
         model.apply,
         make_loss(model, simclr_transform, loss, apply),
-        {},
+        {"image": ((2, side, side, 3), jnp.uint8)} if crops else {},
         Training(optimizer="lars", learning_rate=rate, weight_decay=1e-6, batch_size=batch_size),
     )
 
@@ -139,6 +150,7 @@ class Setting(NamedTuple):
 
 STEPS = {
     "simclr": Setting(simclr, "resnet50", "v5e:2x2", 256),
+    "simclr, crops": Setting(partial(simclr, crops=True), "resnet50", "v5e:2x2", 256),
     "clip": Setting(clip, "vit_b16", "v5e:4x4", 4096),
     # One block of each encoder on one chip with its share of the batch: minutes, not half an hour.
     "clip, one block": Setting(partial(clip, depth=1), "vit_b16", "v5e:2x2", 256, chips=1),

@@ -13,7 +13,8 @@ image or two:
     vicreg               99.7 %   97.5 %             90.0 %            99.6 %
     sample_correlation   99.5 %   96.4 %             86.0 %            99.4 %
 
-The recipes for photos are SimCLR's; they are untested with these losses.
+The recipes for photos are SimCLR's, but for the colours of photographs that are cropped from files:
+those are of the paper, other ones for each view. They are untested with these losses.
 
 The statistics of the batch (means, variances, correlations) are computed over all devices; if each
 device used its own, the loss would depend on the number of devices.
@@ -43,6 +44,7 @@ from experiments.running.options import (
 )
 from experiments.running.precision import PRECISIONS, loss_precision
 from experiments.running.process import quiet_libraries
+from jaxcon.augment import BARLOW_TWINS_COLOURS
 from jaxcon.losses import barlow_twins_loss, sample_correlation_loss, vicreg_loss
 
 TEMPERATURE = 0.1  # the losses have none; it only affects what the collapse check says
@@ -119,7 +121,7 @@ class BarlowTwins:
 
 def resolve(config: BarlowTwins, examples: int) -> tuple[BarlowTwins, Recipe]:
     """Returns the configuration with the recipe of its dataset and its loss filled in."""
-    recipe = recipe_for(config.images.dataset, examples)
+    recipe = recipe_for(config.images.dataset, examples)._replace(colours=BARLOW_TWINS_COLOURS)
     kind = KINDS[config.loss.loss]
     loss: dict[str, Any] = dict(kind.weights)
     if kind.pairwise:

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 
 from experiments.images.recipes import Images
 from experiments.running.encoders import make_encoder
-from jaxcon.augment import Transform, two_views
+from jaxcon.augment import SIMCLR_COLOURS, Transform, coloured, two_views
 from jaxcon.encoders import ProjectionHead
 from jaxcon.training.cached import cached_value_and_grad
 from jaxcon.training.step import LossFn, ValueAndGrad
+
+Colours = tuple[Transform, Transform]
 
 
 class Model(nn.Module):
@@ -57,11 +59,31 @@ def make_model(
     )
 
 
+def views_of(
+    key: jax.Array, batch: Any, transform: Transform, colours: Colours
+) -> tuple[jax.Array, ...]:
+    """Returns the two views of a batch's images, which come whole or as two crops of each.
+
+    Args:
+      key: of the step.
+      batch: "index", the global rows, and "image", `[batch, height, width, channels]`, or cropped by
+        the host `[batch, 2, height, width, channels]`.
+      transform: makes a view of a whole image.
+      colours: make the two views of two crops.
+    """
+    images, index = batch["image"], batch["index"]
+    if images.ndim == 5:
+        return coloured(key, images, transforms=colours, index=index)
+    return two_views(key, images, transform=transform, index=index)
+
+
 def make_loss(
     model: Model,
     transform: Transform,
     loss: Callable[..., jax.Array],
     apply: Callable[..., Any] | None = None,
+    *,
+    colours: Colours = SIMCLR_COLOURS,
 ) -> LossFn:
     """Returns the loss of a batch: the objective of the embeddings of two views, on all devices.
 
@@ -70,11 +92,12 @@ def make_loss(
       transform: maps a key and an image to a view.
       loss: that of an `Objective`.
       apply: takes the place of `model.apply`.
+      colours: take the place of the transform where the host made the crops, as in `views_of`.
     """
     apply = apply or model.apply
 
     def loss_fn(params: Any, carried: Any, batch: Any, key: jax.Array) -> Any:
-        views = two_views(key, batch["image"], transform=transform, index=batch["index"])
+        views = views_of(key, batch, transform, colours)
         z, carried = apply(
             {"params": params, **carried},
             jnp.concatenate(views),
@@ -94,6 +117,7 @@ def make_cached(
     apply: Callable[..., Any],
     *,
     chunk_size: int,
+    colours: Colours = SIMCLR_COLOURS,
 ) -> ValueAndGrad:
     """Returns value and gradient of the loss that `make_loss` returns, by the gradient cache.
 
@@ -104,7 +128,7 @@ def make_cached(
     def value_and_grad(params: Any, carried: Any, batch: Any, key: jax.Array) -> Any:
         def encode(params: Any, chunk: Any, _: None) -> Any:
             # The key is that of the whole batch: views follow from it and from the global row.
-            views = two_views(key, chunk["image"], transform=transform, index=chunk["index"])
+            views = views_of(key, chunk, transform, colours)
             features = apply({"params": params}, jnp.concatenate(views), method="features")
             return jnp.split(features, 2)
 

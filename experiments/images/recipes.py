@@ -6,7 +6,7 @@ from typing import NamedTuple
 from experiments.running.encoders import Encoder, EncoderOfRecipe
 from experiments.running.optimizers import OPTIMIZERS, Optimizer
 from experiments.running.options import OptionalInt, OptionalPath
-from jaxcon.augment import Transform, digits_transform, simclr_transform
+from jaxcon.augment import SIMCLR_COLOURS, Transform, digits_transform, simclr_transform
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,12 @@ class Images:
 
 
 class Recipe(NamedTuple):
-    """Settings that fit a kind of dataset; every one of them is a flag too."""
+    """Settings that fit a kind of dataset; all but views are flags too.
+
+    Attributes:
+      transform: makes a view of an image that comes whole.
+      colours: make the two views of photographs, of which two crops come from the host.
+    """
 
     transform: Transform
     encoder: Encoder
@@ -38,6 +43,7 @@ class Recipe(NamedTuple):
     warmup_epochs: float
     optimizer: Optimizer
     learning_rate: float | None = None
+    colours: tuple[Transform, Transform] = SIMCLR_COLOURS
 
 
 # What is usual for CIFAR-10; SimCLR's own search (appendix B.9) spans these rates around 1.0.

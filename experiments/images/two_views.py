@@ -175,7 +175,8 @@ def make_task(
     machine, name = config.machine, config.images.encoder or ""
     check_rows_apart(machine, init, {"encoder": name})
     apply = rematerialized(model.apply, ["encoder"]) if machine.remat else model.apply
-    transform, size = recipe.transform, machine.chunk_size
+    transform, colours, size = recipe.transform, recipe.colours, machine.chunk_size
+    cached = functools.partial(make_cached, transform, goal.loss, apply, colours=colours)
     return Task(
         network=Network({"encoder": model.encoder, "head": model.head}, shape),
         encoder=name,
@@ -183,8 +184,8 @@ def make_task(
         with_what=facts.with_classes(dataset.class_names),
         init=init,
         apply_fn=model.apply,
-        loss_fn=make_loss(model, transform, goal.loss, apply),
-        value_and_grad=make_cached(transform, goal.loss, apply, chunk_size=size) if size else None,
+        loss_fn=make_loss(model, transform, goal.loss, apply, colours=colours),
+        value_and_grad=cached(chunk_size=size) if size else None,
         batches=lambda first, sharding: batches(
             dataset.train, seed=seed, batch_size=batch_size, start_step=first, sharding=sharding
         ),

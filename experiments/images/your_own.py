@@ -56,7 +56,8 @@ def pretrain(
         pair; over the rows of all devices.
       encoder: `encoder(images, train=...)` maps float `[batch, height, width, channels]` in [0, 1]
         to features `[batch, width]`. None: the one that `--encoder` names.
-      transform: maps a key and an image to a view. None: the one that suits the dataset.
+      transform: maps a key and an image to a view, or a crop where photographs are cropped as they
+        are read. None: the one that suits the dataset.
       dataset: images in three splits. None: the one that `--dataset` names.
       chance: loss of embeddings that carry no information, above 0. None: its value for zeros.
       temperature: only affects what the collapse check says about the loss.
@@ -81,7 +82,7 @@ def pretrain(
     def resolve(options: YourOwn, examples: int) -> tuple[YourOwn, Recipe]:
         recipe = recipe_for(options.images.dataset, examples)
         if transform is not None:
-            recipe = recipe._replace(transform=transform)
+            recipe = recipe._replace(transform=transform, colours=(transform, transform))
         return fill_in(options, recipe, examples, {}), recipe
 
     def objective(options: YourOwn) -> Objective:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.pairs.captions import caption_tokens, cut_note, make_tokenizer
-from experiments.pairs.model import make_cached, make_loss, make_model, shifted
+from experiments.pairs.model import make_cached, make_loss, make_model, shifted, unchanged
 from experiments.pairs.objectives import LossName, Objective
 from experiments.pairs.page import conclude, show
 from experiments.running import runner
@@ -158,6 +158,7 @@ class Method:
       imagine: maps the options, and a number of images or None, to what a plan takes for it.
       resolve: maps the options and the number of images to complete options.
       transform: maps a key and an image of a batch to what the encoder sees.
+      colours: does so where the images are crops that the host made.
       image_encoder: the user's own, instead of the flag's.
       text_encoder: the user's own, instead of the transformer.
       own: what the user passed in, as config.json describes it.
@@ -172,6 +173,7 @@ class Method:
     imagine: Callable[[Any, int | None], Imagined] = imagine_pairs
     resolve: Callable[[Any, int], Any] = fill_in
     transform: Transform = shifted
+    colours: Transform = unchanged
     image_encoder: nn.Module | None = None
     text_encoder: nn.Module | None = None
     own: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -252,7 +254,8 @@ def make_task(
     check_rows_apart(machine, init, in_chunks)
     encoders = [("image", "encoder"), ("text", "encoder")]
     apply = rematerialized(model.apply, *encoders) if machine.remat else model.apply
-    size, transform = machine.chunk_size, method.transform
+    size, transform, colours = machine.chunk_size, method.transform, method.colours
+    cached = functools.partial(make_cached, objective, transform, apply, colours=colours)
     return Task(
         network=Network({"image": model.image, "text": model.text}, shape, tokenizer),
         encoder=pairs.encoder,
@@ -260,8 +263,8 @@ def make_task(
         with_what=with_captions(dataset),
         init=init,
         apply_fn=model.apply,
-        loss_fn=make_loss(model, objective, transform, apply),
-        value_and_grad=make_cached(objective, transform, apply, chunk_size=size) if size else None,
+        loss_fn=make_loss(model, objective, transform, apply, colours=colours),
+        value_and_grad=cached(chunk_size=size) if size else None,
         batches=lambda first, sharding: pair_batches(
             dataset.train.images,
             caption_tokens(dataset.train, tokenizer),

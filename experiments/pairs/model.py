@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from experiments.pairs.objectives import Objective, Outputs
 from experiments.running.encoders import Encoder, TextEncoder, make_encoder, make_text_encoder
-from jaxcon.augment import Transform, one_view, random_affine
+from jaxcon.augment import Transform, coloured, one_view, random_affine
 from jaxcon.encoders import Temperature
 from jaxcon.encoders.dual import Embedded, Side
 from jaxcon.training.cached import cached_value_and_grad
@@ -88,11 +88,35 @@ def shifted(key: jax.Array, image: jax.Array) -> jax.Array:
     return random_affine(key, image, translation=0.05, outside="edge")
 
 
+def unchanged(key: jax.Array, image: jax.Array) -> jax.Array:
+    """Returns the image: CLIP's own training crops at random and leaves colours alone."""
+    del key
+    return image
+
+
+def view_of(key: jax.Array, batch: Any, transform: Transform, colours: Transform) -> jax.Array:
+    """Returns one view of a batch's images, which come whole or cropped.
+
+    Args:
+      key: of the step.
+      batch: "index", the global rows, and "image", `[batch, height, width, channels]`, or cropped by
+        the host `[batch, 1, height, width, channels]`.
+      transform: makes the view of a whole image.
+      colours: makes the view of a crop.
+    """
+    images, index = batch["image"], batch["index"]
+    if images.ndim == 5:
+        return coloured(key, images, transforms=(colours,), index=index)[0]
+    return one_view(key, images, transform=transform, index=index)
+
+
 def make_loss(
     model: DualEncoder,
     objective: Objective,
     transform: Transform = shifted,
     apply: Callable[..., Any] | None = None,
+    *,
+    colours: Transform = unchanged,
 ) -> LossFn:
     """Returns the loss of a batch of images and tokens; its metrics are the learned scalars.
 
@@ -101,11 +125,12 @@ def make_loss(
       objective: what is minimized.
       transform: maps a key and an image to what the encoder sees.
       apply: takes the place of `model.apply`.
+      colours: takes the place of the transform where the host made the crops, as in `view_of`.
     """
     apply = apply or model.apply
 
     def loss_fn(params: Any, carried: Any, batch: Any, key: jax.Array) -> Any:
-        images = one_view(key, batch["image"], transform=transform, index=batch["index"])
+        images = view_of(key, batch, transform, colours)
         outputs, carried = apply(
             {"params": params, **carried},
             images,
@@ -125,6 +150,7 @@ def make_cached(
     apply: Callable[..., Any],
     *,
     chunk_size: int,
+    colours: Transform = unchanged,
 ) -> ValueAndGrad:
     """Returns value and gradient of the loss that `make_loss` returns, by the gradient cache.
 
@@ -134,7 +160,7 @@ def make_cached(
     def value_and_grad(params: Any, carried: Any, batch: Any, key: jax.Array) -> Any:
         def encode(params: Any, chunk: Any, _: None) -> Any:
             # The key is that of the whole batch: what is drawn follows from it and the global row.
-            images = one_view(key, chunk["image"], transform=transform, index=chunk["index"])
+            images = view_of(key, chunk, transform, colours)
             outputs = apply({"params": params}, images, chunk["tokens"], train=True)
             return outputs.image, outputs.text
 

@@ -16,7 +16,7 @@ from experiments.pairs.dual import (
     load_captioned,
     run,
 )
-from experiments.pairs.model import shifted
+from experiments.pairs.model import shifted, unchanged
 from experiments.pairs.objectives import Objective, Outputs, cosine
 from experiments.running.handed import Loss, check_left_out, check_loss, check_module, level
 from experiments.running.memory import HAS_ITS_OWN, refuse_of_pairs
@@ -65,7 +65,8 @@ def pretrain(
       text_encoder: `text_encoder(tokens, train=...)` maps int32 `[batch, length]`, from 0 to
         `--vocabulary` - 1, 0 for padding, to features `[batch, width]`. None: the one that
         `--text-encoder` names.
-      transform: maps a key and a training image to what the encoder sees. None: a small shift.
+      transform: maps a key and a training image, or its crop where a photograph is cropped as it is
+        read, to what the encoder sees. None: a small shift; crops stay as they are.
       dataset: images with captions in three splits. None: the one that `--dataset` names.
       chance: loss of embeddings that carry no information, above 0. None: its value for zeros.
       arguments: command-line arguments. None: those of the process.
@@ -124,6 +125,7 @@ def pretrain(
             load=load_captioned if dataset is None else lambda options: dataset,
             imagine=imagine_pairs if dataset is None else functools.partial(given, dataset=dataset),
             transform=shifted if transform is None else transform,
+            colours=unchanged if transform is None else transform,
             image_encoder=image_encoder,
             text_encoder=text_encoder,
             own=own | ({"own_learned": scalars} if scalars else {}),

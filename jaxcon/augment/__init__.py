@@ -18,34 +18,52 @@ Settings are keyword arguments with defaults; `functools.partial` changes them:
     >>> v1, v2 = views(jax.random.key(0), jnp.zeros((4, 8, 8, 1)))
     >>> float(v1.max())
     0.0
+
+Photographs are cropped where they are read, at their full size; `coloured` maps what is left, one
+transform a view, over batches of such crops (`jaxcon.augment.photographs`).
 """
 
-from jaxcon.augment.batch import Transform, one_view, to_float, two_views
+from jaxcon.augment.batch import Transform, coloured, one_view, to_float, two_views
 from jaxcon.augment.colours import (
     colour_jitter,
+    gaussian_blur,
     gaussian_noise,
     grayscale,
     random_blur,
     random_gain,
+    solarize,
 )
 from jaxcon.augment.geometry import Outside, affine_warp, random_affine, random_resized_crop
+from jaxcon.augment.photographs import (
+    BARLOW_TWINS_COLOURS,
+    SIMCLR_COLOURS,
+    jitter_colours,
+    photo_colours,
+)
 from jaxcon.augment.transforms import digits_transform, maybe, simclr_transform
 
 __all__ = [
+    "BARLOW_TWINS_COLOURS",
+    "SIMCLR_COLOURS",
     "Outside",
     "Transform",
     "affine_warp",
     "colour_jitter",
+    "coloured",
     "digits_transform",
+    "gaussian_blur",
     "gaussian_noise",
     "grayscale",
+    "jitter_colours",
     "maybe",
     "one_view",
+    "photo_colours",
     "random_affine",
     "random_blur",
     "random_gain",
     "random_resized_crop",
     "simclr_transform",
+    "solarize",
     "to_float",
     "two_views",
 ]

@@ -1,6 +1,6 @@
-"""Two views of every image of a batch, and pixels as floats."""
+"""Views of every image of a batch, and pixels as floats."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import chex
 import jax
@@ -72,12 +72,62 @@ def two_views(
     return views[0], views[1]
 
 
+def coloured(
+    key: Array, crops: Array, *, transforms: Sequence[Transform], index: Array | None = None
+) -> tuple[Array, ...]:
+    """Makes the views of images that are already cropped: view `v` of row `i` from `crops[i, v]`.
+
+    Draws are those of `two_views`: for each view its own part of `fold_in(key, index[i])`.
+
+    Example:
+      >>> crops = jnp.full((2, 2, 4, 4, 3), 255, jnp.uint8)
+      >>> same, dark = lambda key, image: image, lambda key, image: 0 * image
+      >>> v1, v2 = coloured(jax.random.key(0), crops, transforms=(same, dark))
+      >>> float(v1.min()), float(v2.max())
+      (1.0, 0.0)
+
+    Args:
+      key: a PRNG key, a new one for each step.
+      crops: `[batch, views, height, width, channels]`, of a dtype that `to_float` takes.
+      transforms: one for each view, on one float32 image `[height, width, channels]`; none should move
+        pixels, as a crop does.
+      index: as for `two_views`.
+
+    Returns:
+      For each view a float32 array with values in [0, 1], `[batch, ...]` with the transform's shape.
+
+    Raises:
+      ValueError: as `two_views` does, and if the crops are not as many as the transforms.
+    """
+    number = len(transforms)
+    if jnp.ndim(crops) != 5 or crops.shape[1] != number:
+        raise ValueError(
+            f"crops: expected [batch, {number}, height, width, channels], one crop for each transform, "
+            f"got {jnp.shape(crops)}; crop every image once for each of its views"
+        )
+    keys = _keys(key, crops.shape[0], index, number=number)
+    with jax.named_scope("views"):  # their name in profiles
+        pixels = to_float(crops)
+        # Each by itself: on a TPU, to map over views as well costs a change of layout.
+        return tuple(
+            _finished(jax.vmap(transform)(keys[view], pixels[:, view]))
+            for view, transform in enumerate(transforms)
+        )
+
+
 def _views(
     key: Array, images: Array, transform: Transform, index: Array | None, *, number: int
 ) -> Array:
     """The first views of every image, one or two of them, `[number, batch, ...]`."""
     chex.assert_rank(images, 4)
-    batch = images.shape[0]
+    keys = _keys(key, images.shape[0], index, number=number)
+    with jax.named_scope("views"):
+        pixels = to_float(images)
+        return _finished(jax.vmap(jax.vmap(transform), in_axes=(0, None))(keys, pixels))
+
+
+def _keys(key: Array, batch: int, index: Array | None, *, number: int) -> Array:
+    """Keys of the first views of every row, `[number, batch]`."""
     axes = jax.sharding.get_abstract_mesh().manual_axes
     if index is None and axes:
         axis = next((axis for axis in axes if not axis.startswith("_")), "batch")
@@ -87,12 +137,15 @@ def _views(
         )
     index = jnp.arange(batch) if index is None else index
     chex.assert_shape(index, (batch,))
-    with jax.named_scope("views"):  # their name in profiles
+    with jax.named_scope("views"):
         rows = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
-        keys = jax.vmap(jax.random.split, out_axes=1)(rows)[:number]  # (number, batch)
-        pixels = to_float(images)
-        views = jax.vmap(jax.vmap(transform), in_axes=(0, None))(keys, pixels)
-        return jnp.clip(views.astype(jnp.float32), 0.0, 1.0)
+        # Of two, even where one is used: a view then does not depend on how many there are.
+        split = jax.vmap(lambda row: jax.random.split(row, max(number, 2)), out_axes=1)
+        return split(rows)[:number]
+
+
+def _finished(views: Array) -> Array:
+    return jnp.clip(views.astype(jnp.float32), 0.0, 1.0)
 
 
 def to_float(images: Array) -> Array:

@@ -121,12 +121,52 @@ def random_blur(key: Array, image: Array, *, sigma: tuple[float, float] = (0.1, 
       An image of the same shape.
     """
     width = jax.random.uniform(key, minval=sigma[0], maxval=sigma[1])
-    reach = math.ceil(_WIDE * sigma[1])
+    return gaussian_blur(image, width, reach=math.ceil(_WIDE * sigma[1]))
+
+
+def gaussian_blur(image: Array, sigma: Array | float, *, reach: int) -> Array:
+    """Blurs with a Gaussian that ends at `reach` pixels; the image is mirrored beyond its edge.
+
+    torchvision's `gaussian_blur` with a kernel of `2 reach + 1` pixels.
+
+    Example:
+      >>> blurred = gaussian_blur(jnp.zeros((5, 5, 1)).at[2, 2].set(1.0), 0.5, reach=1)
+      >>> [f"{value:.3f}" for value in blurred[2, :, 0]]
+      ['0.000', '0.084', '0.619', '0.084', '0.000']
+
+    Args:
+      image: `[height, width, channels]`.
+      sigma: standard deviation in pixels, 0 or more; 0 blurs nothing.
+      reach: pixels of the kernel on either side of its centre.
+
+    Returns:
+      An image of the same shape.
+    """
     offsets = jnp.arange(-reach, reach + 1)
     kernel = jax.nn.softmax(
-        -0.5 * (offsets / jnp.maximum(width, 1e-6)) ** 2
+        -0.5 * (offsets / jnp.maximum(sigma, 1e-6)) ** 2
     )  # 0 / 0 at a width of 0
     return jax.lax.platform_dependent(image, kernel, tpu=_by_products, default=_by_shifts)
+
+
+def solarize(image: Array, *, threshold: Array | float = 0.5) -> Array:
+    """Inverts the pixels that are as light as the threshold, or lighter.
+
+    Example:
+      >>> [f"{value:.1f}" for value in solarize(jnp.array([0.0, 0.4, 0.5, 0.9, 1.0]))]
+      ['0.0', '0.4', '0.5', '0.1', '0.0']
+
+    Args:
+      image: in [0, 1], any shape; each channel is inverted for itself.
+      threshold: in [0, 1]; above 1 nothing is inverted.
+
+    Returns:
+      An image of the same shape, in [0, 1].
+
+    Reference:
+      torchvision's `solarize`, Pillow's `ImageOps.solarize`.
+    """
+    return jnp.where(image >= threshold, 1 - image, image)
 
 
 def _by_shifts(image: Array, kernel: Array) -> Array:

@@ -66,7 +66,8 @@ def simclr_transform(
 ) -> Array:
     """Makes SimCLR's view of a photo: resized crop, flip, jitter, grayscale; blur above 64 px.
 
-    On images with one channel, brightness and contrast are the only colour operations.
+    On images with one channel, brightness and contrast are the only colour operations. Photographs that
+    are cropped as they are read take `photo_colours`.
 
     Example:
       >>> jax.jit(simclr_transform)(jax.random.key(0), jnp.ones((32, 32, 3))).shape
