@@ -103,14 +103,7 @@ def linear_probe_accuracy(
     models = fit(train_x, train_y, strengths, classes=classes, devices=devices)
     found = [_accuracy(model, validation_x, validation_y) for model in models]
     best = int(np.argmax(found))
-    (model,) = fit(
-        both_x,
-        both_y,
-        strengths[best : best + 1],
-        classes=classes,
-        devices=devices,
-        start=models[best],
-    )
+    (model,) = fit(both_x, both_y, [strengths[best]], classes=classes, devices=devices)
     return _accuracy(model, test_x, test_y)
 
 
