@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxcon.evaluation.features import (
+    DECIMALS,
     as_rows,
     at_least_one,
     numbered,
@@ -19,7 +20,7 @@ from jaxcon.evaluation.features import (
     shares,
     unit_rows,
 )
-from jaxcon.evaluation.nearest import Places, all_compared, nearest
+from jaxcon.evaluation.nearest import Places, Proposed, all_compared, compared, propose
 
 _BLOCK, _VOTES = 1024, 2**22  # test rows of a block, and votes of all classes for them
 
@@ -41,9 +42,9 @@ def knn_accuracy(
     order, each of m classes with equal votes wins with probability 1 / m, and the result is the
     expectation: it depends neither on the order of the rows nor on the names of the classes.
 
-    Neighbours are found on the devices, tile by tile; cosines that decide are compared in float64, to
-    12 decimals (`jaxcon.evaluation.nearest`). Where many training rows share the last places, or all
-    features are nearly alike, the host compares with all of them, which takes longer.
+    Neighbours are found on the devices, tile by tile, in float32; where its rounding could decide,
+    cosines are compared in float64, to 12 decimals (`jaxcon.evaluation.nearest`). Where many training
+    rows share the last places, or all are nearly alike, that is with all of them, and takes longer.
 
     Example:
       >>> x, y = np.eye(3), np.array([0, 1, 2])
@@ -83,21 +84,54 @@ def knn_accuracy(
     k = min(k, len(train_x))
     classes = 1 + max(train_y.max(), test_y.max())
     expected = cache(_expected_share)
-    found = nearest(train_x, test_x, k, devices=own_devices(devices))
-    total = 0.0
-    for rows in _blocks(np.flatnonzero(found.complete), classes):
-        places = _places(found.cosines[rows], train_y[found.rows[rows]], k, classes)
-        total += _shares(places, test_y[rows], temperature, expected).sum()
-    for rows in _blocks(np.flatnonzero(~found.complete), classes):
-        places = all_compared(train_x, train_y, test_x[rows], k, classes=classes)
-        total += _shares(places, test_y[rows], temperature, expected).sum()
-    return float(total / len(test_x))
+    found = propose(train_x, test_x, k, devices=own_devices(devices))
+    of_found = train_y[found.rows]
+    share = np.empty(len(test_x))
+    for rows in _blocks(np.arange(len(test_x)), classes):
+        near = found._replace(rows=found.rows[rows], cosines=found.cosines[rows])
+        share[rows] = _certain(near, of_found[rows], test_y[rows], k, temperature, classes)
+    for rows in _blocks(np.flatnonzero(np.isnan(share)), classes):
+        cosines = compared(train_x, test_x[rows], found.rows[rows])
+        places = _places(cosines, of_found[rows], k, classes)
+        last = places.cosines.min(axis=1)
+        # Others are no nearer than the last that was proposed: can one of them be as near as that?
+        complete = found.cosines[rows, -1] + found.error < last - 10.0**-DECIMALS
+        if found.rows.shape[1] < len(train_x) and not complete.all():
+            left, rows = rows[~complete], rows[complete]
+            places = Places(*(part[complete] for part in places))
+            share[left] = _shares(
+                all_compared(train_x, train_y, test_x[left], k, classes=classes),
+                test_y[left],
+                temperature,
+                expected,
+            )
+        share[rows] = _shares(places, test_y[rows], temperature, expected)
+    return float(share.mean())
 
 
 def _blocks(rows: np.ndarray, classes: int) -> list[np.ndarray]:
     """Divides rows into blocks of which each can have the votes of all classes."""
     size = max(1, min(_BLOCK, _VOTES // classes))
     return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def _certain(
+    found: Proposed, labels: np.ndarray, own: np.ndarray, k: int, temperature: float, classes: int
+) -> np.ndarray:
+    """Returns 1 where the own class wins, 0 where another does, NaN where rounding could decide."""
+    s = found.cosines[:, :k]
+    with np.errstate(over="ignore", invalid="ignore"):
+        weights = np.exp((s - s[:, :1]) / temperature)
+        off = np.exp(2 * found.error / temperature) * (1 + 1e-8)  # of the quotient of two votes
+        votes = np.zeros((len(s), classes))
+        np.add.at(votes, (np.arange(len(s))[:, None], labels[:, :k]), weights)
+        mine = votes[np.arange(len(s)), own]
+        votes[np.arange(len(s)), own] = -1
+        theirs = votes.max(axis=1, initial=0)
+        share = np.where(mine > theirs * off, 1.0, np.where(theirs > mine * off, 0.0, np.nan))
+    if found.cosines.shape[1] > k:  # another row could be among the k
+        share[s[:, -1] - found.cosines[:, k] <= 2 * found.error] = np.nan
+    return share
 
 
 def _places(cosines: np.ndarray, labels: np.ndarray, k: int, classes: int) -> Places:

@@ -2,15 +2,15 @@
 
 A device compares a tile of queries with a tile of rows at a time and keeps the best of each query so
 far, so nothing of the size of all pairs exists. Equal cosines must be told from almost equal ones,
-which float32 cannot: the devices return a few more rows than were asked for, and the host computes
-their cosines again in float64. The error of a float32 product is bounded, so the host also knows for
-which queries no other row can matter. For the rest, whose last places many rows share, it compares all
-rows, tile by tile as well.
+which float32 cannot. But the error of a float32 product is bounded: whoever asks knows which queries
+it could mislead, and compares for those again in float64, first with the rows that were proposed, of
+which there are a few more than were asked for, and with all rows where even more might share the last
+place.
 
 >>> rows = np.eye(3, dtype=np.float32)
->>> found = nearest(rows, rows[:1] + 0.1, 2, devices=jax.devices()[:1])
->>> int(found.rows[0, 0]), found.complete
-(0, array([ True]))
+>>> found = propose(rows, rows[:1] + 0.1, 2, devices=jax.devices()[:1])
+>>> int(found.rows[0, 0]), compared(rows, rows[:1] + 0.1, found.rows).round(4).tolist()
+(0, [[0.9918, 0.0902, 0.0902]])
 """
 
 from __future__ import annotations
@@ -33,50 +33,51 @@ _HELD = 2**14  # queries that a device holds at a time
 _PAIRS = 2**22  # numbers in float64 that the host makes at a time
 
 
-class Nearest(NamedTuple):
-    """What the rows nearest to each query are.
+class Proposed(NamedTuple):
+    """Rows that are about nearest to each query, the nearest first.
 
     Attributes:
-      rows: int `[m, c]`, numbers of rows, among them the nearest.
-      cosines: float64 `[m, c]`, to 12 decimals.
-      complete: bool `[m]`; where it is False, other rows may be as near as the last that was asked for.
+      rows: int `[m, c]`, numbers of rows.
+      cosines: float64 `[m, c]`, off by at most `error`.
+      error: bound of what rounding does to a cosine; no other row is nearer than the last of these by
+        more than that.
     """
 
     rows: np.ndarray
     cosines: np.ndarray
-    complete: np.ndarray
+    error: float
 
 
-def nearest(
+def propose(
     rows: np.ndarray, queries: np.ndarray, count: int, *, devices: Sequence[Any]
-) -> Nearest:
-    """Finds the `count` rows of largest cosine with each query, and all that tie with the last.
+) -> Proposed:
+    """Finds the `count` rows of largest cosine with each query in float32, and a few more.
 
     Args:
-      rows: `[n, dim]`, finite, of any scale.
-      queries: `[m, dim]`.
-      count: from 1 to n.
+      rows: `[n, dim]`, finite, of any scale in float32; in float64, squares must be in range.
+      queries: `[m, dim]`, likewise.
+      count: at least 1.
       devices: they share the queries.
     """
-    lengths = [safe_lengths(side) for side in (rows, queries)]
-    proposed, lowest = _propose(
-        _Units(rows, lengths[0]),
-        _Units(queries, lengths[1]),
-        min(count + SPARE, len(rows)),
-        devices,
-    )
-    cosines = np.empty(proposed.shape)
-    block = max(1, _PAIRS // (proposed.shape[1] * max(1, rows.shape[1])))
+    found, cosines = _propose(_Units(rows), _Units(queries), min(count + SPARE, len(rows)), devices)
+    return Proposed(found, cosines, rounding(rows.shape[1]))
+
+
+def compared(rows: np.ndarray, queries: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Returns the cosines `[m, c]` of queries with rows in float64, to 12 decimals.
+
+    Args:
+      rows: `[n, dim]`, as in `propose`.
+      queries: `[m, dim]`.
+      numbers: int `[m, c]`, which rows to compare each query with.
+    """
+    cosines = np.empty(numbers.shape)
+    block = max(1, _PAIRS // (numbers.shape[1] * rows.shape[1]))
     for start in range(0, len(queries), block):
         some = slice(start, start + block)
-        of_rows = rows[proposed[some]].astype(np.float64)  # (block, c, dim)
-        of_rows /= lengths[0][proposed[some], None]
-        unit = queries[some].astype(np.float64) / lengths[1][some, None]
-        cosines[some] = np.round((of_rows @ unit[:, :, None])[:, :, 0], DECIMALS)
-    if proposed.shape[1] == len(rows):
-        return Nearest(proposed, cosines, np.ones(len(queries), bool))
-    last = -np.partition(-cosines, count - 1, axis=1)[:, count - 1]
-    return Nearest(proposed, cosines, lowest + rounding(rows.shape[1]) < last)
+        of_rows = _unit(rows[numbers[some].ravel()]).reshape(*numbers[some].shape, -1)
+        cosines[some] = (of_rows @ _unit(queries[some])[:, :, None])[:, :, 0]
+    return np.round(cosines, DECIMALS)
 
 
 class Places(NamedTuple):
@@ -99,21 +100,20 @@ def all_compared(
     """Finds the places by comparing all rows in float64, a tile at a time.
 
     Args:
-      rows: `[n, dim]`, as in `nearest`.
+      rows: `[n, dim]`, as in `propose`.
       labels: int `[n]`, from 0 to classes - 1.
       queries: `[m, dim]`; `[m, classes]` numbers should fit into memory.
       k: from 1 to n.
       classes: number of labels.
     """
-    unit = queries.astype(np.float64) / safe_lengths(queries)[:, None]
+    unit = _unit(queries)
     numbers = np.arange(len(queries))[:, None]
     cosines = np.full((len(queries), k), -np.inf)
     of_places = np.zeros((len(queries), k), np.int64)
     tied = np.zeros((len(queries), classes), np.int64)
     width = max(k, _PAIRS // max(rows.shape[1], len(queries)))
     for start in range(0, len(rows), width):
-        some, own = rows[start : start + width], labels[start : start + width]
-        some = some.astype(np.float64) / safe_lengths(some)[:, None]
+        some, own = _unit(rows[start : start + width]), labels[start : start + width]
         news = np.round(unit @ some.T, DECIMALS)  # (m, d) . (d, width) -> (m, width)
         merged = np.concatenate([cosines, news], axis=1)
         of_merged = np.concatenate([of_places, np.broadcast_to(own, news.shape)], axis=1)
@@ -130,19 +130,12 @@ def all_compared(
     return Places(cosines, of_places, tied)
 
 
-def safe_lengths(rows: np.ndarray) -> np.ndarray:
-    """Returns the lengths of rows in float64, with 1 for rows of zeros.
-
-    Args:
-      rows: `[n, dim]`, in float32 or, if squares are in range, float64.
-    """
-    lengths = np.empty(len(rows))
-    block = max(1, _PAIRS // max(1, rows.shape[1]))
-    for start in range(0, len(rows), block):
-        lengths[start : start + block] = np.linalg.norm(
-            rows[start : start + block].astype(np.float64), axis=1
-        )
-    return np.where(lengths > 0, lengths, 1)
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Returns rows of length 1, or of zeros, in float64."""
+    rows = rows.astype(np.float64)
+    lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+    rows /= np.where(lengths > 0, lengths, 1)[:, None]
+    return rows
 
 
 def rounding(dim: int) -> float:
@@ -156,24 +149,20 @@ def rounding(dim: int) -> float:
 
 
 class _Units(NamedTuple):
-    """Rows and their lengths; blocks of rows of length 1 are made when they are needed."""
+    """Rows, of which blocks of length 1 are made when they are needed."""
 
     rows: np.ndarray
-    lengths: np.ndarray
 
     def block(self, start: int, size: int) -> np.ndarray:
         """Returns `size` rows in float32, with zeros beyond the last."""
-        block = np.zeros((size, self.rows.shape[1]), np.float32)
-        some = slice(start, start + size)
-        unit = self.rows[some].astype(np.float64) / self.lengths[some, None]
-        block[: len(unit)] = unit
-        return block
+        unit = _unit(self.rows[start : start + size]).astype(np.float32)
+        return unit if len(unit) == size else np.pad(unit, [(0, size - len(unit)), (0, 0)])
 
 
 def _propose(
     rows: _Units, queries: _Units, count: int, devices: Sequence[Any]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the numbers of the `count` rows nearest in float32, and the last one's cosine."""
+    """Returns the numbers of the `count` rows nearest in float32, and their cosines."""
     mesh = Mesh(np.array(devices), ("queries",))
     shared, everywhere = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (["queries"], []))
     n, m = len(rows.rows), len(queries.rows)
@@ -181,7 +170,7 @@ def _propose(
     tile = min(QUERIES, -(-m // len(devices)))
     held = tile * len(devices) * min(_HELD // QUERIES, -(-m // (tile * len(devices))))
     fold = make_fold(mesh, tile)
-    found, lowest = np.empty((m, count), np.int64), np.empty(m, np.float64)
+    found, cosines = np.empty((m, count), np.int64), np.empty((m, count), np.float64)
     for first in range(0, m, held):
         block = jax.device_put(queries.block(first, held), shared)
         best: Any = (
@@ -193,8 +182,8 @@ def _propose(
             best = fold(best, block, some, np.int32(start), np.int32(n))
         values, index = jax.device_get(best)
         some = slice(first, first + held)
-        found[some], lowest[some] = index[: m - first], values[: m - first, -1]
-    return found, lowest
+        found[some], cosines[some] = index[: m - first], values[: m - first]
+    return found, cosines
 
 
 @functools.cache
