@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from experiments.images.model import make_cached, make_loss, make_model
 from experiments.images.page import Describe, conclude, show
+from experiments.images.progress import make_evaluate
 from experiments.images.recipes import Images, Recipe, default_rates
 from experiments.running import facts, runner
 from experiments.running.encoders import check_tiles
@@ -176,6 +177,10 @@ def make_task(
     check_rows_apart(machine, init, {"encoder": name})
     apply = rematerialized(model.apply, ["encoder"]) if machine.remat else model.apply
     transform, size = recipe.transform, machine.chunk_size
+
+    def encode(variables: Any, images: jax.Array) -> Any:
+        return model.apply(variables, images, method="encode")
+
     return Task(
         network=Network({"encoder": model.encoder, "head": model.head}, shape),
         encoder=name,
@@ -193,12 +198,14 @@ def make_task(
             conclude,
             dataset=dataset,
             title=f"{method.title(config)} on {facts.dataset_title(config.images.dataset)}",
-            encode=lambda variables, images: model.apply(variables, images, method="encode"),
+            encode=encode,
             transform=transform,
             seed=seed,
             temperature=goal.temperature,
             candidates=goal.candidates,
             describe=goal.describe,
+            steps_per_epoch=len(dataset.train) // batch_size,
         ),
+        evaluate=make_evaluate(dataset, encode, transform, seed=seed),
         own=method.own,
     )

@@ -109,9 +109,9 @@ def _tiled(rows: np.ndarray, labels: np.ndarray, size: int, mesh: Mesh) -> _Tile
     size = max(1, min(n, size))
     size = -(-size // mesh.size) * mesh.size
     tiles = -(-n // size)
-    padded = np.zeros((tiles * size, dim + 1), np.float32)
+    padded: Any = np.zeros((tiles * size, dim + 1), np.float32)
     padded[:n, :dim], padded[:n, dim] = rows, 1
-    numbers = np.zeros(tiles * size, np.int32)
+    numbers: Any = np.zeros(tiles * size, np.int32)
     numbers[:n] = labels
     shared = NamedSharding(mesh, PartitionSpec(None, "rows"))
     return jax.device_put(

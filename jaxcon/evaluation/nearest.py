@@ -211,8 +211,8 @@ def make_fold(mesh: Mesh, tile: int) -> Any:
     def fold(best: Any, queries: jax.Array, rows: jax.Array, start: Any, total: Any) -> Any:
         if len(queries) == tile:
             return of_tile(best, queries, rows, start, total)
-        tiles = jax.tree.map(lambda x: x.reshape(-1, tile, x.shape[-1]), (best, queries))
-        folded = lax.map(lambda each: of_tile(*each, rows, start, total), tiles)
+        tiles: Any = jax.tree.map(lambda x: x.reshape(-1, tile, x.shape[-1]), (best, queries))
+        folded = lax.map(lambda each: of_tile(each[0], each[1], rows, start, total), tiles)
         return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), folded)
 
     mapped = jax.shard_map(

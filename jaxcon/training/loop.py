@@ -140,7 +140,8 @@ def fit(
       ValueError: if a number is out of its range.
       FloatingPointError: if none of the last 50 updates was finite.
       DiskFullError: if a checkpoint could not be written.
-      Exception: whatever `batches` raises; in a single process the state reached is saved first.
+      Exception: whatever `batches` and `evaluate` raise; in a single process the state reached is
+        saved first.
     """
     check_count("steps", steps, low=0)
     check_count("batch_size", batch_size)
@@ -187,7 +188,13 @@ def fit(
         for done, state, metrics in walk:
             stop = asked(done)
             if evaluate is not None and (done % evaluate_every == 0 or done == steps):
-                metrics = {**metrics, **evaluate(state)}
+                try:
+                    metrics = {**metrics, **evaluate(state)}
+                except Exception:
+                    reader.add(done - 1, metrics)
+                    if jax.process_count() == 1:
+                        _save_reached(done, state, reader, checkpoints)
+                    raise
             reader.add(done - 1, metrics)
             saved = done % checkpoint_every == 0 or done == steps or stop
             # Metrics come before the checkpoint that a resumed run begins at.
