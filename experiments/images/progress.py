@@ -51,7 +51,7 @@ def make_evaluate(
         )
         views = _views(dataset.validation, transform, seed)
         train, validation = _some(dataset.train, NEIGHBOURS), _some(dataset.validation, QUERIES)
-        classes = dataset.class_names is not None
+        classes = dataset.class_names is not None and len(validation) > 0
         own = [device for device in mesh.devices.flat if device in jax.local_devices()]
 
         def evaluate(state: TrainState) -> Mapping[str, float]:
@@ -60,7 +60,7 @@ def make_evaluate(
             def mapped(apply: Any, images: Any) -> np.ndarray:
                 return map_rows(lambda x: apply(variables, x), images, batch=batch, mesh=mesh)
 
-            z = mapped(embeddings, views) if len(views) else views
+            z = mapped(embeddings, views) if len(views) else np.empty((0, 0))
             x = mapped(features, _Joined(train.images, validation.images)) if classes else None
             if jax.process_index() != 0:
                 return {}
@@ -130,7 +130,7 @@ def _views(split: Split, transform: Transform, seed: int) -> np.ndarray:
     for start in range(0, len(rows), BATCH):
         for side, view in zip(pairs, make(take(split, rows[start : start + BATCH])), strict=True):
             side.append(np.asarray(jnp.clip(jnp.round(view * 255), 0, 255), np.uint8))
-    return np.concatenate([*pairs[0], *pairs[1]]) if len(rows) else np.empty((0, 0), np.uint8)
+    return np.concatenate([*pairs[0], *pairs[1]]) if len(rows) else np.empty((0, 0))
 
 
 def _knn(features: np.ndarray, train: Any, validation: Any, devices: list[Any]) -> float:
