@@ -29,10 +29,21 @@ class Features(NamedTuple):
 
 
 def map_dataset(
-    apply: Callable[[Any], Any], dataset: Dataset, mesh: Mesh | None = None
-) -> Features:
-    """Returns the outputs of `apply` for all images of the three splits; see `map_rows`."""
-    return Features(*(map_rows(apply, split.images, mesh=mesh) for split in splits(dataset)))
+    kinds: Mapping[str, Callable[[Any], Any]], dataset: Dataset, mesh: Mesh
+) -> dict[str, Features]:
+    """Returns each kind of features of all images of the three splits; images are read once.
+
+    Args:
+      kinds: what maps a batch of images on the devices to features, by kind.
+      dataset: the images.
+      mesh: devices that share a batch.
+    """
+
+    def apply(images: Any) -> dict[str, Any]:
+        return {kind: features(images) for kind, features in kinds.items()}
+
+    of_splits = [map_rows(apply, split.images, mesh=mesh) for split in splits(dataset)]
+    return {kind: Features(*(of_split[kind] for of_split in of_splits)) for kind in kinds}
 
 
 def splits(dataset: Dataset) -> tuple[Split, Split, Split]:
@@ -40,7 +51,7 @@ def splits(dataset: Dataset) -> tuple[Split, Split, Split]:
     return dataset.train, dataset.validation, dataset.test
 
 
-def raw_pixels(images: np.ndarray) -> np.ndarray:
+def raw_pixels(images: Any) -> np.ndarray:
     """Returns the pixels themselves as features, which trained ones should beat.
 
     Images larger than 32 pixels are shrunk to 32 x 32: a photograph has more numbers than a linear
@@ -52,7 +63,7 @@ def raw_pixels(images: np.ndarray) -> np.ndarray:
     """
     if max(images.shape[1:3]) > _SIDE:
         return np.asarray(_shrunk(images)).reshape(len(images), -1)
-    return images.reshape(len(images), -1).astype(np.float32) / 255
+    return np.asarray(images).reshape(len(images), -1).astype(np.float32) / 255
 
 
 @jax.jit

@@ -83,11 +83,13 @@ def conclude(
         "after": functools.partial(outputs, run.after),
     }
     pixels = pixels_name(dataset.train.image_shape)
-    kinds = {
-        pixels: map_dataset(raw_pixels, dataset),
-        "untrained encoder": map_dataset(lambda x: applied["before"](x)[0], dataset, mesh),
-        "trained encoder": map_dataset(lambda x: applied["after"](x)[0], dataset, mesh),
-    }
+    encoders = {"untrained encoder": "before", "trained encoder": "after"}
+    kinds = map_dataset(
+        {pixels: raw_pixels}
+        | {kind: lambda x, when=when: applied[when](x)[0] for kind, when in encoders.items()},
+        dataset,
+        mesh,
+    )
     scores: dict[str, Accuracies] = {}
     if dataset.class_names is not None:
         say("evaluating frozen features")

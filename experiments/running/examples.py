@@ -74,7 +74,7 @@ def make_views(transform: Transform, *, seed: int) -> Views:
 
 def map_rows(
     apply: Callable[[Any], Any], images: Any, *, batch: int = BATCH, mesh: Mesh | None = None
-) -> np.ndarray:
+) -> Any:
     """Returns `apply` of every row as one array; batches of one size need one compilation.
 
     The next rows are read while the devices are busy.
@@ -84,19 +84,20 @@ def map_rows(
       [1, 2, 3, 4, 5]
 
     Args:
-      apply: maps a batch to an output for each row.
+      apply: maps a batch to an output for each row, or to several by name.
       images: rows.
       batch: rows of a batch, of each device.
       mesh: devices that share a batch; None: batches are NumPy's. Where there are several processes,
         all must call this; each reads the rows of its devices, and `apply` must return whole outputs.
     """
     size = batch if mesh is None else batch * mesh.size
-    outputs: list[np.ndarray] = []
+    outputs: list[Any] = []
     waiting: tuple[Any, int] | None = None
 
     def collect() -> None:
         if waiting is not None:
-            outputs.append(np.asarray(waiting[0])[: waiting[1]])
+            output, count = waiting
+            outputs.append(jax.tree.map(lambda of_rows: np.asarray(of_rows)[:count], output))
 
     for start in range(0, len(images), size):
         stop = min(start + size, len(images))
@@ -108,7 +109,7 @@ def map_rows(
         collect()
         waiting = output, stop - start
     collect()
-    return np.concatenate(outputs)
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
 
 
 def _padded(images: Any, start: int, stop: int, size: int) -> np.ndarray:

@@ -171,6 +171,8 @@ def _shares(
     return share
 
 
+_NEVER = 1e-15  # chance of draws that are left out
+
 Rival = tuple[float, int]  # votes that are fixed, training rows that tie for the last places
 
 
@@ -201,6 +203,9 @@ def _expected_share(
     expected = 0.0
     for mine in range(min(own[1], places) + 1):
         votes = own[0] + weight * mine
+        chance = _draws(own[1], mine, scale) * _draws(total - own[1], places - mine, scale)
+        if chance <= _NEVER * _draws(total, places, scale):
+            continue
         least, most = votes - 1e-9 * votes, votes + 1e-9 * votes  # what counts as equal
         if not votes or any(fixed > most for (fixed, _), _ in rivals):
             continue  # others have all votes, or more whatever is drawn
@@ -220,8 +225,9 @@ def _expected_share(
             factor = np.zeros_like(product)
             for theirs in range(min(tied, places) + 1):
                 gets = fixed + weight * theirs
-                if gets <= most:
-                    factor[:, theirs] = _draws(tied, theirs, scale) * (x if gets >= least else 1)
+                if gets > most:
+                    break
+                factor[:, theirs] = _draws(tied, theirs, scale) * (x if gets >= least else 1)
             product = _times(product, _power(factor, count))
         expected += _draws(own[1], mine, scale) * (share_of_x @ product[:, places - mine])
     return round(float(expected / _draws(total, places, scale)), 12)
@@ -236,6 +242,8 @@ def _quadrature(points: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _draws(rows: int, drawn: int, scale: float) -> float:
     """Computes `C(rows, drawn) scale^drawn`."""
+    if drawn > rows:
+        return 0.0
     log = math.lgamma(rows + 1) - math.lgamma(drawn + 1) - math.lgamma(rows - drawn + 1)
     return math.exp(log + drawn * math.log(scale))
 
