@@ -20,7 +20,6 @@ from experiments.images.evaluation import (
     raw_pixels,
 )
 from experiments.images.figures import embedding_map, input_views, neighbours
-from experiments.images.progress import told
 from experiments.running.examples import BATCH, Pairs, Views, make_views, map_rows, spread, take
 from experiments.running.figures import COMPARED, Drawing, heatmaps, loss_curve
 from experiments.running.process import say
@@ -53,6 +52,7 @@ def conclude(
     candidates: int | None,
     describe: Describe,
     steps_per_epoch: int,
+    scored: Mapping[str, str],
 ) -> None:
     """Evaluates frozen features before and after, marks the run finished, draws, writes the page.
 
@@ -71,6 +71,7 @@ def conclude(
       candidates: K of the chance level ln K; None if chance is another number.
       describe: adds what else the page shows.
       steps_per_epoch: steps of an epoch.
+      scored: sentences on what was scored while it trained, for `score_curves`.
     """
     jitted = jax.jit(encode)  # one program for all that follows: the same batch, float images
     run, mesh = run.on_devices(), run.mesh
@@ -116,7 +117,7 @@ def conclude(
     drawings: list[Drawing] = [
         ("views", lambda: input_views(dataset.train, views, dataset.class_names)),
         ("loss", lambda: loss_curve(workdir.figures, workdir.metrics, candidates)),
-        *score_curves(workdir, steps_per_epoch, told(dataset)),
+        *score_curves(workdir, steps_per_epoch, scored),
         (
             "similarity",
             lambda: heatmaps(

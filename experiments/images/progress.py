@@ -16,7 +16,10 @@ from jaxcon.data.splits import Dataset, Split
 from jaxcon.evaluation.knn import knn_accuracy
 from jaxcon.training.state import TrainState
 
-NEIGHBOURS, QUERIES = 50_000, 10_000  # training and validation images at most
+# At most so many training images, validation images and pairs of views.
+MOST = (50_000, 10_000, CHECKED)
+# With fewer it says little; more than a share of the images trained on in between cost too much.
+_LEAST, _SHARES = (512, 256, 128), (1 / 4, 1 / 8, 1 / 8)
 _SMALL = 64 * 64 * 3  # numbers of an image up to which a batch is larger
 
 
@@ -25,13 +28,14 @@ def make_evaluate(
     encode: Callable[[Any, jax.Array], tuple[Any, Any]],
     transform: Transform,
     *,
+    between: int,
     seed: int,
 ) -> Callable[[Mesh], Callable[[TrainState], Mapping[str, float]]]:
     """Returns what makes, for the devices of a run, the function that scores its state.
 
-    With classes, it is the kNN accuracy of validation images among training images, at most 50,000 of
-    them, evenly spread; and always effective rank, alignment and uniformity of two views of at most
-    1,000 validation images, which are drawn once and rounded to 8 bits. No test image takes part. The
+    With classes, it is the kNN accuracy of validation images among training images; and always
+    effective rank, alignment and uniformity of two views of validation images, which are drawn once and
+    rounded to 8 bits. `counts` says of how many, which are spread evenly. No test image takes part. The
     average of the weights is scored if there is one. All devices share the images; where there are
     several processes, the first computes the scores from the features of all.
 
@@ -39,18 +43,20 @@ def make_evaluate(
       dataset: images.
       encode: maps variables and images in [0, 1] to features and embeddings.
       transform: makes the views.
+      between: images trained on between two scores.
       seed: seed of the views.
     """
 
     def over(mesh: Mesh) -> Callable[[TrainState], Mapping[str, float]]:
+        neighbours, queries, pairs = counts(dataset, between)
         whole = NamedSharding(mesh, PartitionSpec())
         batch = BATCH if np.prod(dataset.train.image_shape) > _SMALL else 4 * BATCH
         features, embeddings = (
             jax.jit(lambda v, x, i=i: encode(v, to_float(x))[i], out_shardings=whole)
             for i in range(2)
         )
-        views = _views(dataset.validation, transform, seed)
-        train, validation = _some(dataset.train, NEIGHBOURS), _some(dataset.validation, QUERIES)
+        views = _views(dataset.validation, pairs, transform, seed)
+        train, validation = _some(dataset.train, neighbours), _some(dataset.validation, queries)
         classes = dataset.class_names is not None and len(validation) > 0
         own = [device for device in mesh.devices.flat if device in jax.local_devices()]
 
@@ -74,14 +80,31 @@ def make_evaluate(
     return over
 
 
-def told(dataset: Dataset) -> dict[str, str]:
+def counts(dataset: Dataset, between: int) -> tuple[int, int, int]:
+    """Returns of how many training images, validation images and pairs of views the scores are.
+
+    So many that scores take about a tenth of the time of training, but not so few that they say
+    nothing.
+
+    Args:
+      dataset: the images.
+      between: images trained on between two scores.
+    """
+    there = (len(dataset.train), len(dataset.validation), len(dataset.validation))
+    neighbours, queries, pairs = (
+        min(count, most, max(least, round(share * between)))
+        for count, most, least, share in zip(there, MOST, _LEAST, _SHARES, strict=True)
+    )
+    return neighbours, queries, pairs
+
+
+def told(dataset: Dataset, between: int) -> dict[str, str]:
     """Returns sentences on what was scored, for the figure."""
-    train, validation = min(len(dataset.train), NEIGHBOURS), min(len(dataset.validation), QUERIES)
+    neighbours, queries, pairs = counts(dataset, between)
     return {
-        "knn": f"kNN classifies {validation:,} validation images by the features of {train:,} "
+        "knn": f"kNN classifies {queries:,} validation images by the features of {neighbours:,} "
         "training images.",
-        "spread": "The others are of the embeddings of two views of "
-        f"{min(len(dataset.validation), CHECKED):,} validation images.",
+        "spread": f"The others are of the embeddings of two views of {pairs:,} validation images.",
     }
 
 
@@ -122,9 +145,9 @@ def _some(split: Split, most: int) -> Split:
     return Split(_Rows(split.images, rows), None if labels is None else labels[rows])
 
 
-def _views(split: Split, transform: Transform, seed: int) -> np.ndarray:
+def _views(split: Split, count: int, transform: Transform, seed: int) -> np.ndarray:
     """Returns a view of each of some images, then another of each, as uint8."""
-    rows = spread(len(split), CHECKED)
+    rows = spread(len(split), count)
     make = make_views(transform, seed=seed)
     pairs: list[list[np.ndarray]] = [[], []]
     for start in range(0, len(rows), BATCH):

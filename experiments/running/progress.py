@@ -3,12 +3,14 @@
 `--evaluate-every` asks for them; they stand in metrics.jsonl beside the loss of the step before.
 """
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from experiments.running.figures import Drawing
 from jaxcon import report
@@ -49,12 +51,18 @@ def spreading(z1: np.ndarray, z2: np.ndarray) -> dict[str, float]:
     if not (np.isfinite(z1).all() and np.isfinite(z2).all()):
         return dict.fromkeys(("effective_rank", "alignment", "uniformity"), float("nan"))
     (alignment, uniformity), directions = jax.device_get(_measure(z1, z2))
-    rank = min(effective_rank(directions_of_one) for directions_of_one in directions)
+    with _controller().limit(limits=1, user_api="blas"):  # threads would wait for each other
+        rank = min(effective_rank(of_one) for of_one in directions)
     return {
         "effective_rank": rank,
         "alignment": float(alignment),
         "uniformity": float(uniformity),
     }
+
+
+@functools.cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()  # finding the libraries takes longer than the ranks
 
 
 @jax.jit

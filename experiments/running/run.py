@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from experiments.running.optimizers import OPTIMIZERS
 from experiments.running.options import Machine, Training
-from experiments.running.plan import Plan
+from experiments.running.plan import Plan, evaluation_steps
 from experiments.running.process import jit_once, say
 from experiments.running.start import Network
 from jaxcon.encoders import Temperature
@@ -187,8 +187,9 @@ def pretrain(
         _tell_shares(state, shardings, mesh)
     else:
         state = replicate(create(first), mesh)
-    every = machine.evaluate_every
-    evaluate = None if every is None or task.evaluate is None else task.evaluate(mesh)
+    evaluate = None
+    if machine.evaluate_every is not None and task.evaluate is not None:
+        evaluate = task.evaluate(mesh)
     with Checkpoints(workdir.checkpoints, say=say) as checkpoints:
         restored = checkpoints.restore(state)
         if restored is not None:
@@ -205,7 +206,7 @@ def pretrain(
             checkpoints=checkpoints,
             checkpoint_every=machine.checkpoint_every or max(1, plan.steps // 20),
             evaluate=evaluate,
-            evaluate_every=max(1, round((every or 1) * plan.steps_per_epoch)),
+            evaluate_every=evaluation_steps(machine, plan.steps_per_epoch),
         )
     if 2 * (skipped := int(result.state.skipped)) > int(result.state.step):
         raise FloatingPointError(

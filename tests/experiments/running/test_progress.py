@@ -103,11 +103,11 @@ def encode(variables, images):
     return rows, rows
 
 
-def evaluated(data, scale=1.0, devices=2):
+def evaluated(data, scale=1.0, devices=2, between=10_000):
     """The scores of a state whose one parameter is a scale."""
     transform = functools.partial(gaussian_noise, std=0.1)
     mesh = make_mesh(jax.devices()[:devices])
-    evaluate = make_evaluate(data, encode, transform, seed=0)(mesh)
+    evaluate = make_evaluate(data, encode, transform, between=between, seed=0)(mesh)
     variables = {"params": replicate(np.float32(scale), mesh)}
     return evaluate(SimpleNamespace(variables=lambda average: variables))
 
@@ -125,8 +125,7 @@ def test_features_that_are_not_finite_are_no_error():
 
 def test_of_many_images_some_are_taken_from_everywhere(monkeypatch):
     data, seen = dataset(1000, 500, 0), []
-    monkeypatch.setattr(progress, "NEIGHBOURS", 60)
-    monkeypatch.setattr(progress, "QUERIES", 20)
+    monkeypatch.setattr(progress, "MOST", (60, 20, 10))
     monkeypatch.setattr(progress, "knn_accuracy", lambda *given, **_: seen.append(given) or 0.5)
     assert evaluated(data)["knn"] == 0.5
     ((train_x, train_y, validation_x, validation_y),) = seen
@@ -139,7 +138,18 @@ def test_of_many_images_some_are_taken_from_everywhere(monkeypatch):
         pixels = split.images[rows].reshape(len(rows), -1)
         np.testing.assert_allclose(features, pixels / 255 - 0.5, atol=1e-6)
     assert (len(train_x), len(validation_x)) == (60, 20)
-    assert "20 validation images by the features of 60 training" in progress.told(data)["knn"]
+    assert (
+        "20 validation images by the features of 60 training" in progress.told(data, 10_000)["knn"]
+    )
+
+
+def test_scores_are_of_no_more_images_than_a_tenth_of_the_time_allows():
+    digits, photos = dataset(1259, 179, 0), dataset(200_000, 20_000, 0)
+    assert progress.counts(digits, 1024) == (512, 179, 128)  # every epoch
+    assert progress.counts(digits, 10 * 1024) == (1259, 179, 179)
+    assert progress.counts(photos, 40_000) == (10_000, 5_000, 1_000)
+    assert progress.counts(photos, 10**7) == (50_000, 10_000, 1_000)
+    assert progress.counts(dataset(30, 8, 8), 8) == (30, 8, 8)
 
 
 def test_without_validation_images_there_is_nothing_to_score():
