@@ -19,7 +19,7 @@ from jaxcon.training.state import TrainState
 # At most so many training images, validation images and pairs of views.
 MOST = (50_000, 10_000, CHECKED)
 # With fewer it says little; more than a share of the images trained on in between cost too much.
-_LEAST, _SHARES = (512, 256, 128), (1 / 4, 1 / 8, 1 / 8)
+_LEAST, _SHARES = (384, 128, 64), (1 / 4, 1 / 8, 1 / 16)
 _SMALL = 64 * 64 * 3  # numbers of an image up to which a batch is larger
 
 
@@ -50,7 +50,7 @@ def make_evaluate(
     def over(mesh: Mesh) -> Callable[[TrainState], Mapping[str, float]]:
         neighbours, queries, pairs = counts(dataset, between)
         whole = NamedSharding(mesh, PartitionSpec())
-        batch = BATCH if np.prod(dataset.train.image_shape) > _SMALL else 4 * BATCH
+        batch = BATCH if np.prod(dataset.train.image_shape) > _SMALL else 2 * BATCH
         features, embeddings = (
             jax.jit(lambda v, x, i=i: encode(v, to_float(x))[i], out_shardings=whole)
             for i in range(2)

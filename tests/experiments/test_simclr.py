@@ -125,8 +125,8 @@ def test_the_page_has_the_curves_of_the_scores_while_it_trained(workdir):
         -1:
     ]
     assert f"kNN accuracy {rows[0]['knn']:.3g} to {rows[-1]['knn']:.3g}" in caption
-    assert "classifies 179 validation images by the features of 512 training images" in caption
-    assert "embeddings of two views of 128 validation images" in caption
+    assert "classifies 128 validation images by the features of 384 training images" in caption
+    assert "embeddings of two views of 64 validation images" in caption
 
 
 def test_a_finished_run_says_so_and_shows_its_table(workdir, capsys):

@@ -145,9 +145,9 @@ def test_of_many_images_some_are_taken_from_everywhere(monkeypatch):
 
 def test_scores_are_of_no_more_images_than_a_tenth_of_the_time_allows():
     digits, photos = dataset(1259, 179, 0), dataset(200_000, 20_000, 0)
-    assert progress.counts(digits, 1024) == (512, 179, 128)  # every epoch
+    assert progress.counts(digits, 1024) == (384, 128, 64)  # every epoch
     assert progress.counts(digits, 10 * 1024) == (1259, 179, 179)
-    assert progress.counts(photos, 40_000) == (10_000, 5_000, 1_000)
+    assert progress.counts(photos, 12_000) == (3_000, 1_500, 750)
     assert progress.counts(photos, 10**7) == (50_000, 10_000, 1_000)
     assert progress.counts(dataset(30, 8, 8), 8) == (30, 8, 8)
 
