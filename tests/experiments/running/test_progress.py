@@ -2,7 +2,11 @@
 
 import functools
 import json
+import os
 import shutil
+import socket
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import jax
@@ -176,3 +180,29 @@ def test_curves_leave_out_what_was_not_finite_and_there_are_none_without_scores(
     assert name == "scores"
     assert figure.path.stat().st_size > 1000
     assert figure.caption.endswith(" to 0.5. Of 5 images.")
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_scores_of_one_with_two_devices(tmp_path):
+    flags = ["--epochs=2", "--evaluate-every=1", "--accelerator=cpu"]
+    environ = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    together = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    command = [sys.executable, "-m", "experiments.simclr", *flags]
+    processes = [
+        subprocess.Popen(
+            [*command, f"--workdir={tmp_path / 'two'}"],
+            env=environ | together | {"JAX_PROCESS_ID": str(number)},
+            stdout=subprocess.DEVNULL,
+        )
+        for number in range(2)
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
+    alone = [*command, f"--workdir={tmp_path / 'one'}", "--num-devices=2"]
+    subprocess.run(alone, env=environ, check=True, stdout=subprocess.DEVNULL)
+    found, expected = (scores(tmp_path / name) for name in ("two", "one"))
+    assert list(found) == list(expected) == [3, 7]
+    for step, row in expected.items():
+        assert found[step] == pytest.approx(row, abs=0.02)
