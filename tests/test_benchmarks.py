@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow  # .ci/run runs them
     [
         ("every_loss", ("--rows=64", "--dim=16"), "| `ntxent_loss` |"),
         ("forms", ("--pairs=32", "--dims=16"), "| CLIP | 16 | 32 |"),
+        ("scores", ("--rows=300", "--dim=16"), "| digits, 1,259 x 64 | kNN |"),
         ("scaling", ("--pairs=64", "--dim=16"), "| NT-Xent, ring | 8,192 |"),
     ],
 )

@@ -4,15 +4,19 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from experiments.running.examples import map_rows
 from experiments.running.verdict import Ahead
 from jaxcon import report
+from jaxcon.augment import to_float
 from jaxcon.data.splits import Dataset, Split
 from jaxcon.evaluation.knn import knn_accuracy
 from jaxcon.evaluation.linear_probe import few_label_probe, linear_probe_accuracy
 
+_SIDE = 32  # pixels from which raw ones are those of a smaller image
 _FEW_LABELS = {"one_label": "one label a class", "five_labels": "five labels a class"}
 
 
@@ -24,9 +28,22 @@ class Features(NamedTuple):
     test: np.ndarray
 
 
-def map_dataset(apply: Callable[[np.ndarray], Any], dataset: Dataset) -> Features:
-    """Returns the outputs of `apply` for all images of the three splits."""
-    return Features(*(map_rows(apply, split.images) for split in splits(dataset)))
+def map_dataset(
+    kinds: Mapping[str, Callable[[Any], Any]], dataset: Dataset, mesh: Mesh
+) -> dict[str, Features]:
+    """Returns each kind of features of all images of the three splits; images are read once.
+
+    Args:
+      kinds: what maps a batch of images on the devices to features, by kind.
+      dataset: the images.
+      mesh: devices that share a batch.
+    """
+
+    def apply(images: Any) -> dict[str, Any]:
+        return {kind: features(images) for kind, features in kinds.items()}
+
+    of_splits = [map_rows(apply, split.images, mesh=mesh) for split in splits(dataset)]
+    return {kind: Features(*(of_split[kind] for of_split in of_splits)) for kind in kinds}
 
 
 def splits(dataset: Dataset) -> tuple[Split, Split, Split]:
@@ -34,9 +51,35 @@ def splits(dataset: Dataset) -> tuple[Split, Split, Split]:
     return dataset.train, dataset.validation, dataset.test
 
 
-def raw_pixels(images: np.ndarray) -> np.ndarray:
-    """Returns the pixels themselves as features, which trained ones should beat."""
-    return images.reshape(len(images), -1).astype(np.float32) / 255
+def raw_pixels(images: Any) -> np.ndarray:
+    """Returns the pixels themselves as features, which trained ones should beat.
+
+    Images larger than 32 pixels are shrunk to 32 x 32: a photograph has more numbers than a linear
+    classifier can use, and sets of them more than fit into memory.
+
+    Example:
+      >>> raw_pixels(np.full((1, 40, 64, 3), 255, np.uint8)).shape
+      (1, 3072)
+    """
+    if max(images.shape[1:3]) > _SIDE:
+        return np.asarray(_shrunk(images)).reshape(len(images), -1)
+    return np.asarray(images).reshape(len(images), -1).astype(np.float32) / 255
+
+
+@jax.jit
+def _shrunk(images: jax.Array) -> jax.Array:
+    shape = (len(images), _SIDE, _SIDE, images.shape[-1])
+    return jax.image.resize(to_float(images), shape, "linear", antialias=True)
+
+
+def pixels_name(image_shape: Sequence[int]) -> str:
+    """Returns what a table calls the features of `raw_pixels`.
+
+    Example:
+      >>> pixels_name((8, 8, 1)), pixels_name((224, 224, 3))
+      ('raw pixels', 'raw pixels at 32 x 32')
+    """
+    return f"raw pixels at {_SIDE} x {_SIDE}" if max(image_shape[:2]) > _SIDE else "raw pixels"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +108,10 @@ class Accuracies:
         }
 
 
-def evaluate(features: Features, dataset: Dataset) -> Accuracies:
-    """Returns the scores of frozen features of a dataset with labels."""
+def evaluate(
+    features: Features, dataset: Dataset, devices: Sequence[Any] | None = None
+) -> Accuracies:
+    """Returns the scores of frozen features of a dataset with labels, computed on the devices."""
     train, validation, test = (split.labels for split in splits(dataset))
     assert train is not None
     assert validation is not None
@@ -74,11 +119,14 @@ def evaluate(features: Features, dataset: Dataset) -> Accuracies:
     arrays = (features.train, train, features.test, test)
     return Accuracies(
         linear=linear_probe_accuracy(
-            *arrays, validation_x=features.validation, validation_y=validation
+            *arrays,
+            validation_x=features.validation,
+            validation_y=validation,
+            devices=devices,
         ),
         five_labels=few_label_probe(*arrays, labels_per_class=5),
         one_label=few_label_probe(*arrays, labels_per_class=1),
-        knn=knn_accuracy(*arrays),
+        knn=knn_accuracy(*arrays, devices=devices),
     )
 
 

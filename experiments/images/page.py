@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from experiments.images.evaluation import (
     Accuracies,
@@ -15,12 +16,14 @@ from experiments.images.evaluation import (
     evaluate,
     evaluation_table,
     map_dataset,
+    pixels_name,
     raw_pixels,
 )
 from experiments.images.figures import embedding_map, input_views, neighbours
 from experiments.running.examples import BATCH, Pairs, Views, make_views, map_rows, spread, take
 from experiments.running.figures import COMPARED, Drawing, heatmaps, loss_curve
 from experiments.running.process import say
+from experiments.running.progress import score_curves
 from experiments.running.results import Results, finish, write_page
 from experiments.running.run import Run
 from experiments.running.verdict import CHECKED, verdict
@@ -48,6 +51,8 @@ def conclude(
     settings: Mapping[str, Any],
     candidates: int | None,
     describe: Describe,
+    steps_per_epoch: int,
+    scored: Mapping[str, str],
 ) -> None:
     """Evaluates frozen features before and after, marks the run finished, draws, writes the page.
 
@@ -65,28 +70,35 @@ def conclude(
       settings: settings to list on the page.
       candidates: K of the chance level ln K; None if chance is another number.
       describe: adds what else the page shows.
+      steps_per_epoch: steps of an epoch.
+      scored: sentences on what was scored while it trained, for `score_curves`.
     """
     jitted = jax.jit(encode)  # one program for all that follows: the same batch, float images
+    run, mesh = run.on_devices(), run.mesh
 
-    def outputs(variables: Any, images: np.ndarray) -> tuple[Any, Any]:
+    def outputs(variables: Any, images: Any) -> tuple[Any, Any]:
         return jitted(variables, to_float(jnp.asarray(images)))
 
     applied = {
         "before": functools.partial(outputs, run.before),
         "after": functools.partial(outputs, run.after),
     }
-    kinds = {
-        "raw pixels": map_dataset(raw_pixels, dataset),
-        "untrained encoder": map_dataset(lambda x: applied["before"](x)[0], dataset),
-        "trained encoder": map_dataset(lambda x: applied["after"](x)[0], dataset),
-    }
+    pixels = pixels_name(dataset.train.image_shape)
+    encoders = {"untrained encoder": "before", "trained encoder": "after"}
+    kinds = map_dataset(
+        {pixels: raw_pixels}
+        | {kind: lambda x, when=when: applied[when](x)[0] for kind, when in encoders.items()},
+        dataset,
+        mesh,
+    )
     scores: dict[str, Accuracies] = {}
     if dataset.class_names is not None:
         say("evaluating frozen features")
-        scores = {kind: evaluate(value, dataset) for kind, value in kinds.items()}
+        devices = list(mesh.devices.flat)
+        scores = {kind: evaluate(value, dataset, devices) for kind, value in kinds.items()}
     views = make_views(transform, seed=seed)
     checked = spread(len(dataset.test), CHECKED, dataset.test.labels)
-    embeddings = _embed(applied, views, dataset.test, checked)
+    embeddings = _embed(applied, views, dataset.test, checked, mesh)
     more, sentences = describe(workdir.figures, embeddings)
     judged = verdict(
         *embeddings["after"],
@@ -105,6 +117,7 @@ def conclude(
     drawings: list[Drawing] = [
         ("views", lambda: input_views(dataset.train, views, dataset.class_names)),
         ("loss", lambda: loss_curve(workdir.figures, workdir.metrics, candidates)),
+        *score_curves(workdir, steps_per_epoch, scored),
         (
             "similarity",
             lambda: heatmaps(
@@ -144,13 +157,14 @@ def _embed(
     views: Views,
     split: Split,
     rows: np.ndarray,
+    mesh: Mesh,
 ) -> dict[str, Pairs]:
     """Embeds two views of some images with each encoder, holding no more views than needed."""
     parts: dict[str, list[Pairs]] = {when: [] for when in applied}
     for start in range(0, len(rows), BATCH):
         pair = views(take(split, rows[start : start + BATCH]))
         for when, apply in applied.items():
-            z1, z2 = (map_rows(lambda x: apply(x)[1], view) for view in pair)  # noqa: B023
+            z1, z2 = (map_rows(lambda x: apply(x)[1], view, mesh=mesh) for view in pair)  # noqa: B023
             parts[when].append((z1, z2))
     return {
         when: (np.concatenate([z1 for z1, _ in pairs]), np.concatenate([z2 for _, z2 in pairs]))
@@ -165,11 +179,12 @@ def _summary(scores: Mapping[str, Accuracies], dataset: Dataset) -> str:
             f"An encoder learned from {len(dataset.train):,} images. They have no classes, so there "
             "is no score: the pictures of nearest neighbours show what it considers alike."
         )
-    raw, trained = scores["raw pixels"], scores["trained encoder"]
+    pixels = pixels_name(dataset.train.image_shape)
+    raw, trained = scores[pixels], scores["trained encoder"]
     return (
         f"{learned} With its features and one labelled image of each of the "
         f"{len(dataset.class_names or ())} classes, {trained.one_label[0]:.1%} of the "
-        f"{len(dataset.test):,} test images are classified correctly (raw pixels: "
+        f"{len(dataset.test):,} test images are classified correctly ({pixels}: "
         f"{raw.one_label[0]:.1%}); with all labels {trained.linear:.1%} ({raw.linear:.1%})."
     )
 

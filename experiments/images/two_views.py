@@ -15,13 +15,14 @@ import jax.numpy as jnp
 
 from experiments.images.model import make_cached, make_loss, make_model
 from experiments.images.page import Describe, conclude, show
+from experiments.images.progress import make_evaluate, told
 from experiments.images.recipes import Images, Recipe, default_rates
 from experiments.running import facts, runner
 from experiments.running.encoders import check_tiles
 from experiments.running.handed import check_features
 from experiments.running.memory import check_rows_apart
 from experiments.running.options import Machine, Training, check_range, check_training, fill
-from experiments.running.plan import default_batch
+from experiments.running.plan import default_batch, evaluation_steps
 from experiments.running.run import Task
 from experiments.running.stand_in import Imagined, blank_images, known
 from experiments.running.start import Network, Start
@@ -175,8 +176,13 @@ def make_task(
     machine, name = config.machine, config.images.encoder or ""
     check_rows_apart(machine, init, {"encoder": name})
     apply = rematerialized(model.apply, ["encoder"]) if machine.remat else model.apply
-    transform, colours, size = recipe.transform, recipe.colours, machine.chunk_size
-    cached = functools.partial(make_cached, transform, goal.loss, apply, colours=colours)
+    transform, size = recipe.transform, machine.chunk_size
+    steps_per_epoch = len(dataset.train) // batch_size
+    between = batch_size * evaluation_steps(machine, steps_per_epoch)
+
+    def encode(variables: Any, images: jax.Array) -> Any:
+        return model.apply(variables, images, method="encode")
+
     return Task(
         network=Network({"encoder": model.encoder, "head": model.head}, shape),
         encoder=name,
@@ -194,12 +200,15 @@ def make_task(
             conclude,
             dataset=dataset,
             title=f"{method.title(config)} on {facts.dataset_title(config.images.dataset)}",
-            encode=lambda variables, images: model.apply(variables, images, method="encode"),
+            encode=encode,
             transform=transform,
             seed=seed,
             temperature=goal.temperature,
             candidates=goal.candidates,
             describe=goal.describe,
+            steps_per_epoch=steps_per_epoch,
+            scored=told(dataset, between),
         ),
+        evaluate=make_evaluate(dataset, encode, transform, between=between, seed=seed),
         own=method.own,
     )

@@ -17,6 +17,7 @@ from experiments.pairs.captions import caption_tokens, cut_note, make_tokenizer
 from experiments.pairs.model import make_cached, make_loss, make_model, shifted, unchanged
 from experiments.pairs.objectives import LossName, Objective
 from experiments.pairs.page import conclude, show
+from experiments.pairs.progress import make_evaluate
 from experiments.running import runner
 from experiments.running.encoders import Encoder, OptionalTextEncoder, check_tiles, default_context
 from experiments.running.facts import dataset_title, with_captions
@@ -284,7 +285,9 @@ def make_task(
             transform=transform,
             seed=training.seed,
             batch_size=batch_size,
+            steps_per_epoch=len(dataset.train) // batch_size,
         ),
+        evaluate=functools.partial(make_evaluate, dataset, model, objective, tokenizer),
         own=method.own,
         notes=lambda: filter(None, [cut_note(dataset, tokenizer)]),
     )

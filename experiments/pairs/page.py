@@ -16,11 +16,13 @@ from experiments.pairs.figures import (
 )
 from experiments.pairs.model import DualEncoder
 from experiments.pairs.objectives import Objective
+from experiments.pairs.progress import told
 from experiments.pairs.retrieval import evaluate, held_out, make_encode
 from experiments.pairs.scores import Scores, recall_name, table
 from experiments.running.examples import make_views, spread
 from experiments.running.figures import Drawing, loss_curve
 from experiments.running.process import say
+from experiments.running.progress import score_curves
 from experiments.running.results import Results, finish, write_page
 from experiments.running.run import Run
 from experiments.running.verdict import CHECKED, verdict
@@ -49,6 +51,7 @@ def conclude(
     transform: Transform,
     seed: int,
     batch_size: int,
+    steps_per_epoch: int,
     facts: Mapping[str, str],
     settings: Mapping[str, Any],
 ) -> None:
@@ -65,12 +68,13 @@ def conclude(
       transform: what is done to images in training.
       seed: seed of the views that are shown.
       batch_size: pairs in a batch.
+      steps_per_epoch: steps of an epoch.
       facts: made by `experiments.running.facts`.
       settings: settings to list on the page.
     """
     candidates = batch_size if objective.softmax else None
     note = loss_notes(workdir, objective, batch_size)
-    encode = make_encode(model, tokenizer)
+    run, encode = run.on_devices(), make_encode(model, tokenizer, run.mesh)
     say("evaluating retrieval")
     scores = {
         "trained": evaluate(encode, run.after, objective, dataset),
@@ -105,6 +109,7 @@ def conclude(
     drawings: list[Drawing] = [
         ("views", lambda: training_pairs(dataset.train, views)),
         ("loss", lambda: loss_curve(workdir.figures, workdir.metrics, candidates)),
+        *score_curves(workdir, steps_per_epoch, told(dataset)),
         (
             "similarity",
             lambda: pair_heatmaps(workdir.figures, encode, run, dataset.test, (images, texts)),

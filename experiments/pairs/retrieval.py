@@ -1,11 +1,13 @@
 """How well images and captions find each other: recall both ways, and classes by their prompts."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from scipy.stats import spearmanr
 
 from experiments.pairs.model import DualEncoder
@@ -38,11 +40,18 @@ class HeldOut(NamedTuple):
     ids: np.ndarray
 
 
-def make_encode(model: DualEncoder, tokenizer: Tokenizer) -> Encode:
-    """Returns the two functions, each compiled once, for batches of one size."""
+def make_encode(model: DualEncoder, tokenizer: Tokenizer, mesh: Mesh | None = None) -> Encode:
+    """Returns the two functions, each compiled once, for batches of one size.
+
+    Args:
+      model: the dual encoder.
+      tokenizer: of the texts.
+      mesh: devices that share a batch, as in `map_rows`.
+    """
+    whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
 
     def packed(method: str, inputs: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
-        @jax.jit
+        @functools.partial(jax.jit, out_shardings=whole)
         def apply(variables: Any, rows: Any) -> Any:
             embedded: Any = model.apply(variables, inputs(rows), method=method)
             log_std = embedded.log_std
@@ -56,9 +65,11 @@ def make_encode(model: DualEncoder, tokenizer: Tokenizer) -> Encode:
 
     image, text = packed("embed_images", to_float), packed("embed_texts", lambda tokens: tokens)
     return Encode(
-        lambda variables, images: unpack(map_rows(lambda x: image(variables, x), images)),
+        lambda variables, images: unpack(
+            map_rows(lambda x: image(variables, x), images, mesh=mesh)
+        ),
         lambda variables, texts: unpack(
-            map_rows(lambda x: text(variables, x), tokenizer.encode(texts, warn=False))
+            map_rows(lambda x: text(variables, x), tokenizer.encode(texts, warn=False), mesh=mesh)
         ),
     )
 

@@ -8,10 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from experiments.running.process import jit_once
 from jaxcon.augment import Transform, two_views
 from jaxcon.data.splits import Split
+from jaxcon.training.devices import batch_sharding
 
 Pairs = tuple[np.ndarray, np.ndarray]
 Views = Callable[[np.ndarray], Pairs]  # from at most 64 images to two views of each
@@ -70,19 +72,67 @@ def make_views(transform: Transform, *, seed: int) -> Views:
     return of
 
 
-def map_rows(apply: Callable[[np.ndarray], Any], images: Any, *, batch: int = 64) -> np.ndarray:
+def map_rows(
+    apply: Callable[[Any], Any], images: Any, *, batch: int = BATCH, mesh: Mesh | None = None
+) -> Any:
     """Returns `apply` of every row as one array; batches of one size need one compilation.
+
+    The next rows are read while the devices are busy.
 
     Example:
       >>> map_rows(lambda x: x + 1, np.arange(5), batch=2).tolist()
       [1, 2, 3, 4, 5]
+
+    Args:
+      apply: maps a batch to an output for each row, or to several by name.
+      images: rows.
+      batch: rows of a batch, of each device.
+      mesh: devices that share a batch; None: batches are NumPy's. Where there are several processes,
+        all must call this; each reads the rows of its devices, and `apply` must return whole outputs.
     """
-    outputs = []
-    for start in range(0, len(images), batch):
-        rows = np.stack([images[i] for i in range(start, min(start + batch, len(images)))])
-        padding = [(0, batch - len(rows)), *[(0, 0)] * (rows.ndim - 1)]
-        outputs.append(np.asarray(apply(np.pad(rows, padding)))[: len(rows)])
-    return np.concatenate(outputs)
+    size = batch if mesh is None else batch * mesh.size
+    outputs: list[Any] = []
+    waiting: tuple[Any, int] | None = None
+
+    def collect() -> None:
+        if waiting is not None:
+            output, count = waiting
+            outputs.append(jax.tree.map(lambda of_rows: np.asarray(of_rows)[:count], output))
+
+    for start in range(0, len(images), size):
+        stop = min(start + size, len(images))
+        if mesh is None:
+            rows = _padded(images, start, stop, size)
+        else:
+            rows = _shared(images, start, stop, batch, mesh)
+        output = apply(rows)
+        collect()
+        waiting = output, stop - start
+    collect()
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
+
+
+def _padded(images: Any, start: int, stop: int, size: int) -> np.ndarray:
+    """Returns rows from `start` to `stop`, and zeros up to `size` rows."""
+    if isinstance(images, np.ndarray):
+        rows = images[start:stop]
+    else:
+        rows = np.stack([images[i] for i in range(start, stop)])
+    return np.pad(rows, [(0, size - len(rows)), *[(0, 0)] * (rows.ndim - 1)])
+
+
+def _shared(images: Any, start: int, stop: int, batch: int, mesh: Mesh) -> jax.Array:
+    """Returns rows from `start` to `stop` on the devices; each process reads those of its own."""
+    one = np.asarray(images[start])
+
+    def part(index: Any) -> np.ndarray:
+        first = start + (index[0].start or 0)
+        if first >= stop:
+            return np.zeros((batch, *one.shape), one.dtype)
+        return _padded(images, first, min(first + batch, stop), batch)
+
+    shape = (batch * mesh.size, *one.shape)
+    return jax.make_array_from_callback(shape, batch_sharding(mesh), part)
 
 
 def take(split: Split, rows: np.ndarray) -> np.ndarray:

@@ -126,6 +126,9 @@ class Machine:
     """Devices that share the batch; a CPU is split into that many. Default: all; on CPU, 1."""
     checkpoint_every: OptionalInt = None
     """Steps between checkpoints. Default: a twentieth of the run."""
+    evaluate_every: OptionalFloat = None
+    """Epochs between scores while it trains (kNN of features, or recall of captions; how embeddings
+    spread), into metrics.jsonl, TensorBoard's events and curves on the page."""
     exchange: ExchangeOfLoss = None
     """How devices compare their embeddings with all others: gather collects them, in a ring they
     travel and a device holds those of two at a time. Default: a ring from 4,096 rows a device on."""
@@ -259,7 +262,7 @@ def check_training(training: Training, machine: Machine) -> None:
     check_range(training, "weight_decay", "warmup_epochs", low=0, open_low=False)
     check_range(training, "ema", low=0, high=1)
     check_range(machine, "num_devices", "checkpoint_every", "block_size", "chunk_size", low=0)
-    check_range(machine, "plan_examples", low=0)
+    check_range(machine, "plan_examples", "evaluate_every", low=0)
     if machine.plan is not None and machine.num_devices is not None:
         raise ValueError(
             f"--num-devices={machine.num_devices}: --plan={machine.plan} says how many; leave it out"

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from experiments.running.options import Training
+from experiments.running.options import Machine, Training
 
 Options = TypeVar("Options", bound=Any)  # a dataclass with the group `training`
 
@@ -57,6 +57,16 @@ def make_plan(training: Training, *, examples: int, devices: int) -> Plan:
             f"{2**31 // plan.steps_per_epoch:,}"
         )
     return plan
+
+
+def evaluation_steps(machine: Machine, steps_per_epoch: int) -> int:
+    """Returns the steps between scores while it trains, at least 1; of an epoch if there are none.
+
+    Example:
+      >>> evaluation_steps(Machine(evaluate_every=0.5), 9)
+      4
+    """
+    return max(1, round((machine.evaluate_every or 1) * steps_per_epoch))
 
 
 def share_batch(config: Options, resolve: Callable[[Options], Options], *, devices: int) -> Options:

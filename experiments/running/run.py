@@ -7,7 +7,7 @@ directly.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from experiments.running.optimizers import OPTIMIZERS
 from experiments.running.options import Machine, Training
-from experiments.running.plan import Plan
+from experiments.running.plan import Plan, evaluation_steps
 from experiments.running.process import jit_once, say
 from experiments.running.start import Network
 from jaxcon.encoders import Temperature
@@ -49,6 +49,7 @@ class Task:
       chance: loss of embeddings that carry no information.
       conclude: `(workdir, run, *, facts, settings)`: evaluates and writes the page.
       value_and_grad: its value and gradient in chunks; None: at once.
+      evaluate: maps the devices to scores of a state by name, for `fit`; None if it has none.
       own: what the user wrote, by its role, as config.json describes it.
       notes: to say before training begins.
     """
@@ -64,17 +65,36 @@ class Task:
     chance: float
     conclude: Callable[..., None]
     value_and_grad: ValueAndGrad | None = None
+    evaluate: Callable[[Mesh], Callable[[TrainState], Mapping[str, float]]] | None = None
     own: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notes: Callable[[], Iterable[str]] = tuple
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What training made: variables for `apply_fn` before and after, on the host."""
+    """What training made: variables for `apply_fn` before and after, on the host.
+
+    Attributes:
+      before: those of `Task.init`.
+      after: those after training.
+      finished: whether it reached the last step.
+      devices: the devices of this process that trained, for what follows; none: JAX's first.
+    """
 
     before: dict[str, Any]
     after: dict[str, Any]
     finished: bool
+    devices: Sequence[Any] = ()
+
+    @property
+    def mesh(self) -> Mesh:
+        """The devices of this process that share what follows training."""
+        return make_mesh(self.devices or jax.local_devices()[:1])
+
+    def on_devices(self) -> "Run":
+        """Returns the run with its variables on each device of the mesh."""
+        before, after = replicate((self.before, self.after), self.mesh)
+        return dataclasses.replace(self, before=before, after=after)
 
 
 def abstract_state(training: Training, plan: Plan, task: Task) -> Any:
@@ -167,6 +187,9 @@ def pretrain(
         _tell_shares(state, shardings, mesh)
     else:
         state = replicate(create(first), mesh)
+    evaluate = None
+    if machine.evaluate_every is not None and task.evaluate is not None:
+        evaluate = task.evaluate(mesh)
     with Checkpoints(workdir.checkpoints, say=say) as checkpoints:
         restored = checkpoints.restore(state)
         if restored is not None:
@@ -182,6 +205,8 @@ def pretrain(
             folder=workdir.path,
             checkpoints=checkpoints,
             checkpoint_every=machine.checkpoint_every or max(1, plan.steps // 20),
+            evaluate=evaluate,
+            evaluate_every=evaluation_steps(machine, plan.steps_per_epoch),
         )
     if 2 * (skipped := int(result.state.skipped)) > int(result.state.step):
         raise FloatingPointError(
@@ -194,7 +219,8 @@ def pretrain(
             f"stopped after step {int(result.state.step)} of {plan.steps}; the same command resumes"
         )
     after = fetch(result.state.variables(average=True))
-    return Run(variables, after, result.finished)
+    own = [device for device in devices if device.process_index == jax.process_index()]
+    return Run(variables, after, result.finished, own)
 
 
 def _creates(training: Training, plan: Plan, task: Task) -> Callable[[Any], TrainState]:

@@ -1,4 +1,7 @@
-"""How good frozen features are: arrays in, floats out, no jax.
+"""How good frozen features are: NumPy arrays in, floats out.
+
+jaxcon.evaluation.nearest        nearest rows, found on the devices in tiles, exact all the same
+jaxcon.evaluation.logistic       fit: logistic regression on the devices, a grid of penalties at once
 
 jaxcon.evaluation.knn            knn_accuracy: the labels of the nearest training images
 jaxcon.evaluation.linear_probe   linear_probe_accuracy: logistic regression on all labels;

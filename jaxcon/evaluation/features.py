@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 DECIMALS = 12  # to which cosines are compared: equal rows have equal ones, wherever they are
@@ -152,6 +154,24 @@ def at_least_one(name: str, value: Any) -> int:
     return count
 
 
+def own_devices(devices: Sequence[Any] | None) -> Sequence[Any]:
+    """Returns the devices to compute on, by default all that this process has; on CPUs one.
+
+    Virtual devices of a CPU share its cores.
+
+    Raises:
+      ValueError: if there are none, or some belong to another process.
+    """
+    local = jax.local_devices()
+    if devices is None:
+        return local[:1] if local[0].platform == "cpu" else local
+    if not len(devices) or any(device not in local for device in devices):
+        raise ValueError(
+            f"devices must be some of the {len(local)} of this process, got {list(devices)}"
+        )
+    return devices
+
+
 def unit_rows(rows: np.ndarray) -> np.ndarray:
     """Divides rows by their lengths; rows of zeros stay zero.
 
@@ -165,11 +185,11 @@ def unit_rows(rows: np.ndarray) -> np.ndarray:
     return rows / np.where(lengths > 0, lengths, 1)
 
 
-def shares(values: np.ndarray, own: np.ndarray) -> np.ndarray:
+def shares(values: np.ndarray, own: np.ndarray, *, tolerance: float = 1e-9) -> np.ndarray:
     """Returns, for each row of `[n, classes]`, 1 / m if its class is among the m highest, else 0.
 
-    Values that agree to 1e-9 count as equal: sums of the same numbers in another order differ by a
-    rounding error.
+    Values that agree to `tolerance`, relative, count as equal: sums of the same numbers in another
+    order differ by a rounding error.
 
     Example:
       >>> shares(np.array([[0.2, 0.7, 0.7], [0.9, 0.0, 0.0]]), np.array([1, 2])).tolist()
@@ -177,5 +197,5 @@ def shares(values: np.ndarray, own: np.ndarray) -> np.ndarray:
     """
     highest = values.max(axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):  # infinity less infinity
-        best = (values == highest) | (highest - values <= 1e-9 * np.abs(highest))
+        best = (values == highest) | (highest - values <= tolerance * np.abs(highest))
     return best[np.arange(len(own)), own] / best.sum(axis=1)

@@ -7,8 +7,8 @@ measured on the same ones: single draws of one label per class differ by ten poi
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -18,12 +18,15 @@ from jaxcon.evaluation.features import (
     as_rows,
     at_least_one,
     numbered,
+    own_devices,
     require_one_width,
     shares,
     unit_rows,
 )
+from jaxcon.evaluation.logistic import Linear, fit
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+_EQUAL = 1e-5  # by how much odds of classes that fit equally well may differ, found in float32
 # Below this many features in all, BLAS threads cost more than they bring: on two busy cores 100
 # draws of ten labels per class took 7 s with them and 0.3 s without.
 _MANY_FEATURES = 2**23
@@ -38,14 +41,16 @@ def linear_probe_accuracy(
     validation_x: np.ndarray,
     validation_y: np.ndarray,
     strengths: Sequence[float] = STRENGTHS,
+    devices: Sequence[Any] | None = None,
 ) -> float:
     """Computes the test accuracy of multinomial logistic regression on all labels.
 
     Features are standardized with the training rows' mean and standard deviation. The inverse
     strength C of the l2 penalty is the one of `strengths` that classifies validation best (of equally
     good ones the smallest, which is the simplest model); with it the model is fitted again, on train
-    and validation together. A test row that m classes fit equally well counts as 1 / m if its own is
-    among them, so collapsed features are at chance, whatever the classes are called.
+    and validation together. All strengths are fitted side by side on the devices, each to its optimum
+    (`jaxcon.evaluation.logistic`). A test row that m classes fit equally well counts as 1 / m if its
+    own is among them, so collapsed features are at chance, whatever the classes are called.
 
     Example:
       >>> x, y = np.array([[0.0], [0.1], [1.0], [1.1]]), np.array([0, 0, 1, 1])
@@ -60,16 +65,22 @@ def linear_probe_accuracy(
       validation_x: `[v, *features]`.
       validation_y: int `[v]`.
       strengths: values of C to try, each above 0.
+      devices: devices of this process, which share the rows; None: all of them, and one on CPUs.
 
     Returns:
       Accuracy in [0, 1].
 
     Raises:
-      ValueError: if there is only one class, shapes do not match or features are not finite.
+      ValueError: if there is only one class, a strength is not above 0, shapes do not match or
+        features are not finite.
 
     Reference:
       The protocol of Radford et al., CLIP, 2021, appendix A.3.
     """
+    strengths = sorted(float(c) for c in strengths)
+    if not strengths or not all(0 < c < math.inf for c in strengths):
+        raise ValueError(f"strengths must be above 0 and finite, at least one, got {strengths}")
+    devices = own_devices(devices)
     train_x, train_y = as_rows("train", train_x, train_y)
     validation_x, validation_y = as_rows("validation", validation_x, validation_y)
     test_x, test_y = as_rows("test", test_x, test_y)
@@ -88,13 +99,12 @@ def linear_probe_accuracy(
             )
         both_x = np.concatenate([train_x, validation_x])
     both_y = np.concatenate([train_y, validation_y])
-    with threadpool_limits(None if both_x.size > _MANY_FEATURES else 1, "blas"):
-        found = {
-            c: _accuracy(_logistic(train_x, train_y, c), validation_x, validation_y)
-            for c in sorted(strengths)
-        }
-        best = max(found, key=found.__getitem__)
-        return _accuracy(_logistic(both_x, both_y, best), test_x, test_y)
+    classes = int(1 + max(both_y.max(), test_y.max()))
+    models = fit(train_x, train_y, strengths, classes=classes, devices=devices)
+    found = [_accuracy(model, validation_x, validation_y) for model in models]
+    best = int(np.argmax(found))
+    (model,) = fit(both_x, both_y, [strengths[best]], classes=classes, devices=devices)
+    return _accuracy(model, test_x, test_y)
 
 
 def _standardized(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
@@ -114,18 +124,11 @@ def _standardized(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
     ]
 
 
-def _logistic(rows: np.ndarray, labels: np.ndarray, c: float):
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
-    with warnings.catch_warnings():
-        # Separable features have no optimum at small penalties; the score has long settled.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return LogisticRegression(C=c, max_iter=300).fit(rows, labels)
-
-
-def _accuracy(model, rows: np.ndarray, labels: np.ndarray) -> float:
-    return _share(model.predict_proba(rows), model.classes_, labels)
+def _accuracy(model: Linear, rows: np.ndarray, labels: np.ndarray) -> float:
+    """Averages the `shares` of the classes' odds; the optimum is known to about `_EQUAL`."""
+    scores = model.scores(rows).astype(np.float64)
+    odds = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return float(np.mean(shares(odds, labels, tolerance=_EQUAL)))
 
 
 def _share(values: np.ndarray, classes: np.ndarray, labels: np.ndarray) -> float:

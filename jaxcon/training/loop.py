@@ -8,7 +8,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -112,6 +112,8 @@ def fit(
     checkpoints: Checkpoints,
     checkpoint_every: int,
     log_every: int = 10,
+    evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
+    evaluate_every: int = 1,
 ) -> Fit:
     """Trains for `steps` steps, or until a stop is requested.
 
@@ -128,6 +130,10 @@ def fit(
       log_every: steps between readings of the metrics, which wait for the device, at least 1. The
         first `log_every` are read one by one: they show whether it works, and how long it will
         take.
+      evaluate: scores of a state, by names of their own, that are written with the metrics of the
+        step that made it. Every process calls it. It must not change or keep the state.
+      evaluate_every: steps between scores, at least 1; the last step always has some. A resumed
+        run has those of an uninterrupted one.
 
     Returns:
       The state, and whether the run is finished.
@@ -136,13 +142,15 @@ def fit(
       ValueError: if a number is out of its range.
       FloatingPointError: if none of the last 50 updates was finite.
       DiskFullError: if a checkpoint could not be written.
-      Exception: whatever `batches` raises; in a single process the state reached is saved first.
+      Exception: whatever `batches` and `evaluate` raise; in a single process the state reached is
+        saved first.
     """
     check_count("steps", steps, low=0)
     check_count("batch_size", batch_size)
     check_number("chance", chance, low=0, open_low=True)
     check_count("checkpoint_every", checkpoint_every)
     check_count("log_every", log_every)
+    check_count("evaluate_every", evaluate_every)
     start = done = int(state.step)
     if start >= steps:
         return Fit(state, True)
@@ -184,6 +192,14 @@ def fit(
         walk = advance(state, step, or_save(), start=start, steps=steps)
         for done, state, metrics in walk:
             stop = asked(done)
+            if evaluate is not None and (done % evaluate_every == 0 or done == steps):
+                try:
+                    metrics = {**metrics, **evaluate(state)}
+                except Exception:
+                    reader.add(done - 1, metrics)
+                    if jax.process_count() == 1:
+                        _save_reached(done, state, reader, checkpoints)
+                    raise
             reader.add(done - 1, metrics)
             saved = done % checkpoint_every == 0 or done == steps or stop
             # Metrics come before the checkpoint that a resumed run begins at.
@@ -222,13 +238,12 @@ class _Reader:
         self, log: MetricsLog | None, bar: Any, wait: InputWait, *, batch_size: int, chance: float
     ):
         self._log, self._bar, self._batch_size, self._chance = log, bar, batch_size, chance
-        self._wait = wait
-        self._pending: list[tuple[int, dict[str, jax.Array]]] = []
+        self._pending: list[tuple[int, Mapping[str, Any]]] = []
         self._skipped: int | None = None
         self._in_a_row = 0
         self._compiled = False
 
-    def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
+    def add(self, step: int, metrics: Mapping[str, Any]) -> None:
         self._pending.append((step, metrics))
 
     def flush(self) -> None:

@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -78,23 +79,35 @@ def test_labels_of_64_bits_stay_different(blobs):
         list(few_label_draws(train_y, 1, seed=-1))
 
 
+def _recorded(monkeypatch):
+    """What `fit` is called with: rows, strengths."""
+    fits = []
+    real = linear_probe.fit
+
+    def recorded(x, y, strengths, **settings):
+        fits.append((x, list(strengths)))
+        return real(x, y, strengths, **settings)
+
+    monkeypatch.setattr(linear_probe, "fit", recorded)
+    return fits
+
+
+def _scikit(rows, labels, c):
+    return LogisticRegression(C=c, max_iter=3000, tol=1e-8).fit(rows, labels)
+
+
 def test_strength_is_chosen_on_validation(blobs, monkeypatch):
     train_x, train_y, test_x, test_y = blobs
-    fits = []
-    real = linear_probe._logistic
-
-    def recorded(x, y, c):
-        fits.append((len(x), c, real(x, y, c)))
-        return fits[-1][2]
-
-    monkeypatch.setattr(linear_probe, "_logistic", recorded)
-    found = _probe(blobs, strengths=[1e-4, 1e-3, 1e-2, 1.0])
-    rows = (train_x - train_x[30:].mean(axis=0)) / train_x[30:].std(axis=0)
-    scores = [model.score(rows[:30], train_y[:30]) for _, _, model in fits[:4]]
-    assert [(size, c) for size, c, _ in fits[:4]] == [(90, c) for c in (1e-4, 1e-3, 1e-2, 1.0)]
-    assert fits[4][:2] == (120, fits[int(np.argmax(scores))][1])
-    rows = (test_x - train_x[30:].mean(axis=0)) / train_x[30:].std(axis=0)
-    assert found == pytest.approx(fits[4][2].score(rows, test_y))
+    fits, strengths = _recorded(monkeypatch), [1e-4, 1e-3, 1e-2, 1.0]
+    found = _probe(blobs, strengths=strengths[::-1])
+    mean, deviation = train_x[30:].mean(axis=0), train_x[30:].std(axis=0)
+    rows = (train_x - mean) / deviation
+    scores = [_scikit(rows[30:], train_y[30:], c).score(rows[:30], train_y[:30]) for c in strengths]
+    best = strengths[int(np.argmax(scores))]
+    assert [(len(x), c) for x, c in fits] == [(90, strengths), (120, [best])]
+    order = np.r_[30:120, 0:30]
+    model = _scikit(rows[order], train_y[order], best)
+    assert found == pytest.approx(model.score((test_x - mean) / deviation, test_y))
 
 
 def test_more_features_than_rows_give_the_classifier_of_all_features(blobs, monkeypatch):
@@ -103,23 +116,29 @@ def test_more_features_than_rows_give_the_classifier_of_all_features(blobs, monk
     wide = np.random.default_rng(2).normal(size=(6, 400))
     train_x, test_x = ((x @ wide + 0.1 * np.sin(x @ wide)) for x in (train_x, test_x))
     train_x = train_x.astype(np.float32)
-    fitted = []
-    real = linear_probe._logistic
-
-    def recorded(x, y, c):
-        fitted.append(x.shape)
-        return real(x, y, c)
-
-    monkeypatch.setattr(linear_probe, "_logistic", recorded)
+    fits = _recorded(monkeypatch)
     found = _probe((train_x, train_y, test_x, test_y), strengths=[0.01])
-    assert fitted == [(90, 120), (120, 120)]
+    assert [x.shape for x, _ in fits] == [(90, 120), (120, 120)]
     scaler = StandardScaler().fit(train_x[30:])
     order = np.r_[30:120, 0:30]
-    model = LogisticRegression(C=0.01, max_iter=3000, tol=1e-8)
-    model.fit(scaler.transform(train_x[order]), train_y[order])
+    model = _scikit(scaler.transform(train_x[order]), train_y[order], 0.01)
     expected = model.score(scaler.transform(test_x), test_y)
     assert 0.5 < expected < 1
     assert found == pytest.approx(expected, abs=1.5 / len(test_y))  # a row at the border, perhaps
+
+
+def test_strengths_out_of_range_are_refused(blobs):
+    for strengths in ([], [0.0], [1.0, np.inf], [np.nan]):
+        with pytest.raises(ValueError, match="strengths must be above 0 and finite, at least one"):
+            _probe(blobs, strengths=strengths)
+
+
+def test_devices_share_the_rows(blobs):
+    alone = _probe(blobs)
+    for devices in (jax.devices()[:3], jax.devices()):
+        assert _probe(blobs, devices=devices) == pytest.approx(alone, abs=1.5 / 90)
+    with pytest.raises(ValueError, match="devices must be some of the 8 of this process"):
+        _probe(blobs, devices=[])
 
 
 def test_test_rows_do_not_take_part_in_the_choice(blobs):

@@ -18,6 +18,7 @@ from tests.experiments.commands import end_alike, refused
 
 SPLITS = {"train": 64, "validation": 16, "test": 48}
 SHORT = ["--epochs=2", "--batch-size=32", "--encoder=mlp", "--accelerator=cpu", "--num-devices=1"]
+SHORT += ["--evaluate-every=1"]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def run(tmp_path_factory):
 def test_a_run_leaves_everything_in_its_folder(run):
     workdir, _ = run
     names = {path.name for path in (workdir / "figures").iterdir()}
-    assert names == {"loss.png", "similarity.png", "deviations.png"}
+    assert names == {"loss.png", "scores.png", "similarity.png", "deviations.png"}
     assert (workdir / "tokenizer.json").exists()
     rows = read_metrics(workdir / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(4))
@@ -57,7 +58,9 @@ def test_a_run_leaves_everything_in_its_folder(run):
         assert said in told
     page = (workdir / "report.html").read_text()
     assert "<h1>Gaussian CLIP on scenes</h1>" in page
-    assert page.count("<figure><img") == 3
+    assert page.count("<figure><img") == 4
+    assert "mean of both ways, among 16 validation images and as many captions" in page
+    assert [row["step"] for row in rows if 0 <= row.get("recall_at_1", -1) <= 1] == [1, 3]
     assert page.count('class="columns"') == 3
     assert "<td>zero-shot colour</td>" in page
 

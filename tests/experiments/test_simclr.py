@@ -22,6 +22,7 @@ from tests.experiments.commands import end_alike
 
 ORDER = ("training mlp", "evaluating", "raw pixels", "Collapse check", "drawing", "report: ")
 SHORT = ["--epochs=2", "--batch-size=128", "--accelerator=cpu", "--num-devices=1"]
+SHORT += ["--evaluate-every=0.5"]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_a_run_leaves_everything_in_its_folder(workdir):
         "times.json",
     }
     figures = {path.name for path in (workdir / "figures").iterdir()}
-    assert figures == {"loss.png", "similarity.png", "embedding.png"}
+    assert figures == {"loss.png", "scores.png", "similarity.png", "embedding.png"}
     assert json.loads((workdir / "config.json").read_text())["temperature"] == 0.7
     rows = read_metrics(workdir / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(2 * (1259 // 128)))
@@ -113,6 +114,19 @@ def test_the_verdict_is_of_all_test_images_and_kept_with_the_scores(workdir):
     notes = json.loads((workdir / "results.json").read_text())["notes"]
     assert notes[0].startswith("Collapse check on all 359 test images. ")
     assert f"<p>{notes[0]}</p>" in (workdir / "report.html").read_text()
+
+
+def test_the_page_has_the_curves_of_the_scores_while_it_trained(workdir):
+    rows = [row for row in read_metrics(workdir / "metrics.jsonl") if "knn" in row]
+    assert [row["step"] for row in rows] == [3, 7, 11, 15, 17]  # 9 steps in an epoch
+    assert all(0.5 < row["knn"] <= 1 and row["uniformity"] < 0 < row["alignment"] for row in rows)
+    assert all(1 <= row["effective_rank"] < 128 for row in rows)
+    (caption,) = re.findall(r"Scores while it trained[^<]*", (workdir / "report.html").read_text())[
+        -1:
+    ]
+    assert f"kNN accuracy {rows[0]['knn']:.3g} to {rows[-1]['knn']:.3g}" in caption
+    assert "classifies 128 validation images by the features of 384 training images" in caption
+    assert "embeddings of two views of 64 validation images" in caption
 
 
 def test_a_finished_run_says_so_and_shows_its_table(workdir, capsys):

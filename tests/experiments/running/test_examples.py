@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.running.examples import make_views, spread
+from experiments.running.examples import make_views, map_rows, spread
 from jaxcon.augment import gaussian_noise, two_views
+from jaxcon.training.devices import make_mesh
 
 
 @pytest.mark.parametrize("sizes", [(90, 7, 3), (1, 1, 50), (40,) * 10, (1,) * 30, (5, 0, 5)])
@@ -45,6 +46,23 @@ def test_views_are_those_of_training_whatever_the_number_of_images():
     expected = two_views(jax.random.key(7), images, transform=gaussian_noise_of(0.3))
     for found, wanted in zip(views(images), expected, strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("devices", [0, 1, 3, 8])
+def test_rows_are_mapped_in_batches_that_devices_share(devices):
+    images = np.random.default_rng(0).integers(0, 256, (20, 2, 2, 1), dtype=np.uint8)
+    mesh = make_mesh(jax.devices()[:devices]) if devices else None
+    shapes = set()
+
+    def apply(rows):
+        shapes.add(rows.shape)
+        assert not devices or len(rows.sharding.device_set) == devices
+        return rows.reshape(len(rows), -1) * 2.0
+
+    for source in (images, list(images)):
+        found = map_rows(apply, source, batch=3, mesh=mesh)
+        np.testing.assert_array_equal(found, images.reshape(20, -1) * 2.0)
+    assert shapes == {(3 * max(devices, 1), 2, 2, 1)}
 
 
 def gaussian_noise_of(std):
