@@ -106,7 +106,10 @@ class BarlowTwins:
 
     digits: mlp, 400 epochs of 256 images a step, adamw at 0.01
 
-    photos, from 5,000 on: resnet18, 200 epochs of 512, lars at 1.0
+    photos up to 96 pixels, from 5,000 on: resnet18, 200 epochs of 512, lars at 1.0
+
+    larger ones, from 5,000 on: resnet50, 100 epochs of 1,024, lars at 1.2; a vit: 300 epochs of
+    1,024, adamw at 0.0006
 
     fewer photos: patch_convnet, 60 epochs of 128, adamw at 0.002
     """
@@ -119,9 +122,10 @@ class BarlowTwins:
     machine: Machine = dataclasses.field(default_factory=Machine)
 
 
-def resolve(config: BarlowTwins, examples: int) -> tuple[BarlowTwins, Recipe]:
+def resolve(config: BarlowTwins, examples: int, side: int) -> tuple[BarlowTwins, Recipe]:
     """Returns the configuration with the recipe of its dataset and its loss filled in."""
-    recipe = recipe_for(config.images.dataset, examples)._replace(colours=BARLOW_TWINS_COLOURS)
+    recipe = recipe_for(config.images.dataset, examples, side, config.images.encoder)
+    recipe = recipe._replace(colours=BARLOW_TWINS_COLOURS)
     kind = KINDS[config.loss.loss]
     loss: dict[str, Any] = dict(kind.weights)
     if kind.pairwise:

@@ -68,10 +68,10 @@ def check(config: CLIP) -> None:
             )
 
 
-def resolve(config: CLIP, examples: int) -> CLIP:
+def resolve(config: CLIP, examples: int, side: int) -> CLIP:
     """Returns the configuration with the recipe filled in."""
     loss = fill(config.loss, loss_precision=loss_precision(config.training.precision))
-    return fill_in(dataclasses.replace(config, loss=loss), examples)
+    return fill_in(dataclasses.replace(config, loss=loss), examples, side)
 
 
 def objective(config: CLIP) -> Objective:

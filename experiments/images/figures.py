@@ -23,7 +23,7 @@ def input_views(split: Split, views: Views, class_names: Any) -> report.Gallery:
     rows = spread(len(split), SHOWN, split.labels)
     images = take(split, rows)
     names = class_texts(split.labels, class_names, rows)
-    first, second = views(images)
+    first, second = views(split, rows)
     return report.Gallery(
         [
             report.Strip(

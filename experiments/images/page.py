@@ -20,7 +20,7 @@ from experiments.images.evaluation import (
     raw_pixels,
 )
 from experiments.images.figures import embedding_map, input_views, neighbours
-from experiments.running.examples import BATCH, Pairs, Views, make_views, map_rows, spread, take
+from experiments.running.examples import BATCH, Pairs, Views, map_rows, spread
 from experiments.running.figures import COMPARED, Drawing, heatmaps, loss_curve
 from experiments.running.process import say
 from experiments.running.progress import score_curves
@@ -28,7 +28,7 @@ from experiments.running.results import Results, finish, write_page
 from experiments.running.run import Run
 from experiments.running.verdict import CHECKED, verdict
 from jaxcon import report
-from jaxcon.augment import Transform, to_float
+from jaxcon.augment import to_float
 from jaxcon.data.splits import Dataset, Split
 from jaxcon.training.workdir import Workdir
 
@@ -44,8 +44,7 @@ def conclude(
     dataset: Dataset,
     title: str,
     encode: Callable[[Any, jax.Array], tuple[Any, Any]],
-    transform: Transform,
-    seed: int,
+    views: Views,
     temperature: float,
     facts: Mapping[str, str],
     settings: Mapping[str, Any],
@@ -63,8 +62,7 @@ def conclude(
       title: title of the page.
       encode: maps variables and images in [0, 1] to the features that are evaluated, and the
         embeddings that the loss sees.
-      transform: makes the views.
-      seed: seed of the views that are compared.
+      views: makes two views as in training.
       temperature: temperature of the loss, for the collapse report.
       facts: made by `experiments.running.facts`.
       settings: settings to list on the page.
@@ -96,7 +94,6 @@ def conclude(
         say("evaluating frozen features")
         devices = list(mesh.devices.flat)
         scores = {kind: evaluate(value, dataset, devices) for kind, value in kinds.items()}
-    views = make_views(transform, seed=seed)
     checked = spread(len(dataset.test), CHECKED, dataset.test.labels)
     embeddings = _embed(applied, views, dataset.test, checked, mesh)
     more, sentences = describe(workdir.figures, embeddings)
@@ -162,7 +159,7 @@ def _embed(
     """Embeds two views of some images with each encoder, holding no more views than needed."""
     parts: dict[str, list[Pairs]] = {when: [] for when in applied}
     for start in range(0, len(rows), BATCH):
-        pair = views(take(split, rows[start : start + BATCH]))
+        pair = views(split, rows[start : start + BATCH])
         for when, apply in applied.items():
             z1, z2 = (map_rows(lambda x: apply(x)[1], view, mesh=mesh) for view in pair)  # noqa: B023
             parts[when].append((z1, z2))

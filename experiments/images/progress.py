@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from experiments.running.examples import BATCH, make_views, map_rows, spread, take
+from experiments.running.examples import BATCH, Views, map_rows, spread
 from experiments.running.progress import spreading
 from experiments.running.verdict import CHECKED
-from jaxcon.augment import Transform, to_float
+from jaxcon.augment import to_float
 from jaxcon.data.splits import Dataset, Split
 from jaxcon.evaluation.knn import knn_accuracy
 from jaxcon.training.state import TrainState
@@ -26,10 +26,9 @@ _SMALL = 64 * 64 * 3  # numbers of an image up to which a batch is larger
 def make_evaluate(
     dataset: Dataset,
     encode: Callable[[Any, jax.Array], tuple[Any, Any]],
-    transform: Transform,
+    views: Views,
     *,
     between: int,
-    seed: int,
 ) -> Callable[[Mesh], Callable[[TrainState], Mapping[str, float]]]:
     """Returns what makes, for the devices of a run, the function that scores its state.
 
@@ -42,9 +41,8 @@ def make_evaluate(
     Args:
       dataset: images.
       encode: maps variables and images in [0, 1] to features and embeddings.
-      transform: makes the views.
+      views: makes two views as in training.
       between: images trained on between two scores.
-      seed: seed of the views.
     """
 
     def over(mesh: Mesh) -> Callable[[TrainState], Mapping[str, float]]:
@@ -55,7 +53,7 @@ def make_evaluate(
             jax.jit(lambda v, x, i=i: encode(v, to_float(x))[i], out_shardings=whole)
             for i in range(2)
         )
-        views = _views(dataset.validation, pairs, transform, seed)
+        viewed = _views(dataset.validation, pairs, views)
         train, validation = _some(dataset.train, neighbours), _some(dataset.validation, queries)
         classes = dataset.class_names is not None and len(validation) > 0
         own = [device for device in mesh.devices.flat if device in jax.local_devices()]
@@ -66,7 +64,7 @@ def make_evaluate(
             def mapped(apply: Any, images: Any) -> np.ndarray:
                 return map_rows(lambda x: apply(variables, x), images, batch=batch, mesh=mesh)
 
-            z = mapped(embeddings, views) if len(views) else np.empty((0, 0))
+            z = mapped(embeddings, viewed) if len(viewed) else np.empty((0, 0))
             x = mapped(features, _Joined(train.images, validation.images)) if classes else None
             if jax.process_index() != 0:
                 return {}
@@ -145,13 +143,12 @@ def _some(split: Split, most: int) -> Split:
     return Split(_Rows(split.images, rows), None if labels is None else labels[rows])
 
 
-def _views(split: Split, count: int, transform: Transform, seed: int) -> np.ndarray:
+def _views(split: Split, count: int, views: Views) -> np.ndarray:
     """Returns a view of each of some images, then another of each, as uint8."""
     rows = spread(len(split), count)
-    make = make_views(transform, seed=seed)
     pairs: list[list[np.ndarray]] = [[], []]
     for start in range(0, len(rows), BATCH):
-        for side, view in zip(pairs, make(take(split, rows[start : start + BATCH])), strict=True):
+        for side, view in zip(pairs, views(split, rows[start : start + BATCH]), strict=True):
             side.append(np.asarray(jnp.clip(jnp.round(view * 255), 0, 255), np.uint8))
     return np.concatenate([*pairs[0], *pairs[1]]) if len(rows) else np.empty((0, 0))
 

@@ -5,21 +5,17 @@ from typing import NamedTuple
 
 from experiments.running.encoders import Encoder, EncoderOfRecipe
 from experiments.running.optimizers import OPTIMIZERS, Optimizer
-from experiments.running.options import OptionalInt, OptionalPath
+from experiments.running.sources import Source
 from jaxcon.augment import SIMCLR_COLOURS, Transform, digits_transform, simclr_transform
 
 
 @dataclasses.dataclass(frozen=True)
-class Images:
+class Images(Source):
     """What to learn from, and what learns."""
 
     dataset: str = "digits"
-    """digits, folder:PATH (nested folders are classes) or a TensorFlow Datasets name (cifar10)."""
-    data_dir: OptionalPath = None
-    """Where datasets are prepared, also gs://BUCKET/FOLDER or s3://BUCKET/FOLDER. Default: the user's
-    cache folder."""
-    image_size: OptionalInt = None
-    """Side to which images are resized. Default: their own if fixed, else at most 64."""
+    """digits; your own images: folder:PATH (nested folders are classes), tar:PATH (shards of
+    webdataset) or parquet:PATH; or a TensorFlow Datasets name (cifar10)."""
     encoder: EncoderOfRecipe = None
     """What is trained. convnet looks at every pixel; patch_convnet takes squares of pixels as one,
     which at 64 pixels is 25 times as fast; layout_convnet also tells where things are. vit has patches
@@ -33,6 +29,9 @@ class Recipe(NamedTuple):
 
     Attributes:
       transform: makes a view of an image that comes whole.
+      learning_rate: peak rate; None: that of the optimizer.
+      weight_decay: None: that of the optimizer.
+      per_256: whether the rate is that of 256 images a step, and grows with their number.
       colours: make the two views of photographs, of which two crops come from the host.
     """
 
@@ -43,6 +42,8 @@ class Recipe(NamedTuple):
     warmup_epochs: float
     optimizer: Optimizer
     learning_rate: float | None = None
+    weight_decay: float | None = None
+    per_256: bool = False
     colours: tuple[Transform, Transform] = SIMCLR_COLOURS
 
 
@@ -52,15 +53,41 @@ PHOTOS = Recipe(simclr_transform, "resnet18", 512, 200, 10, "lars")
 FEW_PHOTOS = Recipe(simclr_transform, "patch_convnet", 128, 60, 4, "adamw")
 # Chosen on the validation images.
 DIGITS = Recipe(digits_transform, "mlp", 256, 400, 40, "adamw", learning_rate=1e-2)
+# SimCLR's for ImageNet (section 2.3, appendix B) at a smaller batch: theirs is 4,096 on 128 chips.
+PHOTOGRAPHS = Recipe(simclr_transform, "resnet50", 1024, 100, 10, "lars", 0.3, 1e-6, per_256=True)
+# For vision transformers lars does not work; these are the settings of MoCo v3 (section 5), which has
+# the same loss but for its teacher.
+VIT_PHOTOGRAPHS = Recipe(
+    simclr_transform, "vit_s16", 1024, 300, 40, "adamw", 1.5e-4, 0.1, per_256=True
+)
 # The recipes of known datasets; for others their size decides.
 RECIPES = {
     "digits": DIGITS,
 }
+_LARGE = 96  # pixels, the largest side at which photos are taken for small ones
+_MANY = 5000
 
 
-def recipe_for(dataset: str, examples: int) -> Recipe:
-    """Returns the recipe for a dataset by its name and its number of training images."""
-    return RECIPES.get(dataset, PHOTOS if examples >= 5000 else FEW_PHOTOS)
+def recipe_for(dataset: str, examples: int, side: int, encoder: str | None = None) -> Recipe:
+    """Returns the recipe for a dataset.
+
+    Example:
+      >>> recipe_for("folder:photos", 100_000, 224, "vit_b16") is VIT_PHOTOGRAPHS
+      True
+
+    Args:
+      dataset: its name.
+      examples: number of training images.
+      side: of the images that the encoder sees.
+      encoder: value of the flag; None: the recipe's.
+    """
+    if dataset in RECIPES:
+        return RECIPES[dataset]
+    if examples < _MANY:
+        return FEW_PHOTOS
+    if side <= _LARGE:
+        return PHOTOS
+    return VIT_PHOTOGRAPHS if (encoder or "").startswith("vit") else PHOTOGRAPHS
 
 
 def default_rates(recipe: Recipe, optimizer: str, batch_size: int) -> dict[str, float]:
@@ -69,9 +96,17 @@ def default_rates(recipe: Recipe, optimizer: str, batch_size: int) -> dict[str, 
     Example:
       >>> default_rates(PHOTOS, "lars", 512)
       {'learning_rate': 1.0, 'weight_decay': 1e-06}
+      >>> default_rates(PHOTOGRAPHS, "lars", 4096)["learning_rate"]
+      4.8
     """
-    rule = OPTIMIZERS[optimizer]
-    rate = rule.rate * batch_size / 256 if rule.grows else rule.rate
-    if optimizer == recipe.optimizer and recipe.learning_rate is not None:
-        rate = recipe.learning_rate
-    return {"learning_rate": rate, "weight_decay": rule.decay}
+    rule, rate, grows = OPTIMIZERS[optimizer], None, recipe.per_256
+    if optimizer == recipe.optimizer:
+        rate, decay = recipe.learning_rate, recipe.weight_decay
+    else:
+        decay = None
+    if rate is None:
+        rate, grows = rule.rate, rule.grows
+    return {
+        "learning_rate": rate * batch_size / 256 if grows else rate,
+        "weight_decay": rule.decay if decay is None else decay,
+    }

@@ -19,11 +19,13 @@ from experiments.images.progress import make_evaluate, told
 from experiments.images.recipes import Images, Recipe, default_rates
 from experiments.running import facts, runner
 from experiments.running.encoders import check_tiles
+from experiments.running.examples import make_views
 from experiments.running.handed import check_features
 from experiments.running.memory import check_rows_apart
 from experiments.running.options import Machine, Training, check_range, check_training, fill
 from experiments.running.plan import default_batch, evaluation_steps
 from experiments.running.run import Task
+from experiments.running.sources import check_source, crops_of, load_arguments, reading
 from experiments.running.stand_in import Imagined, blank_images, known
 from experiments.running.start import Network, Start
 from jaxcon.data.batching import batches
@@ -31,6 +33,7 @@ from jaxcon.data.sources import Dataset, load
 from jaxcon.encoders.remat import rematerialized
 
 IMAGENET = 1_281_167  # training images of ImageNet-1k
+LEAST = 0.08  # share of a photograph in a crop, as in the papers
 
 
 class Config(Protocol):
@@ -72,7 +75,8 @@ class Objective:
 def check_options(config: Config) -> None:
     """Raises a ValueError for the first shared option that is out of range."""
     check_training(config.training, config.machine)
-    check_range(config.images, "image_size", "projection_dim", low=0)
+    check_source(config.images)
+    check_range(config.images, "projection_dim", low=0)
 
 
 def fill_in(config: Options, recipe: Recipe, examples: int, loss: Mapping[str, Any]) -> Options:
@@ -100,7 +104,7 @@ def fill_in(config: Options, recipe: Recipe, examples: int, loss: Mapping[str, A
 def load_images(config: Config) -> Dataset:
     """Returns the dataset that the options name."""
     images = config.images
-    return load(images.dataset, data_dir=images.data_dir, image_size=images.image_size)
+    return load(images.dataset, **load_arguments(images, config.machine))
 
 
 def imagine_images(config: Config, examples: int | None) -> Imagined:
@@ -108,7 +112,8 @@ def imagine_images(config: Config, examples: int | None) -> Imagined:
     images = config.images
     name, shape, count = known(images.dataset, images.image_size, IMAGENET)
     config = dataclasses.replace(config, images=dataclasses.replace(images, dataset=name))  # pyright: ignore[reportArgumentType, reportAssignmentType]
-    return Imagined(config, functools.partial(blank_images, name, shape), examples or count)
+    blank = functools.partial(blank_images, name, shape)
+    return Imagined(config, blank, examples or count, max(shape[:2]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +124,8 @@ class Method:
       command: its name in config.json.
       title: maps the options to the title of the page.
       check: raises a ValueError for an option that cannot work.
-      resolve: maps the options and the number of images to complete options, and their recipe.
+      resolve: maps the options, the number of images and their side to complete options, and their
+        recipe.
       objective: maps all options to the objective.
       folder: maps the options to the first part of the run folder's name; the dataset's follows.
       load: maps the options to the dataset.
@@ -131,7 +137,7 @@ class Method:
     command: str
     title: Callable[[Any], str]
     check: Callable[[Any], None]
-    resolve: Callable[[Any, int], tuple[Any, Recipe]]
+    resolve: Callable[[Any, int, int], tuple[Any, Recipe]]
     objective: Callable[[Any], Objective]
     folder: Callable[[Any], str]
     load: Callable[[Any], Dataset] = load_images
@@ -149,7 +155,7 @@ def run(config: Config, method: Method) -> None:
             folder=method.folder,
             check=method.check,
             load=method.load,
-            resolve=lambda options, examples: method.resolve(options, examples)[0],
+            resolve=lambda options, examples, side: method.resolve(options, examples, side)[0],
             imagine=method.imagine,
             task=functools.partial(make_task, method),
             show=show,
@@ -161,11 +167,11 @@ def make_task(
     method: Method, config: Config, dataset: Dataset, start: Start | None, path: Path
 ) -> Task:
     """Returns what is learned from two views, given all options and the images."""
-    del start, path  # the network only depends on options and images
+    del start  # the network only depends on options and images
     shape = dataset.train.image_shape
     check_features("encoder", method.encoder, jnp.zeros((2, *shape)))
     check_tiles(config.images.encoder or "", shape)
-    recipe = method.resolve(config, len(dataset.train))[1]
+    recipe = method.resolve(config, len(dataset.train), max(shape[:2]))[1]
     goal = method.objective(config)
     model = make_model(
         config.images, config.training.precision, side=max(shape[:2]), encoder=method.encoder
@@ -176,7 +182,11 @@ def make_task(
     machine, name = config.machine, config.images.encoder or ""
     check_rows_apart(machine, init, {"encoder": name})
     apply = rematerialized(model.apply, ["encoder"]) if machine.remat else model.apply
-    transform, size = recipe.transform, machine.chunk_size
+    transform, colours, size = recipe.transform, recipe.colours, machine.chunk_size
+    cached = functools.partial(make_cached, transform, goal.loss, apply, colours=colours)
+    crops = crops_of(dataset.train, config.images, views=2, least=LEAST, flip=True)
+    read = reading(machine, dataset.train, path)
+    views = make_views(transform, colours, crops, seed=seed)
     steps_per_epoch = len(dataset.train) // batch_size
     between = batch_size * evaluation_steps(machine, steps_per_epoch)
 
@@ -193,7 +203,13 @@ def make_task(
         loss_fn=make_loss(model, transform, goal.loss, apply, colours=colours),
         value_and_grad=cached(chunk_size=size) if size else None,
         batches=lambda first, sharding: batches(
-            dataset.train, seed=seed, batch_size=batch_size, start_step=first, sharding=sharding
+            dataset.train,
+            seed=seed,
+            batch_size=batch_size,
+            start_step=first,
+            sharding=sharding,
+            crops=crops,
+            **read,
         ),
         chance=goal.chance,
         conclude=functools.partial(
@@ -201,14 +217,13 @@ def make_task(
             dataset=dataset,
             title=f"{method.title(config)} on {facts.dataset_title(config.images.dataset)}",
             encode=encode,
-            transform=transform,
-            seed=seed,
+            views=views,
             temperature=goal.temperature,
             candidates=goal.candidates,
             describe=goal.describe,
             steps_per_epoch=steps_per_epoch,
             scored=told(dataset, between),
         ),
-        evaluate=make_evaluate(dataset, encode, transform, between=between, seed=seed),
+        evaluate=make_evaluate(dataset, encode, views, between=between),
         own=method.own,
     )

@@ -79,8 +79,8 @@ def pretrain(
         refuse_of_pairs(options.machine, HAS_ITS_OWN)
         check_left_out(typed.images, dataset=dataset, encoder=encoder)
 
-    def resolve(options: YourOwn, examples: int) -> tuple[YourOwn, Recipe]:
-        recipe = recipe_for(options.images.dataset, examples)
+    def resolve(options: YourOwn, examples: int, side: int) -> tuple[YourOwn, Recipe]:
+        recipe = recipe_for(options.images.dataset, examples, side, options.images.encoder)
         if transform is not None:
             recipe = recipe._replace(transform=transform, colours=(transform, transform))
         return fill_in(options, recipe, examples, {}), recipe

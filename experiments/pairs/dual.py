@@ -18,8 +18,9 @@ from experiments.pairs.model import make_cached, make_loss, make_model, shifted,
 from experiments.pairs.objectives import LossName, Objective
 from experiments.pairs.page import conclude, show
 from experiments.pairs.progress import make_evaluate
-from experiments.running import runner
+from experiments.running import runner, sources
 from experiments.running.encoders import Encoder, OptionalTextEncoder, check_tiles, default_context
+from experiments.running.examples import make_views
 from experiments.running.facts import dataset_title, with_captions
 from experiments.running.handed import check_features
 from experiments.running.memory import check_rows_apart
@@ -27,7 +28,6 @@ from experiments.running.options import (
     Machine,
     OptionalFloat,
     OptionalInt,
-    OptionalPath,
     PrecisionOfLoss,
     Training,
     check_range,
@@ -45,21 +45,18 @@ from jaxcon.data.pairs import pair_batches
 from jaxcon.encoders.remat import rematerialized
 from jaxcon.encoders.tokenizer import Tokenizer
 
+LEAST = 0.9  # share of a photograph in a crop, as in OpenCLIP: a caption tells of all of it
 USUAL = 10_000_000  # pairs that a plan reckons with, about those of CC12M that can still be had
 
 
 @dataclasses.dataclass(frozen=True)
-class Pairs:
+class Pairs(sources.Source):
     """The data, and the networks that learn from them."""
 
     dataset: str = "scenes"
-    """scenes (made up: objects of known shape, colour, size and place), folder:PATH (a table of
-    your images and captions), or a TensorFlow Datasets name with captions, such as coco_captions."""
-    data_dir: OptionalPath = None
-    """Where datasets are prepared, also gs://BUCKET/FOLDER or s3://BUCKET/FOLDER. Default: the user's
-    cache folder."""
-    image_size: OptionalInt = None
-    """Side that images are resized to. Default: the side most of them have, at most 64."""
+    """scenes (made up: objects of known shape, colour, size and place); your own images with captions:
+    folder:PATH (with a table), tar:PATH (shards of webdataset) or parquet:PATH; or a TensorFlow
+    Datasets name with captions, such as coco_captions."""
     encoder: Encoder = "layout_convnet"
     """Encoder of the images. layout_convnet keeps track of where things are, as captions do; for the
     others, see --help of experiments.simclr."""
@@ -108,12 +105,14 @@ Options = TypeVar("Options", bound=Config)
 def check_options(config: Config) -> None:
     """Raises a ValueError for the first shared option that is out of range."""
     check_training(config.training, config.machine)
-    check_range(config.pairs, "image_size", "projection_dim", "context_length", low=0)
+    sources.check_source(config.pairs)
+    check_range(config.pairs, "projection_dim", "context_length", low=0)
     check_range(config.pairs, "vocabulary", low=257, open_low=False)
 
 
-def fill_in(config: Options, examples: int) -> Options:
+def fill_in(config: Options, examples: int, side: int) -> Options:
     """Returns the configuration with the recipe filled in; a tenth of the run is warm-up."""
+    del side  # one recipe for all
     training = fill(
         config.training,
         epochs=24,
@@ -133,7 +132,7 @@ def load_captioned(config: Config) -> PairDataset:
     pairs = config.pairs
     if pairs.dataset == "scenes":
         say("loading scenes; the first time they are drawn, which takes half a minute")
-    return load_pairs(pairs.dataset, data_dir=pairs.data_dir, image_size=pairs.image_size)
+    return load_pairs(pairs.dataset, **sources.load_arguments(pairs, config.machine))
 
 
 def imagine_pairs(config: Config, examples: int | None) -> Imagined:
@@ -142,7 +141,7 @@ def imagine_pairs(config: Config, examples: int | None) -> Imagined:
     name, shape, count = known(pairs.dataset, pairs.image_size, USUAL)
     config = dataclasses.replace(config, pairs=dataclasses.replace(pairs, dataset=name))  # pyright: ignore[reportArgumentType, reportAssignmentType]
     dataset = functools.cache(lambda count: blank_pairs(name, shape, pairs.vocabulary))
-    return Imagined(config, dataset, examples or count)
+    return Imagined(config, dataset, examples or count, max(shape[:2]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +156,7 @@ class Method:
       folder: maps the options to the first part of the run folder's name; the dataset's follows.
       load: maps the options to the dataset.
       imagine: maps the options, and a number of images or None, to what a plan takes for it.
-      resolve: maps the options and the number of images to complete options.
+      resolve: maps the options, the number of images and their side to complete options.
       transform: maps a key and an image of a batch to what the encoder sees.
       colours: does so where the images are crops that the host made.
       image_encoder: the user's own, instead of the flag's.
@@ -172,7 +171,7 @@ class Method:
     folder: Callable[[Any], str]
     load: Callable[[Any], PairDataset] = load_captioned
     imagine: Callable[[Any, int | None], Imagined] = imagine_pairs
-    resolve: Callable[[Any, int], Any] = fill_in
+    resolve: Callable[[Any, int, int], Any] = fill_in
     transform: Transform = shifted
     colours: Transform = unchanged
     image_encoder: nn.Module | None = None
@@ -257,6 +256,9 @@ def make_task(
     apply = rematerialized(model.apply, *encoders) if machine.remat else model.apply
     size, transform, colours = machine.chunk_size, method.transform, method.colours
     cached = functools.partial(make_cached, objective, transform, apply, colours=colours)
+    images = dataset.train.images
+    crops = sources.crops_of(images, pairs, views=1, least=LEAST, flip=False)
+    read = sources.reading(machine, images, path)
     return Task(
         network=Network({"image": model.image, "text": model.text}, shape, tokenizer),
         encoder=pairs.encoder,
@@ -267,12 +269,14 @@ def make_task(
         loss_fn=make_loss(model, objective, transform, apply, colours=colours),
         value_and_grad=cached(chunk_size=size) if size else None,
         batches=lambda first, sharding: pair_batches(
-            dataset.train.images,
+            images,
             caption_tokens(dataset.train, tokenizer),
             seed=training.seed,
             batch_size=batch_size,
             start_step=first,
             sharding=sharding,
+            crops=crops,
+            **read,
         ),
         chance=objective.chance(batch_size),
         conclude=functools.partial(
@@ -282,8 +286,7 @@ def make_task(
             objective=objective,
             tokenizer=tokenizer,
             title=f"{method.title(config)} on {dataset_title(pairs.dataset)}",
-            transform=transform,
-            seed=training.seed,
+            views=make_views(transform, [colours], crops, seed=training.seed),
             batch_size=batch_size,
             steps_per_epoch=len(dataset.train) // batch_size,
         ),

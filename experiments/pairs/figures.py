@@ -46,9 +46,9 @@ def training_pairs(split: PairSplit, views: Views) -> report.Gallery:
     strips = [
         report.Strip(
             [report.Picture(image), report.Picture(view)],
-            after=[_cut(text) for text in split.captions[row][:_CAPTIONS]],
+            after=[_cut(text) for text in split.captions[int(row)][:_CAPTIONS]],
         )
-        for row, image, view in zip(rows, images, views(images)[0], strict=True)
+        for row, image, view in zip(rows, images, views(split.images, rows)[0], strict=True)
     ]
     return report.Gallery(
         strips,

@@ -19,7 +19,7 @@ from experiments.pairs.objectives import Objective
 from experiments.pairs.progress import told
 from experiments.pairs.retrieval import evaluate, held_out, make_encode
 from experiments.pairs.scores import Scores, recall_name, table
-from experiments.running.examples import make_views, spread
+from experiments.running.examples import Views, spread
 from experiments.running.figures import Drawing, loss_curve
 from experiments.running.process import say
 from experiments.running.progress import score_curves
@@ -27,7 +27,6 @@ from experiments.running.results import Results, finish, write_page
 from experiments.running.run import Run
 from experiments.running.verdict import CHECKED, verdict
 from jaxcon import report
-from jaxcon.augment import Transform
 from jaxcon.data.captions import PairDataset
 from jaxcon.encoders.tokenizer import Tokenizer
 from jaxcon.training.metrics import read_metrics
@@ -48,8 +47,7 @@ def conclude(
     objective: Objective,
     tokenizer: Tokenizer,
     title: str,
-    transform: Transform,
-    seed: int,
+    views: Views,
     batch_size: int,
     steps_per_epoch: int,
     facts: Mapping[str, str],
@@ -65,8 +63,7 @@ def conclude(
       objective: says how its embeddings are compared.
       tokenizer: tokenizer of the captions.
       title: title of the page.
-      transform: what is done to images in training.
-      seed: seed of the views that are shown.
+      views: makes views of images as in training.
       batch_size: pairs in a batch.
       steps_per_epoch: steps of an epoch.
       facts: made by `experiments.running.facts`.
@@ -105,7 +102,6 @@ def conclude(
         notes=results.notes,
         facts=facts,
     )
-    views = make_views(transform, seed=seed)
     drawings: list[Drawing] = [
         ("views", lambda: training_pairs(dataset.train, views)),
         ("loss", lambda: loss_curve(workdir.figures, workdir.metrics, candidates)),

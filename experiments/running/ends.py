@@ -84,7 +84,7 @@ def _mendable(error: Exception, workdir: Workdir, dataset: Dataset | PairDataset
     if isinstance(error, DataError):
         if (name := name_of(dataset, error)) is not None:
             _note(workdir, name)
-        return f"{error}; {_kept(workdir)} with a readable image in its place"
+        return f"{error}; {_kept(workdir)} with a readable image there, or with --bad-images=skip"
     if isinstance(error, CorruptCheckpointError | FloatingPointError):
         return str(error)
     if isinstance(error, StoreError):

@@ -2,7 +2,8 @@
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -11,12 +12,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from experiments.running.process import jit_once
-from jaxcon.augment import Transform, two_views
-from jaxcon.data.splits import Split
+from jaxcon.augment import Transform, coloured, two_views
+from jaxcon.data.crops import Crops
+from jaxcon.data.pixels import to_grey
+from jaxcon.data.reading import available_cores, cropped
+from jaxcon.data.splits import Split, Unreadable
 from jaxcon.training.devices import batch_sharding
 
 Pairs = tuple[np.ndarray, np.ndarray]
-Views = Callable[[np.ndarray], Pairs]  # from at most 64 images to two views of each
+# Maps images, and the numbers of at most 64 of them, to views of each.
+Views = Callable[[Split, np.ndarray], tuple[np.ndarray, ...]]
 BATCH = 64  # rows of one program, whatever is requested
 
 
@@ -54,22 +59,60 @@ def spread(total: int, count: int, labels: np.ndarray | None = None) -> np.ndarr
     return np.array(sorted(chosen, key=lambda row: (labels[row], row)), int)
 
 
-def make_views(transform: Transform, *, seed: int) -> Views:
-    """Returns a function that makes two views, in [0, 1], of each of at most 64 images.
+def make_views(
+    transform: Transform, colours: Sequence[Transform], crops: Crops | None, *, seed: int
+) -> Views:
+    """Returns a function that makes views, in [0, 1], as an encoder sees them in training.
 
     Args:
-      transform: the transform used in training.
+      transform: used in training on images that come whole; makes two views of each.
+      colours: used, one for each view, on those that are cropped where they are read.
+      crops: how those are cropped; None: images come whole.
       seed: seed of the views, which are the same for the same rows.
     """
-    views = jit_once(functools.partial(two_views, transform=transform))
+    whole = jit_once(functools.partial(two_views, transform=transform))
+    of_crops = jit_once(functools.partial(coloured, transforms=tuple(colours)))
 
-    def of(images: np.ndarray) -> Pairs:
+    def of(split: Split, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        if crops is None or split.originals is None:
+            make, images = whole, take(split, rows)
+        else:
+            numbers = enumerate(rows.tolist())
+            read = [_crops(split, example, crops, seed, row) for row, example in numbers]
+            make, images = of_crops, np.stack(read)
+            if split.image_shape[-1] == 1:
+                images = to_grey(images)
         padding = [(0, BATCH - len(images)), *[(0, 0)] * (images.ndim - 1)]
-        pair = views(jax.random.key(seed), jnp.asarray(np.pad(images, padding)))
-        first, second = jax.device_get(pair)
-        return first[: len(images)], second[: len(images)]
+        made = jax.device_get(make(jax.random.key(seed), jnp.asarray(np.pad(images, padding))))
+        return tuple(view[: len(images)] for view in made)
 
     return of
+
+
+class _Seen:
+    """One picture, as `StoredImages`."""
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self._pixels = pixels
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int, /) -> np.ndarray:
+        return self._pixels
+
+    def place(self, index: int, /) -> str:
+        return f"image {index}"
+
+
+def _crops(split: Split, example: int, crops: Crops, seed: int, row: int) -> np.ndarray:
+    """Returns the crops of a picture; where it cannot be read, of what evaluation sees in its place."""
+    drawn = functools.partial(cropped, crops=crops, seed=seed, step=0, row=row)
+    assert split.originals is not None
+    try:
+        return drawn(split.originals, example)
+    except Unreadable:
+        return drawn(_Seen(split.images[example]), 0)
 
 
 def map_rows(
@@ -116,8 +159,9 @@ def _padded(images: Any, start: int, stop: int, size: int) -> np.ndarray:
     """Returns rows from `start` to `stop`, and zeros up to `size` rows."""
     if isinstance(images, np.ndarray):
         rows = images[start:stop]
-    else:
-        rows = np.stack([images[i] for i in range(start, stop)])
+    else:  # decoding releases the GIL
+        with ThreadPoolExecutor(available_cores()) as pool:
+            rows = np.stack(list(pool.map(images.__getitem__, range(start, stop))))
     return np.pad(rows, [(0, size - len(rows)), *[(0, 0)] * (rows.ndim - 1)])
 
 

@@ -13,8 +13,12 @@ import jaxcon
 from experiments.running.encoders import is_slow_on_cpu
 from experiments.running.plan import Plan
 from jaxcon.data.captions import PairDataset
+from jaxcon.data.messages import listed, shown
+from jaxcon.data.readers.own import is_own
+from jaxcon.data.reading import Bad
 from jaxcon.training.clock import read_times, steps_per_second
 
+_WAIT_SHOWN = 0.01  # share of the time
 _LARGE = 32  # pixels from which it matters that an encoder is slow
 
 
@@ -65,12 +69,13 @@ def announce(setup: Setup) -> list[str]:
     return lines
 
 
-def facts(setup: Setup, times: Path) -> dict[str, str]:
+def facts(setup: Setup, times: Path, skipped: Sequence[Bad] = ()) -> dict[str, str]:
     """Returns what a page says about a run besides its scores.
 
     Args:
       setup: what was known about the run.
       times: path of its `times.json`.
+      skipped: images for which others stood in.
     """
     plan, (height, width, _) = setup.plan, setup.image_shape
     train, validation, test = setup.images
@@ -79,6 +84,7 @@ def facts(setup: Setup, times: Path) -> dict[str, str]:
     return {
         "Data": f"{train:,} training, {validation:,} validation and {test:,} test images of "
         f"{width} x {height} pixels{with_what}",
+        **({"Not read": _skipped(skipped)} if skipped else {}),
         "Network": f"{setup.encoder} with {setup.beside}, {setup.parameters:,} parameters",
         "Training": _plan(plan) + (rise if plan.warmup_steps else ""),
         "Time": _time(times, plan.batch_size),
@@ -88,15 +94,17 @@ def facts(setup: Setup, times: Path) -> dict[str, str]:
 
 
 def dataset_title(dataset: str) -> str:
-    """Returns what a heading calls a dataset: for a folder, its name, not its location.
+    """Returns what a heading calls a dataset: of the user's own, the name, not the location.
 
     Example:
-      >>> dataset_title("folder:/data/my birds/"), dataset_title("cifar10")
-      ('my birds', 'cifar10')
+      >>> dataset_title("folder:/data/my birds/"), dataset_title("tar:/a/b-{0..9}.tar")
+      ('my birds', 'b-{0..9}.tar')
+      >>> dataset_title("cifar10")
+      'cifar10'
     """
-    if not dataset.startswith("folder:"):
+    if not is_own(dataset):
         return dataset
-    path = Path(dataset.removeprefix("folder:")).expanduser()
+    path = Path(dataset.partition(":")[2]).expanduser()
     return path.name or path.resolve().name or "images"
 
 
@@ -137,7 +145,21 @@ def _time(times: Path, batch_size: int) -> str:
     rate = steps_per_second(sessions)
     speed = f", {rate * batch_size:,.0f} images/s" if rate else ""
     compiled = duration(sessions[-1].first)
-    return f"{taken} of training{several}{speed} (compiling and the first step: {compiled})"
+    running = sum(session.seconds - session.first for session in sessions)
+    share = sum(session.waited for session in sessions) / running if running > 0 else 0.0
+    waits = f", {share:.0%} of it waiting for input" if share >= _WAIT_SHOWN else ""
+    return f"{taken} of training{several}{speed}{waits} (compiling and the first step: {compiled})"
+
+
+def _skipped(skipped: Sequence[Bad]) -> str:
+    """Says which training images could not be read.
+
+    Example:
+      >>> _skipped([Bad(3, "cat/3.jpg", "image file is truncated")])
+      '1 training image, for which others stood in: cat/3.jpg (image file is truncated)'
+    """
+    named = listed(f"{shown(bad.place)} ({bad.reason})" for bad in skipped)
+    return f"{_counted(len(skipped), 'training image')}, for which others stood in: {named}"
 
 
 def _devices(devices: Sequence[Any]) -> str:

@@ -106,10 +106,12 @@ def rehearse(config: Any, experiment: Any, number: int) -> Rehearsal:
     Raises:
       ValueError: if batch, devices and options do not fit together.
     """
-    config, dataset, examples = experiment.imagine(config, config.machine.plan_examples)
+    machine = dataclasses.replace(config.machine, data_workers=0, bad_images="error")
+    config = dataclasses.replace(config, machine=machine)
+    config, dataset, examples, side = experiment.imagine(config, config.machine.plan_examples)
 
     def resolve(options: Any) -> Any:
-        return experiment.resolve(options, examples)
+        return experiment.resolve(options, examples, side)
 
     path = Path(os.devnull) / "plan"  # no run is there, whose tokenizer would be read
     rows = dataclasses.replace(config.training, batch_size=ROWS)

@@ -124,6 +124,12 @@ class Machine:
     """auto takes the best there is; the others mean that one or an error."""
     num_devices: OptionalInt = None
     """Devices that share the batch; a CPU is split into that many. Default: all; on CPU, 1."""
+    data_workers: OptionalInt = None
+    """Processes that read and crop photographs; 0: threads of the main one. Default: a core each, but
+    for one."""
+    bad_images: Literal["error", "skip"] = "error"
+    """What becomes of an image that cannot be read: the run saves its state and ends, or another one
+    takes its place, and the run's folder lists it; more than 1 % of such images are an error."""
     checkpoint_every: OptionalInt = None
     """Steps between checkpoints. Default: a twentieth of the run."""
     evaluate_every: OptionalFloat = None
@@ -262,6 +268,7 @@ def check_training(training: Training, machine: Machine) -> None:
     check_range(training, "weight_decay", "warmup_epochs", low=0, open_low=False)
     check_range(training, "ema", low=0, high=1)
     check_range(machine, "num_devices", "checkpoint_every", "block_size", "chunk_size", low=0)
+    check_range(machine, "data_workers", low=0, open_low=False)
     check_range(machine, "plan_examples", "evaluate_every", low=0)
     if machine.plan is not None and machine.num_devices is not None:
         raise ValueError(

@@ -20,9 +20,11 @@ from experiments.running.plan import Plan, make_plan, share_batch
 from experiments.running.process import say, select_devices
 from experiments.running.results import show_if_finished
 from experiments.running.run import Task, abstract_state, checkpoint_space, pretrain
+from experiments.running.sources import images_of
 from experiments.running.stand_in import Imagined
 from experiments.running.start import Start, check_fits, load_start
 from experiments.running.workdir import check_place, open_run, workdir_path
+from jaxcon.data.skipped import read_skipped
 from jaxcon.stores import local
 from jaxcon.training.same_folder import check_same_folder
 from jaxcon.training.workdir import Workdir
@@ -40,7 +42,7 @@ class Experiment:
       folder: maps options to the name of its runs' folder, before the dataset's name.
       check: raises a ValueError for an option that cannot work.
       load: maps options to the dataset.
-      resolve: maps options and the number of training images to complete options.
+      resolve: maps options, the number of training images and their side to complete options.
       imagine: maps options, and a number of training images if one is given, to options, dataset
         (a function of the number of its images) and number that a plan takes, reading nothing.
       task: maps complete options, dataset, run to start from and folder to what is learned.
@@ -51,7 +53,7 @@ class Experiment:
     folder: Callable[[Any], str]
     check: Callable[[Any], None]
     load: Callable[[Any], Any]
-    resolve: Callable[[Any, int], Any]
+    resolve: Callable[[Any, int, int], Any]
     imagine: Callable[[Any, int | None], Imagined]
     task: Callable[[Any, Any, Start | None, Path], Task]
     show: Callable[[Mapping[str, Any]], None]
@@ -123,7 +125,7 @@ def run(config: Any, experiment: Experiment) -> None:
             ready.task.conclude(
                 workdir,
                 trained,
-                facts=facts(setup, workdir.path / "times.json"),
+                facts=facts(setup, workdir.path / "times.json", read_skipped(workdir.path)),
                 settings=flat(*groups(config).values()) | dict(ready.task.own),
             )
 
@@ -141,9 +143,9 @@ def prepare(config: Any, experiment: Experiment) -> Ready:
     devices = select_devices(config.machine)
     check_same_folder(path, say=say)
     dataset = experiment.load(config)
-    examples = len(dataset.train)
+    examples, side = len(dataset.train), max(images_of(dataset.train).image_shape[:2])
     config = share_batch(
-        config, lambda options: experiment.resolve(options, examples), devices=len(devices)
+        config, lambda options: experiment.resolve(options, examples, side), devices=len(devices)
     )
     plan = make_plan(config.training, examples=examples, devices=len(devices))
     check_chunks(config.machine, batch_size=plan.batch_size, devices=len(devices))

@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.running.sources import images_of
 from jaxcon.data.shipped import CONTENTS
 from jaxcon.data.splits import Dataset, PairDataset, PairSplit, Split
 
 PHOTOGRAPHS = "photographs"  # what a plan calls images of which only the size is known
+_SMALL = 64  # pixels: a plan takes images up to this side for small ones, used as they are
 ROWS = 16  # enough to show what a batch consists of, and for a loss to have something to say
 
 
@@ -20,16 +22,18 @@ class Imagined(NamedTuple):
       config: the options, with the name of the dataset that decides the recipe.
       dataset: maps a number of training images to a dataset.
       examples: how many there are said to be.
+      side: of the images.
     """
 
     config: Any
     dataset: Callable[[int], Any]
     examples: int
+    side: int
 
 
 @dataclasses.dataclass
 class Blank:
-    """Black images, as many as one likes: an `ImageSource` without files."""
+    """Black images, as many as one likes, without files: an `ImageSource`, and `StoredImages`."""
 
     shape: tuple[int, int, int]
     count: int
@@ -39,6 +43,9 @@ class Blank:
 
     def __getitem__(self, index: int, /) -> np.ndarray:
         return np.zeros(self.shape, np.uint8)
+
+    def place(self, index: int, /) -> str:
+        return f"image {index}"
 
 
 def known(
@@ -77,7 +84,7 @@ def known(
 
 def blank_images(name: str, shape: tuple[int, int, int], count: int) -> Dataset:
     """Returns a dataset of blank images without classes."""
-    split = Split(Blank(shape, count))
+    split = _blank_split(name, shape, count)
     return Dataset(name, split, split, split)
 
 
@@ -85,10 +92,18 @@ def blank_pairs(name: str, shape: tuple[int, int, int], vocabulary: int) -> Pair
     """Returns blank images, `ROWS` of them, with words enough for a vocabulary of that size."""
     words = [f"{number * 2654435761 % 2**32:08x}" for number in range(2 * vocabulary)]
     captions = [" ".join(words), " ".join(reversed(words)), *words[: ROWS - 2]]
-    split = PairSplit(Split(Blank(shape, ROWS)), tuple((text,) for text in captions))
+    split = PairSplit(_blank_split(name, shape, ROWS), tuple((text,) for text in captions))
     return PairDataset(name, split, split, split)
+
+
+def _blank_split(name: str, shape: tuple[int, int, int], count: int) -> Split:
+    """Returns images that come as those of the dataset would: photographs are cropped when read."""
+    blank = Blank(shape, count)
+    small = name in CONTENTS or max(shape[:2]) <= _SMALL
+    return Split(blank, originals=None if small else blank)
 
 
 def given(config: Any, examples: int | None, *, dataset: Any) -> Imagined:
     """Returns a dataset that was passed in, for a plan: it has been read already."""
-    return Imagined(config, lambda count: dataset, examples or len(dataset.train))
+    side = max(images_of(dataset.train).image_shape[:2])
+    return Imagined(config, lambda count: dataset, examples or len(dataset.train), side)

@@ -12,10 +12,12 @@ import jaxcon
 from experiments.running.ends import unreadable
 from experiments.running.options import Machine
 from experiments.running.process import say
+from experiments.running.sources import images_of
 from experiments.running.start import TOLD, Network, Start, describe_network
 from jaxcon.data.captions import PairDataset
 from jaxcon.data.fingerprint import Fingerprint, changes, fingerprint
 from jaxcon.data.preprocessing import preprocessing
+from jaxcon.data.readers.own import is_own
 from jaxcon.data.splits import Dataset
 from jaxcon.encoders.tokenizer import Tokenizer
 from jaxcon.stores import address
@@ -32,7 +34,7 @@ from jaxcon.training.workdir import (
 _VERSION = f"jaxcon {jaxcon.__version__}"
 _DATA = "data.json"  # a digest of every image that has a name
 _LENGTH = ("epochs", "warmup_epochs")  # what a user changes to train for longer
-_HOW_READ = ("experiment", "image_size")  # another value changes all images
+_HOW_READ = ("experiment", "image_size", "train_share")  # another value changes all images
 # What runs did before they recorded an option.
 _BEFORE = {"loss_precision": "highest", "text_encoder": "small"}
 _ANOTHER = "use the former values, or choose another --workdir"
@@ -78,14 +80,16 @@ def open_run(
     now = fingerprint(dataset)
     data = now.summary
     if before is not None:
+        if "crop_scale" not in before and images_of(dataset.train).originals is not None:
+            return _open_of_earlier_version(path, "cropped images at another size than this one")
         if any(before.get(name) != options.get(name) for name in _HOW_READ):
             _same_options(path, before, options)
-        if before.get("dataset") == options["dataset"] or _both_folders(before, options):
+        if before.get("dataset") == options["dataset"] or _both_own(before, options):
             # First: options that were left open follow from the number of images.
             _check_data(path, before.get("data"), now)
         options = _same_options(path, before, options)
         if "data" not in before:
-            return _open_of_earlier_version(path)
+            return _open_of_earlier_version(path, "did not record its data and its network")
         data = before["data"]
         if (version := before.get(WRITTEN_BY)) != _VERSION:
             say(f"begun with {version}, resumed with {_VERSION}: the last digits may differ")
@@ -95,7 +99,7 @@ def open_run(
     config: dict[str, Any] = {
         WRITTEN_BY: _VERSION,
         **options,
-        "preprocessing": preprocessing(network.image_shape),
+        "preprocessing": preprocessing(network.image_shape, images_of(dataset.train).zoom),
         "model": describe_network(network),
     }
     if network.tokenizer is not None:
@@ -113,8 +117,10 @@ def open_run(
 
 def _same_options(path: Path, before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     """Returns the options; raises a ValueError if they are not those of the run."""
-    if _both_folders(before, now):  # what lies there is compared, not where it lies
+    if _both_own(before, now):  # what lies there is compared, not where it lies
         now = {**now, "dataset": before["dataset"]}
+    if _both_own(*({"dataset": config.get("validation_dataset")} for config in (before, now))):
+        now = {**now, "validation_dataset": before["validation_dataset"]}
     unrecorded = {name: value for name, value in _BEFORE.items() if name not in before}
     did = {name: value for name, value in unrecorded.items() if now.get(name)} | before
     old = {name: did.get(name) for name in now if name in did or "data" in before}
@@ -135,8 +141,9 @@ def _same_options(path: Path, before: dict[str, Any], now: dict[str, Any]) -> di
     return {name: value for name, value in now.items() if name not in unrecorded}
 
 
-def _both_folders(*configs: Mapping[str, Any]) -> bool:
-    return all(str(config.get("dataset")).startswith("folder:") for config in configs)
+def _both_own(*configs: Mapping[str, Any]) -> bool:
+    datasets = [str(config.get("dataset")) for config in configs]
+    return all(map(is_own, datasets)) and len({d.partition(":")[0] for d in datasets}) == 1
 
 
 def _check_data(path: Path, before: Any, now: Fingerprint) -> None:
@@ -151,17 +158,16 @@ def _check_data(path: Path, before: Any, now: Fingerprint) -> None:
         )
 
 
-def _open_of_earlier_version(path: Path) -> Workdir:
+def _open_of_earlier_version(path: Path, did: str) -> Workdir:
+    """Returns the folder of a finished run; raises a ValueError for one that would go on otherwise."""
     workdir = Workdir(absolute(path), resumed=True)
     if not workdir.finished:
         raise ValueError(
-            f"{path}: begun by an earlier version of jaxcon, which did not record its data and its "
-            "network, so nobody can tell whether it would continue alike; choose another --workdir "
+            f"{path}: begun by an earlier version of jaxcon, which {did}, so nobody can tell "
+            "whether it would continue alike; choose another --workdir "
             f"(--start-from={path} starts from its weights)"
         )
-    say(
-        "made by an earlier version of jaxcon, which did not record its data: they may have changed"
-    )
+    say(f"made by an earlier version of jaxcon, which {did}: its data may have changed")
     return workdir
 
 

@@ -5,15 +5,16 @@
 >>> digits.summary["train"]["images"], changes(digits, digits)
 (1259, None)
 
-Images in memory are identified by their pixels. Image files that are read one at a time are identified
-by their size and three pieces of `_PIECE` bytes, at the beginning, in the middle and at the end; other
-images on disk (of TensorFlow Datasets) by a sample of `_SAMPLE`. Place and date of a file do not
-matter.
+Images in memory that are trained on are identified by their pixels. Image files are identified by their
+size and three pieces of `_PIECE` bytes, at the beginning, in the middle and at the end; images in tar
+or parquet files by their names and sizes, and by the names and sizes of these files; other images on
+disk (of TensorFlow Datasets) by a sample of `_SAMPLE`. Place and date of a file do not matter.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcon.data.splits import DataError, Dataset, PairDataset, PairSplit, Split
+from jaxcon.data.photographs import Photographs
+from jaxcon.data.splits import DataError, Dataset, PairDataset, PairSplit, Split, StoredImages
+from jaxcon.data.stored import StoredInShards, StoredRows, all_rows
 
 _PARTS = ("train", "validation", "test")
 _PIECE = 2**14
@@ -35,8 +38,10 @@ class Fingerprint(NamedTuple):
 
     Attributes:
       summary: number of images and digest of each split, and for a `Dataset` the names of its classes,
-        in the order of their numbers: JSON values.
-      images: digests by the name of the image, for each split; empty if images have no names.
+        in the order of their numbers: JSON values; what tells the files that many images each are
+        in from others, by their names, if there are any.
+      images: digests by the name of the image, for each split; empty if images have no names, or lie
+        in such files.
     """
 
     summary: dict[str, Any]
@@ -53,9 +58,13 @@ def fingerprint(dataset: Dataset | PairDataset) -> Fingerprint:
     """
     summary: dict[str, Any] = {}
     images: dict[str, dict[str, str]] = {}
+    files: dict[str, str] = {}
     for part in _PARTS:
         split: Split | PairSplit = getattr(dataset, part)
         summary[part], images[part] = _of_split(split)
+        files |= _files(split.images if isinstance(split, PairSplit) else split)
+    if files:
+        summary["files"] = files
     if isinstance(dataset, Dataset):
         summary["classes"] = dataset.class_names and [*dataset.class_names]
     return Fingerprint(summary, {part: v for part, v in images.items() if v})
@@ -85,7 +94,8 @@ def changes(before: Fingerprint, now: Fingerprint, *, ignore: Sequence[str] = ()
             return None  # only what was allowed to change
         said += differing
     else:
-        said += _changed_splits(before.summary, now.summary)
+        said += _changed_files(before.summary.get("files") or {}, now.summary.get("files") or {})
+        said += _changed_splits(before.summary, now.summary) if not said else []
     return ", ".join(said) or "the labels, or the order of the images, differ"
 
 
@@ -94,10 +104,32 @@ def name_of(dataset: Dataset | PairDataset, error: DataError) -> str | None:
     for part in _PARTS:
         split: Any = getattr(dataset, part)
         split = split.images if isinstance(split, PairSplit) else split
-        for name, path in zip(split.names or (), getattr(split.images, "paths", ()), strict=False):
-            if error.path is not None and os.fspath(error.path) == path:
+        stored = _stored(split)
+        if stored is None or split.names is None or error.path is None:
+            continue
+        for row, name in enumerate(split.names):
+            if stored.place(row) == os.fspath(error.path):
                 return name
     return None
+
+
+def _stored(split: Split) -> StoredImages | None:
+    """Returns the pictures of a split as they are stored; None if they are pixels."""
+    if split.originals is None and isinstance(split.images, Photographs):
+        return StoredRows(split.images.stored, split.images.rows)
+    return split.originals
+
+
+def _in_shards(split: Split) -> bool:
+    stored = _stored(split)
+    return stored is not None and isinstance(all_rows(stored)[0], StoredInShards)
+
+
+def _files(split: Split) -> dict[str, str]:
+    """Returns what tells files that hold many pictures each from others, by their names."""
+    stored = _stored(split)
+    inner = None if stored is None else all_rows(stored)[0]
+    return inner.shards() if isinstance(inner, StoredInShards) else {}
 
 
 def _of_split(split: Split | PairSplit) -> tuple[dict[str, Any], dict[str, str]]:
@@ -105,8 +137,8 @@ def _of_split(split: Split | PairSplit) -> tuple[dict[str, Any], dict[str, str]]
     images = split.images if isinstance(split, PairSplit) else split
     told = _captions(split) if isinstance(split, PairSplit) else None
     whole = hashlib.sha256()
-    if images.names is None:
-        for piece in _nameless(images.images):
+    if images.names is None or _in_shards(images):
+        for piece in _nameless(images) if images.names is None else _members(images):
             whole.update(piece)
         digests = {}
         for caption in told or ():
@@ -125,12 +157,22 @@ def _of_split(split: Split | PairSplit) -> tuple[dict[str, Any], dict[str, str]]
     return {"images": len(images), "digest": whole.hexdigest()}, digests
 
 
-def _captions(split: PairSplit) -> list[bytes]:
-    grades = split.grades or [None] * len(split)
-    return [repr(row).encode() for row in zip(split.captions, grades, strict=True)]
+def _captions(split: PairSplit) -> Iterator[bytes]:
+    grades = split.grades or itertools.repeat(None, len(split))
+    return (repr(row).encode() for row in zip(split.captions, grades, strict=True))
 
 
-def _nameless(images: Any) -> Iterator[Any]:
+def _members(split: Split) -> Iterator[bytes]:
+    stored: Any
+    stored, rows = all_rows(_stored(split))  # pyright: ignore[reportArgumentType]
+    for row, name in zip(rows.tolist(), split.names or (), strict=True):
+        length = int(stored.lengths[row])
+        # Of a picture in a file of its own, the table only tells where it is.
+        yield repr((name, length if length >= 0 else _of_file(stored.place(row)))).encode()
+
+
+def _nameless(split: Split) -> Iterator[Any]:
+    images: Any = split.images
     yield str(images.shape[-3:]).encode()
     if isinstance(images, np.ndarray):
         yield np.ascontiguousarray(images)
@@ -142,11 +184,11 @@ def _nameless(images: Any) -> Iterator[Any]:
 
 def _named(split: Split) -> list[str]:
     """Computes a digest for each image."""
-    paths = getattr(split.images, "paths", None)
-    if paths is None:
+    stored = _stored(split)
+    if stored is None:
         return [_hex(np.ascontiguousarray(split.images[i])) for i in range(len(split))]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(_of_file, paths))
+        return list(pool.map(_of_file, map(stored.place, range(len(split)))))
 
 
 def _of_file(path: str) -> str:
@@ -160,6 +202,17 @@ def _of_file(path: str) -> str:
 
 def _hex(content: Any) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    both = before.keys() & now.keys()
+    for names, what in (
+        (now.keys() - both, "added"),
+        (before.keys() - both, "removed"),
+        ({name for name in both if before[name] != now[name]}, "replaced"),
+    ):
+        if names:
+            yield _some("file", sorted(names), what)
 
 
 def _changed_classes(before: Any, now: Any) -> Iterator[str]:

@@ -18,11 +18,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from jaxcon.data.encoded import ENDS, explained, opened, upright
+from jaxcon.data.headers import HEAD, TAIL, quick_size
 from jaxcon.data.messages import listed, shown
-from jaxcon.data.pixels import Shape, fit
+from jaxcon.data.pixels import fit
 from jaxcon.data.splits import DataError, Unreadable
 
 Value = TypeVar("Value")
+_AT_A_TIME = 2**14  # as each item that waits for a thread takes a thousand bytes
 
 
 def read_image(path: str | os.PathLike[str], side: int | None) -> np.ndarray:
@@ -56,6 +58,24 @@ def check_images(paths: Sequence[str | os.PathLike[str]]) -> np.ndarray:
     return np.array(read_each(_read_size, paths))
 
 
+def look_at_images(
+    paths: Sequence[str | os.PathLike[str]],
+) -> tuple[np.ndarray, dict[int, Unreadable]]:
+    """Returns the sizes of image files like `check_images`, and what is wrong with some.
+
+    Args:
+      paths: at least one path.
+
+    Returns:
+      (height, width) of each, int32 `[n, 2]`, (0, 0) if it cannot be read; and the errors of those by
+      their numbers.
+    """
+    found = try_each(_read_size, paths)
+    bad = {i: error for i, error in enumerate(found) if isinstance(error, Unreadable)}
+    sizes = [(0, 0) if isinstance(size, Unreadable) else size for size in found]
+    return np.array(sizes, np.int32), bad
+
+
 def size_note(sizes: np.ndarray) -> str:
     """Describes the sizes of files in the order that cameras use: width x height.
 
@@ -68,34 +88,6 @@ def size_note(sizes: np.ndarray) -> str:
     if (sizes == sizes[0]).all():
         return f"files of {small} x {low}"
     return f"files from {small} x {low} to {large} x {high}"
-
-
-class FolderImages:
-    """Image files that are read when asked for, as an `ImageSource`."""
-
-    def __init__(self, paths: Sequence[str], shape: Shape) -> None:
-        self.paths = tuple(paths)
-        self.shape = shape
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int, /) -> np.ndarray:
-        return read_image(self.paths[index], self.shape[0])
-
-    def read_all(self) -> np.ndarray:
-        """Reads all images into one uint8 array `[n, side, side, 3]`.
-
-        Raises:
-          DataError: if files cannot be read; names the first few, with their reasons.
-        """
-        images = np.empty((len(self), *self.shape), np.uint8)
-
-        def read(row: int) -> None:
-            images[row] = self[row]
-
-        read_each(read, range(len(self)))
-        return images
 
 
 def read_each(read: Callable[[Any], Value], items: Sequence[Any]) -> list[Value]:
@@ -112,6 +104,20 @@ def read_each(read: Callable[[Any], Value], items: Sequence[Any]) -> list[Value]
     Raises:
       DataError: if items cannot be read; names the first few, with their reasons.
     """
+    results = try_each(read, items)
+    failed = [result for result in results if isinstance(result, Unreadable)]
+    if failed:
+        raise unreadable(failed, len(items)) from failed[0]
+    return [result for result in results if not isinstance(result, Unreadable)]
+
+
+def try_each(read: Callable[[Any], Value], items: Sequence[Any]) -> list[Value | Unreadable]:
+    """Reads all items in threads, and returns the errors of those that fail in their place.
+
+    Example:
+      >>> try_each(len, ["a", "bc"])
+      [1, 2]
+    """
 
     def attempt(item: Any) -> Value | Unreadable:
         try:
@@ -119,22 +125,37 @@ def read_each(read: Callable[[Any], Value], items: Sequence[Any]) -> list[Value]
         except Unreadable as error:
             return error
 
+    results: list[Value | Unreadable] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(pool.map(attempt, items))
-    failed = [result for result in results if isinstance(result, Unreadable)]
-    if len(failed) == 1:
-        raise failed[0]
-    if failed:
-        named = listed(f"{shown(error.path or '')} ({error.reason})" for error in failed)
-        mends = {error.mend: None for error in failed}
-        raise DataError(
-            f"cannot read {len(failed):,} of {len(items):,} images: {named}; {listed(mends, 2)}"
-        ) from failed[0]
-    return [result for result in results if not isinstance(result, Unreadable)]
+        for start in range(0, len(items), _AT_A_TIME):
+            results += pool.map(attempt, items[start : start + _AT_A_TIME])
+    return results
+
+
+def unreadable(errors: Sequence[Unreadable], total: int) -> DataError:
+    """Returns one error for all that cannot be read; names the first few, with their reasons.
+
+    Example:
+      >>> errors = [Unreadable("the file is empty", "remove it", f"{i}.png") for i in (1, 2)]
+      >>> print(unreadable(errors, 40))
+      cannot read 2 of 40 images: 1.png (the file is empty), 2.png (the file is empty); remove it
+    """
+    if len(errors) == 1:
+        return errors[0]
+    named = listed(f"{shown(error.path or '')} ({error.reason})" for error in errors)
+    mends = {error.mend: None for error in errors}
+    return DataError(
+        f"cannot read {len(errors):,} of {total:,} images: {named}; {listed(mends, 2)}"
+    )
 
 
 def _read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD)
+            file.seek(-min(TAIL, file.seek(0, os.SEEK_END)), os.SEEK_END)
+            if (size := quick_size(head, file.read(TAIL))) is not None:
+                return size
         with open(path, "rb") as file, opened(file) as image:
             width, height = image.size
             end = ENDS.get(image.format or "", b"")

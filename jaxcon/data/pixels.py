@@ -13,7 +13,8 @@ from jaxcon.data.tones import BITS, array_to_uint8, eight_bits, is_deep, tag
 if TYPE_CHECKING:
     from PIL import Image
 
-DEFAULT_SIDE = 64
+DEFAULT_SIDE = 224  # of photographs
+SMALL = 160  # pixels: the shorter side of the largest pictures that are none
 ZOOM = 0.875  # of photographs, as the field evaluates: 224 of 256 pixels
 _PANORAMA = 4  # times as long as high: to be resized as a whole, it might not fit into memory
 Shape = tuple[int, int, int]
@@ -29,19 +30,38 @@ _IN_OUR_ORDER = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 
 
 def default_side(sizes: Iterable[Sequence[int]]) -> int:
-    """Returns the side that images get by default: the median of their shorter sides, at most 64.
+    """Returns the side that images get by default: the median of their shorter sides, or 224.
 
-    A single icon or banner among photographs does not change it.
+    224 is what the field trains on where that median is above `SMALL`, as of photographs. A single icon
+    or banner among photographs does not change it.
 
     Example:
-      >>> default_side([(1, 1), (40, 30), (20, 500)])
-      20
+      >>> default_side([(1, 1), (40, 30), (20, 500)]), default_side([(375, 500), (768, 1024)])
+      (20, 224)
 
     Args:
       sizes: (height, width) of one or more images.
     """
-    shorter = sorted(int(min(size)) for size in sizes)
-    return min(shorter[(len(shorter) - 1) // 2], DEFAULT_SIDE)
+    side = _median(sizes)
+    return side if side <= SMALL else DEFAULT_SIDE
+
+
+def default_zoom(sizes: Iterable[Sequence[int]]) -> float:
+    """Returns the share of the shorter side that evaluation sees: all of small pictures, else `ZOOM`.
+
+    Example:
+      >>> default_zoom([(96, 96)]), default_zoom([(375, 500)])
+      (1.0, 0.875)
+
+    Args:
+      sizes: (height, width) of one or more images.
+    """
+    return 1.0 if _median(sizes) <= SMALL else ZOOM
+
+
+def _median(sizes: Iterable[Sequence[int]]) -> int:
+    shorter = np.sort(np.asarray([*sizes]).min(axis=1))
+    return int(shorter[(len(shorter) - 1) // 2])
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -140,20 +140,45 @@ class Rows:
         )
 
     def _image(self, example: int, step: int, row: int, out: np.ndarray | None) -> np.ndarray:
-        crops, seed = self.crops, self.stream.seed
-        if crops is None:
+        if self.crops is None:
             return np.asarray(self.source[example])
-
-        def boxes(size: tuple[int, int]) -> list[Box]:
-            return [
-                crops.box(size, seed=seed, step=step, row=row, view=view)
-                for view in range(crops.views)
-            ]
-
         stored: Any = self.source
-        return decoded(
-            stored, example, lambda content: crop_views(content, boxes, side=crops.side, out=out)
-        )
+        seed = self.stream.seed
+        return cropped(stored, example, self.crops, seed=seed, step=step, row=row, out=out)
+
+
+def cropped(
+    stored: StoredImages,
+    example: int,
+    crops: Crops,
+    *,
+    seed: int,
+    step: int,
+    row: int,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Returns the views of one picture in one row of a step: uint8 `[views, side, side, 3]`.
+
+    Args:
+      stored: the pictures.
+      example: which of them.
+      crops: how views are cut.
+      seed: seed of the crops.
+      step: training step.
+      row: row of the global batch.
+      out: where to write the views; None: to a new array.
+
+    Raises:
+      Unreadable: if it cannot be read or decoded.
+    """
+
+    def boxes(size: tuple[int, int]) -> list[Box]:
+        views = range(crops.views)
+        return [crops.box(size, seed=seed, step=step, row=row, view=view) for view in views]
+
+    return decoded(
+        stored, example, lambda content: crop_views(content, boxes, side=crops.side, out=out)
+    )
 
 
 def read(rows: Rows, num_workers: int) -> Generator[Read, None, None]:

@@ -97,7 +97,8 @@ class Split:
       images: uint8 `[n, height, width, channels]`, or an `ImageSource` if they do not fit into memory.
       labels_or_reader: int32 `[n]`; None for images without classes; or a function that reads them,
         called at most once and only when they are needed (on disk the labels lie between the images).
-      names: what the user calls each image, such as its path in the folder; None if unnamed.
+      names: what the user calls each image, such as its path in the folder; None if unnamed. A
+        `Texts` takes little memory.
       originals: the same pictures as they are stored, of which training takes its random crops; None
         if `images` are the originals themselves, small and of one size.
       zoom: share of an original's shorter side that `images` show (`pixels.fit`), in (0, 1].
@@ -105,7 +106,7 @@ class Split:
 
     images: np.ndarray | ImageSource
     labels_or_reader: np.ndarray | Callable[[], np.ndarray] | None = None
-    names: tuple[str, ...] | None = None
+    names: Sequence[str] | None = None
     originals: StoredImages | None = None
     zoom: float = 1.0
 
@@ -172,7 +173,7 @@ class PairSplit:
     """
 
     images: Split
-    captions: tuple[tuple[str, ...], ...]
+    captions: Sequence[tuple[str, ...]]
     grades: tuple[tuple[int, ...], ...] | None = None
     attributes: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     counts: np.ndarray | None = None

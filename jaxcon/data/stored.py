@@ -14,6 +14,7 @@ that memory does not grow with the dataset.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -22,6 +23,7 @@ import numpy as np
 
 from jaxcon.data.encoded import explained
 from jaxcon.data.splits import StoredImages, Unreadable
+from jaxcon.data.texts import Texts
 
 Value = TypeVar("Value")
 
@@ -97,3 +99,69 @@ class StoredRows:
 
     def place(self, index: int, /) -> str:
         return self.stored.place(int(self.rows[index]))
+
+
+class StoredInShards:
+    """Pictures in few files, each of many: what kinds of such files have in common.
+
+    Args:
+      paths: the files.
+      file: which of them each picture is in: int32 `[n]`.
+      starts: where it begins there, a byte or a row: int64 `[n]`.
+      lengths: its bytes: int64 `[n]`.
+      names: what it is called there.
+
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        file: np.ndarray,
+        starts: np.ndarray,
+        lengths: np.ndarray,
+        names: Texts,
+    ) -> None:
+        self.paths: tuple[str, ...] = tuple(os.fspath(path) for path in paths)
+        self._sizes = [os.path.getsize(path) for path in self.paths]
+        self.file, self.starts, self.lengths, self.names = file, starts, lengths, names
+
+    def __len__(self) -> int:
+        return len(self.file)
+
+    def shards(self) -> dict[str, str]:
+        """Returns what tells whether a file was replaced, by its path from the folder around all.
+
+        It is the size of the file, and a digest of where its pictures begin and of their bytes.
+        """
+        folder = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in self.paths])
+        order = np.argsort(self.file, kind="stable")
+        edges = np.searchsorted(self.file[order], np.arange(len(self.paths) + 1))
+        told = {}
+        for i, path in enumerate(self.paths):
+            rows = order[edges[i] : edges[i + 1]]
+            inside = self.starts[rows].tobytes() + self.lengths[rows].tobytes()
+            digest = hashlib.sha256(inside).hexdigest()[:8]
+            told[os.path.relpath(os.path.abspath(path), folder)] = f"{self._sizes[i]} {digest}"
+        return told
+
+    def path(self, index: int) -> str:
+        """Returns the file that a picture is in."""
+        return self.paths[int(self.file[index])]
+
+    def place(self, index: int, /) -> str:
+        return f"{self.path(index)}:{self.names[index]}"
+
+
+def all_rows(stored: StoredImages) -> tuple[StoredImages, np.ndarray]:
+    """Returns the set that pictures were taken from, and their numbers there.
+
+    Example:
+      >>> files = StoredFiles(["a.jpg", "b.jpg", "c.jpg"])
+      >>> inner, rows = all_rows(StoredRows(StoredRows(files, [2, 0]), [1]))
+      >>> inner is files, rows.tolist()
+      (True, [0])
+    """
+    rows = np.arange(len(stored))
+    while isinstance(stored, StoredRows):
+        stored, rows = stored.stored, stored.rows[rows]
+    return stored, rows

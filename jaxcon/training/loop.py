@@ -174,7 +174,7 @@ def fit(
         )
         wait = InputWait()
         reader = _Reader(log, bar, wait, batch_size=batch_size, chance=chance)
-        metrics: dict[str, jax.Array] = {}
+        metrics: dict[str, Any] = {}
 
         def or_save() -> Iterator[Any]:
             """Yields the batches; if one cannot be had, saves the state reached."""
@@ -238,6 +238,7 @@ class _Reader:
         self, log: MetricsLog | None, bar: Any, wait: InputWait, *, batch_size: int, chance: float
     ):
         self._log, self._bar, self._batch_size, self._chance = log, bar, batch_size, chance
+        self._wait = wait
         self._pending: list[tuple[int, Mapping[str, Any]]] = []
         self._skipped: int | None = None
         self._in_a_row = 0

@@ -7,9 +7,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxcon.data.batching import _local_rows, batches
 from jaxcon.data.order import batch_indices
-from jaxcon.data.readers.folder import FolderImages
+from jaxcon.data.photographs import Photographs
 from jaxcon.data.sources import DataError, load
 from jaxcon.data.splits import Split
+from jaxcon.data.stored import StoredFiles
 
 
 @pytest.fixture
@@ -102,7 +103,8 @@ def test_a_host_reads_only_its_own_rows(over_all_devices):
 def test_a_bad_image_is_named_while_streaming(tmp_path):
     for i in range(8):
         (tmp_path / f"{i}.png").write_bytes(b"no image")
-    split = Split(FolderImages([str(tmp_path / f"{i}.png") for i in range(8)], (8, 8, 3)))
+    stored = StoredFiles([tmp_path / f"{i}.png" for i in range(8)])
+    split = Split(Photographs(stored, (8, 8, 3)))
     with pytest.raises(DataError, match=r"cannot read the image .*\.png"):
         next(batches(split, seed=0, batch_size=4, num_steps=1))
 

@@ -141,9 +141,9 @@ def test_an_image_has_one_name_however_it_is_spelled(folder):
 
 def test_large_tables_are_read_image_by_image(folder):
     write(folder, ROWS)
-    lazy = load_pairs(f"folder:{folder}", memory_limit=0, image_size=8).train
+    lazy = load_pairs(f"folder:{folder}", memory_limit=0, image_size=8).test
     assert not lazy.images.in_memory
-    expected = load_pairs(f"folder:{folder}", image_size=8).train.images.images
+    expected = load_pairs(f"folder:{folder}", image_size=8).test.images.images
     np.testing.assert_array_equal(lazy.images.images[3], expected[3])
 
 
@@ -172,9 +172,9 @@ def test_the_row_is_named(folder, kind, values, message):
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_a_wrong_column_is_named_with_the_right_one(folder, kind):
-    write(folder, [{"image": row["image"], "captions": row["caption"]} for row in ROWS], kind)
+    write(folder, [{"image": row["image"], "Captions": row["caption"]} for row in ROWS], kind)
     with pytest.raises(
-        DataError, match="no column 'caption' among image, captions; rename 'captions'"
+        DataError, match="no column 'caption' among image, Captions; rename 'Captions'"
     ):
         load_pairs(f"folder:{folder}")
 

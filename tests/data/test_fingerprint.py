@@ -7,8 +7,9 @@ import pytest
 
 from jaxcon.data.captions import PairDataset, PairSplit
 from jaxcon.data.fingerprint import changes, fingerprint, name_of
-from jaxcon.data.readers.folder import FolderImages
+from jaxcon.data.photographs import Photographs
 from jaxcon.data.splits import DataError, Dataset, Split
+from jaxcon.data.stored import StoredFiles
 
 
 def pixels(number, *, seed=0):
@@ -137,7 +138,7 @@ def test_files_on_disk_are_told_by_their_bytes(tmp_path):
         return paths
 
     def images(paths):
-        split = Split(FolderImages([str(p) for p in paths], (4, 4, 3)), names=("a.png", "b.png"))
+        split = Split(Photographs(StoredFiles(paths), (4, 4, 3)), names=("a.png", "b.png"))
         return fingerprint(Dataset("x", split, split, split))
 
     first, second = of(tmp_path / "one"), of(tmp_path / "two")
@@ -154,7 +155,7 @@ def test_files_on_disk_are_told_by_their_bytes(tmp_path):
 
 def test_the_image_that_an_error_blames_has_a_name(tmp_path):
     paths = [str(tmp_path / name) for name in ("a.png", "b.png")]
-    split = Split(FolderImages(paths, (4, 4, 3)), names=("a.png", "b.png"))
+    split = Split(Photographs(StoredFiles(paths), (4, 4, 3)), names=("a.png", "b.png"))
     other = Dataset("x", split, split, split)
     with pytest.raises(DataError) as error:
         split.images[1]

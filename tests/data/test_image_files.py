@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 
 from jaxcon.data.encoded import EXTENSIONS
-from jaxcon.data.image_files import FolderImages, check_images, read_image
+from jaxcon.data.image_files import check_images, read_image
+from jaxcon.data.photographs import Photographs
 from jaxcon.data.splits import DataError
+from jaxcon.data.stored import StoredFiles
 from tests.data.files import png, tiff
 
 ROOT = Path(__file__).parents[2]
@@ -163,7 +165,7 @@ def test_all_that_fail_are_counted_and_the_first_named(tmp_path):
     paths = [str(write(tmp_path / f"{i}.png")) for i in range(20)]
     for i in (3, 5, 8, 13):
         Path(paths[i]).write_bytes(b"")
-    for read in (lambda: check_images(paths), FolderImages(paths, (8, 8, 3)).read_all):
+    for read in (lambda: check_images(paths), Photographs(StoredFiles(paths), (8, 8, 3)).read_all):
         with pytest.raises(
             DataError, match=r"cannot read 4 of 20 images: .*and 1 more; repair it"
         ) as e:

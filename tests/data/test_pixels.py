@@ -279,4 +279,6 @@ def test_arrays_of_other_dtypes_are_brought_to_8_bits():
 def test_the_side_is_the_median_of_many():
     assert default_side([(1, 1), (1000, 40), (30, 40), (50, 60)]) == 30
     assert default_side([(1, 1), (40, 40), (48, 48), (50, 50)]) == 40
-    assert default_side([(3000, 4000)] * 3 + [(8, 8)]) == 64
+    assert default_side([(3000, 4000)] * 3 + [(8, 8)]) == 224
+    assert default_side([(160, 160)]) == 160
+    assert default_side([(161, 200)]) == 224

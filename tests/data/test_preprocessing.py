@@ -29,7 +29,10 @@ def test_files_are_read_as_the_dataset_reads_them(tmp_path):
         Image.fromarray(noise(20 + i, 30, 3, seed=i)).save(tmp_path / f"{i:02}.png")
     dataset = load(f"folder:{tmp_path}", image_size=8)
     files = [tmp_path / name for name in dataset.train.names or ()]
-    np.testing.assert_array_equal(prepare(files, COLOUR), to_float(dataset.train.images))
+    np.testing.assert_array_equal(
+        prepare(files, COLOUR),
+        to_float(np.stack([dataset.train.images[i] for i in range(len(files))])),
+    )
 
 
 def test_kinds_of_one_picture_agree(tmp_path):

@@ -15,7 +15,7 @@ def test_unknown_names_get_the_nearest_ones(data_dir):
 
 def test_names_like_no_other_get_no_hint(data_dir):
     with pytest.raises(
-        DataError, match=r"unknown dataset 'zzzzqqqq' \(digits, scenes, folder:PATH or"
+        DataError, match=r"unknown dataset 'zzzzqqqq' \(digits, scenes, folder:PATH, tar:PATH, "
     ):
         load("zzzzqqqq", data_dir=data_dir)
 
@@ -37,6 +37,12 @@ def test_names_like_no_other_get_no_hint(data_dir):
         ("imagefolder:pets", "folder:pets"),
         ("FOLDER :pets", "folder:pets"),
         ("pets/", "folder:pets/"),
+        ("/data/pets-{000..099}.tar", "tar:/data/pets-{000..099}.tar"),
+        ("s3://bucket/pets.tar", "tar:s3://bucket/pets.tar"),
+        ("./pets.parquet", "parquet:./pets.parquet"),
+        ("webdataset:pets.tar", "tar:pets.tar"),
+        ("TAR:pets.tar", "tar:pets.tar"),
+        ("parquet=pets", "parquet:pets"),
     ],
 )
 def test_a_path_without_folder_in_front(name, meant, data_dir, tmp_path, monkeypatch):
@@ -77,3 +83,8 @@ def test_data_prepared_in_another_format_is_refused(digits, data_dir, tmp_path):
         file.rename(folder / file.name.replace("array_record", "tfrecord"))
     with pytest.raises(DataError, match="in a format that cannot be read by position"):
         load("digits", data_dir=tmp_path)
+
+
+def test_a_test_on_what_was_learned_is_refused(tmp_path):
+    with pytest.raises(DataError, match="is the dataset itself"):
+        load(f"folder:{tmp_path}", validation_dataset=f"folder:{tmp_path}")

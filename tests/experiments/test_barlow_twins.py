@@ -41,7 +41,7 @@ def objective(name: str, **weights: float) -> Objective:
     """Of 32 pairs of 8 features."""
     training = Training(batch_size=32)
     config = BarlowTwins(Images(projection_dim=8), Loss(name, **weights), training)
-    return barlow_twins.objective(barlow_twins.resolve(config, 64)[0])
+    return barlow_twins.objective(barlow_twins.resolve(config, 64, 8)[0])
 
 
 @functools.cache
@@ -222,15 +222,18 @@ def test_help_documents_every_flag(capsys):
     assert "None" not in text
 
 
-@pytest.mark.parametrize(("dataset", "examples"), [("digits", 1259), ("cifar10", 5000), ("x", 256)])
-def test_help_states_the_recipes(dataset, examples):
+@pytest.mark.parametrize(
+    ("dataset", "examples", "side"),
+    [("digits", 1259, 8), ("cifar10", 5000, 32), ("x", 256, 64), ("x", 9000, 224)],
+)
+def test_help_states_the_recipes(dataset, examples, side):
     config = BarlowTwins(images=Images(dataset))
-    resolved, _ = barlow_twins.resolve(config, examples)
+    resolved, _ = barlow_twins.resolve(config, examples, side)
     training = resolved.training
-    words = f"{training.epochs} epochs of {training.batch_size}"
-    line = next(line for line in (BarlowTwins.__doc__ or "").splitlines() if words in line)
-    assert f": {resolved.images.encoder}, " in line
-    assert line.replace("1.0", "1").endswith(f"{training.optimizer} at {training.learning_rate:g}")
+    words = f"{resolved.images.encoder}, {training.epochs} epochs of {training.batch_size:,}, "
+    words += f"{training.optimizer} at {training.learning_rate:g}"
+    told = " ".join((BarlowTwins.__doc__ or "").replace("1.0", "1").split())
+    assert words in told.replace(" images a step", "")
 
 
 @each

@@ -36,7 +36,7 @@ LOSSES = {
 STEPS = 6  # two epochs of the 28 training images, 8 at a time
 SMALL = Entry(functools.partial(ViT, dim=16, depth=1, heads=2))
 NOISE = functools.partial(gaussian_noise, std=0.5)  # compiles in a moment
-RECIPE = DIGITS._replace(transform=NOISE)
+RECIPE = DIGITS._replace(transform=NOISE, colours=(NOISE, NOISE))
 
 
 def folders(root: Path) -> dict[str, Path]:

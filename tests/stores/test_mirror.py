@@ -74,6 +74,7 @@ def test_a_run_is_there_and_is_resumed_from_there(objects):
     assert steps(objects) == [4, 5, 6]
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_a_checkpoint_with_its_metrics(objects):
     """What the store held after each single write and removal."""
     train(stop=0)

@@ -2,69 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import os
+from collections.abc import Iterable, Sequence
 
-import numpy as np
-
-from jaxcon.data.image_files import FolderImages, check_images, size_note
-from jaxcon.data.messages import cut, printable, shown
-from jaxcon.data.pixels import default_side
-from jaxcon.data.readers.layout import divide, read_splits
+from jaxcon.data.image_files import look_at_images
+from jaxcon.data.messages import cut, listed, shown
+from jaxcon.data.readers.examples import Examples
+from jaxcon.data.readers.layout import read_splits
 from jaxcon.data.readers.paths import user_path
-from jaxcon.data.readers.table import find_table, read_table
+from jaxcon.data.readers.table import find_tables, read_table
 from jaxcon.data.readers.table_rows import unread_splits
-from jaxcon.data.splits import DataError, PairDataset, PairSplit, Split, require_images
+from jaxcon.data.splits import DataError
+from jaxcon.data.stored import StoredFiles
+from jaxcon.data.texts import Grouped
 
 _WANTED = "a folder with images and a table of captions"
 _FEWEST = 10  # images that leave at least one for validation and two for the test
 
 
-def load_captioned_folder(
-    dataset: str, *, image_size: int | None, memory_limit: int
-) -> PairDataset:
-    """Loads the images that a table names, with their captions; see `captions.load_pairs`."""
-    table = find_table(user_path(dataset.removeprefix("folder:"), _WANTED))
-    captions = read_table(table)
+def find_captioned(path: str) -> Examples:
+    """Finds the images that a table names, with their captions.
+
+    Args:
+      path: what follows `folder:`: the table, or the folder that it is in.
+
+    Raises:
+      DataError: if there is no table, or something is wrong in it; names the row.
+    """
+    found = user_path(path, _WANTED)
+    table, *more = find_tables(found)
+    root = found if more or found.is_dir() else table.parent
+    captions = read_table(table, *more, root=root)
     paths = sorted(captions)
     if len(paths) < _FEWEST:
         raise DataError(
             f"{shown(table)} names {len(paths)} images; expected at least {_FEWEST}, to be split "
             "into train, validation and test"
         )
-    _require_different(table, captions)
-    layout = read_splits(str(table.parent), paths)
-    rows_of = divide(layout)
-    require_images(rows_of, shown(table))
+    require_different(table, captions.values())
+    layout = read_splits(str(root), paths)
     unread = [f"its column {cut(name)} is not read" for name in unread_splits(table)]
-    files = [str(table.parent / path) for path in paths]
-    sizes = check_images(files)
-    image_size = image_size or default_side(sizes)
-    shape = (image_size, image_size, 3)
-    small = len(paths) * np.prod(shape) <= memory_limit
-
-    def split(rows: Sequence[int]) -> PairSplit:
-        images = FolderImages([files[i] for i in rows], shape)
-        return PairSplit(
-            Split(images.read_all() if small else images, names=tuple(paths[i] for i in rows)),
-            tuple(tuple(captions[paths[i]]) for i in rows),
-        )
-
-    parts = {part: split(rows.tolist()) for part, rows in rows_of.items()}
-    return PairDataset(
-        name=printable(dataset),
-        train=parts["train"],
-        validation=parts["validation"],
-        test=parts["test"],
-        notes=(f"table {shown(table.name)}", *layout.notes, *unread, size_note(sizes)),
+    files = [str(root / path) for path in paths]
+    sizes, bad = look_at_images(files)
+    tables = listed(shown(os.path.relpath(file, root)) for file in (table, *more))
+    layout.notes.insert(0, f"table{'s' if more else ''} {tables}")
+    return Examples(
+        place=str(table),
+        stored=StoredFiles(files),
+        sizes=sizes,
+        layout=layout._replace(notes=[*layout.notes, *unread]),
+        bad=bad,
+        captions=Grouped.of(captions[path] for path in paths),
     )
 
 
-def _require_different(table: Path, captions: Mapping[str, Sequence[str]]) -> None:
-    """Raises a DataError if all images have the same caption: nothing can be learned from it."""
-    texts = {text for of_image in captions.values() for text in of_image}
-    if len(texts) == 1:
+def require_different(place: str | os.PathLike[str], captions: Iterable[Sequence[str]]) -> None:
+    """Raises a DataError if all images have the same caption: nothing can be learned from it.
+
+    Args:
+      place: where they are from, for messages.
+      captions: those of each image.
+    """
+    number, first = 0, None
+    for number, texts in enumerate(captions, start=1):
+        first = first if number > 1 else (texts[0] if texts else None)
+        if any(text != first for text in texts):
+            return
+    if number:
         raise DataError(
-            f"{shown(table)}: all {len(captions):,} images have the caption {cut(texts.pop())}; "
+            f"{shown(place)}: all {number:,} images have the caption {cut(first or '')}; "
             "expected captions that tell images apart"
         )

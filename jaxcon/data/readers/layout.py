@@ -10,7 +10,6 @@ Anything ambiguous is refused: a split mistaken for a class would train on test 
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,17 +19,17 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxcon.data.messages import listed, shown
+from jaxcon.data.readers.split_words import (
+    HELD_OUT,
+    SAY_NOTHING,
+    SPLIT_WORDS,
+    split_of,
+    splits_of,
+    telling_words,
+)
 from jaxcon.data.splits import TEST_SHARE, VALIDATION_SHARE, DataError, split_indices
 
-_SPLIT_WORDS = {
-    "train": ("train", "training", "trn"),
-    "validation": ("validation", "validate", "valid", "val", "dev"),
-    "test": ("test", "tests", "testing", "tst", "eval", "evaluation"),
-}
-_SPLIT_OF = {word: split for split, words in _SPLIT_WORDS.items() for word in words}
 _WITHOUT = "sort them into classes, or move that folder away: then some of train is held out"
-_HELD_OUT = {*_SPLIT_WORDS["validation"], *_SPLIT_WORDS["test"]}
-_SAY_NOTHING = {"data", "dataset", "images", "image", "img", "imgs", "seg", "set", "split"}
 
 
 class Layout(NamedTuple):
@@ -51,53 +50,13 @@ class Layout(NamedTuple):
     notes: list[str]
 
 
-def split_of(name: str) -> str | None:
-    """Returns the split that a folder's name means, or None.
-
-    Example:
-      >>> [split_of(name) for name in ("Train", "seg_test", "val2017", "TestSet", "training shoes")]
-      ['train', 'test', 'validation', 'test', None]
-    """
-    words = _telling_words(name)
-    return _SPLIT_OF.get(words[0]) if len(words) == 1 else None
-
-
-def _telling_words(name: str) -> list[str]:
-    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
-    words = [re.sub(r"(?<=.)(set|data|images)$", "", w) for w in re.findall(r"[^\W\d_]+", apart)]
-    return [word for word in words if word not in _SAY_NOTHING]
-
-
-def _splits_of(names: Sequence[str]) -> dict[str, str]:
-    """Returns the splits that sibling folders mean, by themselves or as parts of one thing.
-
-    If names are alike except for the word of a split, that word decides.
-
-    Example:
-      >>> _splits_of(["pets_test", "pets_train", "vans"])
-      {'pets_test': 'test', 'pets_train': 'train'}
-      >>> _splits_of(["bus_station", "train_station"])
-      {}
-    """
-    meant: dict[str, str] = {}
-    alike: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
-    for name in names:
-        words = _telling_words(name)
-        found = [word for word in words if word in _SPLIT_OF]
-        if len(found) == 1:
-            alike[tuple(word for word in words if word not in found)][name] = _SPLIT_OF[found[0]]
-    for rest, group in alike.items():
-        if not rest or len(set(group.values())) > 1:
-            meant |= group
-    return {name: meant[name] for name in names if name in meant}
-
-
-def read_layout(root: str, images: Sequence[str]) -> Layout:
+def read_layout(root: str, images: Sequence[str], *, by: str = "folders") -> Layout:
     """Returns what the folders above images mean.
 
     Args:
       root: the folder that was requested, for messages.
       images: paths from there, at least one, with "/" between folders.
+      by: what the outermost folders are, if not folders, for messages.
 
     Raises:
       DataError: if splits and other folders are siblings, a split has two folders or lies inside a
@@ -110,7 +69,7 @@ def read_layout(root: str, images: Sequence[str]) -> Layout:
     splits = [own[path.split("/")[0]] for path in inner] if own else None
     below = _below_splits(inner) if own else inner
     if own:
-        notes.append(_split_note(outer, own))
+        notes.append(_split_note(outer, own, by))
     else:
         _refuse_splits_in_classes(place, inner)
     names = [
@@ -130,7 +89,9 @@ def read_layout(root: str, images: Sequence[str]) -> Layout:
     return Layout(keys, splits, classes, notes)
 
 
-def read_splits(root: str, images: Sequence[str]) -> Layout:
+def read_splits(
+    root: str, images: Sequence[str], *, by: str = "folders", inside: bool = False
+) -> Layout:
     """Returns what the folders above images mean if they are not classes, as with captions.
 
     Example:
@@ -140,6 +101,9 @@ def read_splits(root: str, images: Sequence[str]) -> Layout:
     Args:
       root: the folder that paths start at, for messages.
       images: paths, at least one, with "/" between folders.
+      by: what the outermost folders are, if not folders, for messages.
+      inside: whether keys are paths from the innermost folder around all images, as those of
+        `read_layout`; else from `root`.
 
     Raises:
       DataError: if splits and other folders are siblings, or a split has two folders.
@@ -147,23 +111,31 @@ def read_splits(root: str, images: Sequence[str]) -> Layout:
     outer, place, inner = _inside(root, [path.lstrip("/") for path in images])
     own = _own_splits(place, inner, [])
     splits = [own[path.split("/")[0]] for path in inner] if own else None
-    return Layout([*images], splits, None, [_split_note(outer, own)] if own else [])
+    keys = [unicodedata.normalize("NFC", path) for path in inner] if inside else [*images]
+    return Layout(keys, splits, None, [_split_note(outer, own, by)] if own else [])
 
 
-def divide(layout: Layout, labels: np.ndarray | None = None) -> dict[str, np.ndarray]:
+def divide(
+    layout: Layout, labels: np.ndarray | None = None, train_share: float | None = None
+) -> dict[str, np.ndarray]:
     """Returns the indices of each split: the folder's own, and held-out training images for the rest.
 
     Args:
       layout: from `read_layout` or `read_splits`.
       labels: int `[n]`, or None.
+      train_share: share of the images that is train, where no split is the folder's own; two thirds
+        of the rest are test, one third validation. None: 0.7.
     """
+    rest = None if train_share is None else (1 - train_share) / 3
     homes = np.array(layout.splits or ["train"] * len(layout.keys))
-    parts = {part: np.flatnonzero(homes == part) for part in _SPLIT_WORDS}
+    parts = {part: np.flatnonzero(homes == part) for part in SPLIT_WORDS}
     carved = split_indices(
         [layout.keys[i] for i in parts["train"].tolist()],
         None if labels is None else labels[parts["train"]],
-        test_share=0.0 if len(parts["test"]) else TEST_SHARE,
-        validation_share=0.0 if len(parts["validation"]) else VALIDATION_SHARE,
+        test_share=0.0 if len(parts["test"]) else TEST_SHARE if rest is None else 2 * rest,
+        validation_share=(
+            0.0 if len(parts["validation"]) else VALIDATION_SHARE if rest is None else rest
+        ),
     )
     own = {part: positions for part, positions in parts.items() if part != "train"}
     made = {part: parts["train"][positions] for part, positions in carved.items()}
@@ -177,16 +149,17 @@ def _inside(root: str, images: Sequence[str]) -> tuple[str, str, list[str]]:
     return outer, shown(f"{root}/{outer}" if outer else root), inner
 
 
-def _split_note(outer: str, own: Mapping[str, str]) -> str:
+def _split_note(outer: str, own: Mapping[str, str], by: str) -> str:
     folders = (f"{outer}/{name}" if outer else name for name in sorted(own))
-    return f"splits by the folders {listed(map(shown, folders))}"
+    return f"splits by the {by} {listed(map(shown, folders))}"
 
 
 def _outer_folder(images: Sequence[str]) -> str:
     """Returns the innermost folder that holds all images, in it or below it."""
-    common = PurePosixPath(images[0]).parts[:-1]
-    for path in images:
-        parts = PurePosixPath(path).parts[:-1]
+    folders = {path.rpartition("/")[0] for path in images}  # few, of a million images
+    common = PurePosixPath(min(folders)).parts
+    for folder in folders:
+        parts = PurePosixPath(folder).parts
         while common != parts[: len(common)]:
             common = common[:-1]
     return "/".join(common)
@@ -195,14 +168,14 @@ def _outer_folder(images: Sequence[str]) -> str:
 def _own_splits(place: str, inner: Sequence[str], notes: list[str]) -> dict[str, str]:
     """Returns the split that each folder is; empty if they are none."""
     tops = sorted({path.split("/")[0] for path in inner if "/" in path})
-    meant = _splits_of(tops)
+    meant = splits_of(tops)
     others = [top for top in tops if top not in meant]
     others += [path for path in inner if "/" not in path]
     if not meant:
         return {}
     names, splits = listed(map(shown, meant)), set(meant.values())
     flat = all(path.count("/") == 1 for path in inner if path.split("/")[0] in meant)
-    held_out = any(set(_telling_words(name)) & _HELD_OUT for name in others)
+    held_out = any(set(telling_words(name)) & HELD_OUT for name in others)
     if splits == {"train"} and others and flat and not held_out:
         notes.append(f"the folder {names} is treated as a class")  # among other vehicles
         return {}
@@ -244,7 +217,7 @@ def _below_splits(inner: Sequence[str]) -> list[str]:
     doubled = {}
     for top, paths in groups.items():
         again = _outer_folder(paths).split("/")[0]
-        says_nothing = split_of(again) == split_of(top) or again.lower() in _SAY_NOTHING
+        says_nothing = split_of(again) == split_of(top) or again.lower() in SAY_NOTHING
         doubled[top] = len(again) + 1 if again and says_nothing else 0
     return [rest[doubled[top] :] for top, _, rest in (path.partition("/") for path in inner)]
 

@@ -32,7 +32,8 @@ def user_path(path: str, wanted: str) -> Path:
     if _in_a_store(path):
         raise DataError(
             f"folder:{cut(path)} is in an object store, but images are read from a disk; copy it to "
-            "one (gcloud storage rsync -r, aws s3 sync), and name that folder"
+            "one (gcloud storage rsync -r, aws s3 sync), and name that folder (tar: and parquet: copy "
+            "their files)"
         )
     try:
         found = Path(path).expanduser()
@@ -45,7 +46,8 @@ def user_path(path: str, wanted: str) -> Path:
         hint = _as_meant(path) or near(found)
         raise DataError(f"there is no folder {shown(found)}{hint}; expected {wanted}")
     if found.is_file() and found.suffix.lower() in _ARCHIVES:
-        raise DataError(f"{shown(found)} is an archive; unpack it, and name the folder")
+        tar = f", or name it as tar:{cut(path)}" if found.suffix.lower() == ".tar" else ""
+        raise DataError(f"{shown(found)} is an archive; unpack it, and name the folder{tar}")
     return found
 
 

@@ -1,9 +1,13 @@
-"""A user's own captions: a table of images and captions as CSV, JSON lines or Parquet.
+"""A user's own captions: a table of images and captions as CSV, TSV, JSON lines or Parquet.
 
     image,caption                     birds/captions.csv: image paths start at the table's folder
     1.jpg,a robin in the snow
     1.jpg,a small bird on a branch    an image may have several captions
     far/2.jpg,two swans
+
+Columns may also be named `file_name` and `text`, as in Hugging Face's `metadata.jsonl` or `.csv`, of
+which every folder of a split may have one; or `filepath` and `title`, separated by tabs, as in the
+tables of open_clip. In JSON lines and Parquet, a cell may hold a list of captions.
 
 All rows are checked before the first image is read; errors name the row. In a CSV file that is the
 line where the row begins.
@@ -18,14 +22,29 @@ from jaxcon.data.readers.table_images import TableImages
 from jaxcon.data.readers.table_rows import COLUMNS, KINDS, read_rows
 from jaxcon.data.splits import DataError
 
-__all__ = ["COLUMNS", "KINDS", "find_table", "read_table"]
+__all__ = ["COLUMNS", "KINDS", "find_table", "find_tables", "read_table"]
 
+_METADATA = "metadata"
 # Other kinds of tables, and how to convert them.
 _ALMOST = {
-    **dict.fromkeys((".tsv", ".txt"), "save it as .csv, with commas between cells"),
+    ".txt": "save it as .csv, with commas between cells",
     **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "save it as CSV UTF-8"),
     ".json": "write one object a line, as .jsonl",
 }
+
+
+def find_tables(path: Path) -> list[Path]:
+    """Returns the table that `find_table` returns, or one in each folder below.
+
+    Raises:
+      DataError: if there is none, or more than one in a folder.
+    """
+    if path.is_dir() and not any(file.suffix.lower() in KINDS for file in path.iterdir()):
+        below = sorted(path.glob(f"*/{_METADATA}.*"))
+        tables = [file for file in below if file.suffix.lower() in KINDS]
+        if tables and len({file.parent for file in tables}) == len(tables):
+            return tables
+    return [find_table(path)]
 
 
 def find_table(path: Path) -> Path:
@@ -77,26 +96,29 @@ def _hint(path: Path, files: list[Path]) -> str:
     return ""
 
 
-def read_table(table: Path) -> dict[str, list[str]]:
+def read_table(table: Path, *more: Path, root: Path | None = None) -> dict[str, list[str]]:
     """Returns the captions by image path, both in the order of the table.
 
-    Each file has one path, relative to the table's folder, however its rows spell it.
+    Each file has one path, relative to `root`, however its rows spell it.
 
     Args:
       table: from `find_table`; image paths in it are relative to its folder.
+      *more: further tables, likewise.
+      root: the folder that paths start at; None: that of the table.
 
     Raises:
       DataError: if a row names no image, a missing image or an empty caption, naming the first such
         row; or if either column is missing, naming the columns.
     """
-    images = TableImages(table.parent)
-    rows = [
-        (images.find(place, row["image"], row["caption"]), row["caption"])
-        for place, row in read_rows(table)
-    ]
-    if not rows:
-        raise DataError(f"{shown(table)} has no rows")
+    images = TableImages(root or table.parent)
+    rows = []
+    for one in (table, *more):
+        before = len(rows)
+        for place, image, texts in read_rows(one):
+            rows.append((images.find(place, image, texts[0], one.parent), texts))
+        if len(rows) == before:
+            raise DataError(f"{shown(one)} has no rows")
     captions: dict[str, list[str]] = {}
-    for file, caption in rows:
-        captions.setdefault(images.path(file), []).append(caption)
+    for file, texts in rows:
+        captions.setdefault(images.path(file), []).extend(texts)
     return captions

@@ -24,26 +24,26 @@ class TableImages:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._files: dict[str, Identity] = {}  # by how the table spells them
+        self._files: dict[tuple[Path, str], Identity] = {}  # by how a table spells them
         self._spellings: dict[Identity, set[str]] = {}
 
-    def find(self, place: str, image: str, caption: str) -> Identity:
-        """Returns the file of one row.
+    def find(self, place: str, image: str, caption: str, start: Path) -> Identity:
+        """Returns the file of one row of a table in the folder `start`.
 
         Raises:
           DataError: if the image does not exist; names the row, and what may have been meant.
         """
-        if image not in self._files:
-            self._files[image] = self._look_up(place, image, caption)
-        return self._files[image]
+        if (start, image) not in self._files:
+            self._files[start, image] = self._look_up(place, image, caption, start)
+        return self._files[start, image]
 
     def path(self, file: Identity) -> str:
         """Returns one spelling of a file, whatever the order of rows: from the folder if possible."""
         return min(self._spellings[file], key=lambda path: (os.path.isabs(path), path))
 
-    def _look_up(self, place: str, image: str, caption: str) -> Identity:
+    def _look_up(self, place: str, image: str, caption: str, start: Path) -> Identity:
         for spelling in _spellings(image):
-            path = os.path.normpath(self._folder / spelling)
+            path = os.path.normpath(start / spelling)
             try:
                 state = os.stat(path)
             except (OSError, ValueError):
@@ -52,33 +52,11 @@ class TableImages:
                 file = state.st_dev, state.st_ino
                 self._spellings.setdefault(file, set()).add(self._from_folder(path))
                 return file
-        raise DataError(f"{place}: {self._missing(image, caption)}")
+        raise DataError(f"{place}: {_missing(image, caption, start)}")
 
     def _from_folder(self, path: str) -> str:
         relative = os.path.relpath(path, self._folder)
         return os.path.abspath(path) if relative.startswith(os.pardir) else relative
-
-    def _missing(self, image: str, caption: str) -> str:
-        if "://" in image[:10]:
-            return (
-                f"the image is a web address, {cut(image)}; download the images, and write the "
-                "paths of their files"
-            )
-        if _is(stat.S_ISDIR, self._folder / image):
-            return f"the image {cut(image)} is a folder; name a file in it"
-        if len(image) > VALUE:
-            said = f"there is no image {cut(image)} ({len(image):,} characters)"
-        else:
-            said = f"there is no image {shown(self._folder / image)}"
-        return f"{said}{self._hint(image, caption)}; paths start at the table's folder"
-
-    def _hint(self, image: str, caption: str) -> str:
-        if _is_file(self._folder / caption):
-            return "; the caption names one: are the columns image and caption swapped?"
-        path = self._folder / image.replace("\\", "/")
-        if _is_file(self._folder / path.name):
-            return f"; did you mean {shown(path.name)}?"
-        return near(path)
 
 
 def _is_file(path: Path) -> bool:
@@ -97,3 +75,27 @@ def _spellings(image: str) -> Iterator[str]:
         yield spelling
         yield unicodedata.normalize("NFC", spelling)
         yield unicodedata.normalize("NFD", spelling)
+
+
+def _missing(image: str, caption: str, folder: Path) -> str:
+    if "://" in image[:10]:
+        return (
+            f"the image is a web address, {cut(image)}; download the images, and write the "
+            "paths of their files"
+        )
+    if _is(stat.S_ISDIR, folder / image):
+        return f"the image {cut(image)} is a folder; name a file in it"
+    if len(image) > VALUE:
+        said = f"there is no image {cut(image)} ({len(image):,} characters)"
+    else:
+        said = f"there is no image {shown(folder / image)}"
+    return f"{said}{_hint(image, caption, folder)}; paths start at the table's folder"
+
+
+def _hint(image: str, caption: str, folder: Path) -> str:
+    if _is_file(folder / caption):
+        return "; the caption names one: are the columns image and caption swapped?"
+    path = folder / image.replace("\\", "/")
+    if _is_file(folder / path.name):
+        return f"; did you mean {shown(path.name)}?"
+    return near(path)

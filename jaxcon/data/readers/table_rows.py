@@ -14,10 +14,13 @@ from jaxcon.data.messages import cut, is_utf_8, listed, shown
 from jaxcon.data.splits import DataError
 
 COLUMNS = ("image", "caption")
+# What other programs name them: Hugging Face's file_name and text, open_clip's filepath and title.
+_ALIKE = {"image": ("file_name", "filepath"), "caption": ("captions", "text", "title")}
 Row = tuple[str, Mapping[Any, Any]]
 
 _SPLITS = {"split", "splits", "set", "subset", "partition", "fold"}
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_TAB = "\t"
 # Beginnings of tables that are not of the kind their name says.
 _BINARY = {
     b"PK\x03\x04": "an Excel workbook or a zip file",
@@ -25,23 +28,29 @@ _BINARY = {
     b"PAR1": "Parquet, to be named .parquet",
 }
 # Other usual names of the columns.
-_FILE = {"file", "file_name", "file_path", "filename", "filepath", "path", "url"}
+_FILE = {"file", "file_path", "filename", "path", "url"}
 _ALSO = {
     "image": {"image_file", "image_id", "image_name", "image_path", "img", "photo", *_FILE},
-    "caption": {"comment", "description", "label", "prompt", "sentence", "text", "title"},
+    "caption": {"comment", "description", "label", "prompt", "sentence"},
 }
 
 
-def read_rows(table: Path) -> Iterator[Row]:
-    """Yields places and rows; every row has both columns, as text that is not empty.
+def read_rows(table: Path) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Yields the place of each row, its image and its captions, none of them empty.
 
     Raises:
       DataError: if a row is damaged, or a text is missing or invalid, naming the first such row; or if
         either column is missing, naming the columns.
     """
     for place, row in READERS[table.suffix.lower()](table):
-        require_columns(place, list(row))
-        yield place, {column: _text(place, row, column) for column in COLUMNS}
+        image, caption = require_columns(place, list(row))
+        values = row[caption] if isinstance(row[caption], list) else [row[caption]]
+        texts = tuple(_text(place, value, caption) for value in values or [None])
+        if odd := [text for text in texts if not is_utf_8(text)]:
+            raise DataError(
+                f"{place}: the {caption} has an invalid character, {cut(odd[0])}; fix it"
+            )
+        yield place, _text(place, row[image], image), texts
 
 
 def unread_splits(table: Path) -> list[str]:
@@ -55,32 +64,38 @@ def unread_splits(table: Path) -> list[str]:
     return [name for name in names if isinstance(name, str) and name.strip().lower() in _SPLITS]
 
 
-def _text(place: str, row: Mapping[Any, Any], column: str) -> str:
-    value = row[column]
+def _text(place: str, value: Any, column: str) -> str:
     if value is None or (isinstance(value, str) and not value.strip()):
         raise DataError(f"{place}: the {column} is empty; fill it in or remove the row")
     if not isinstance(value, str):
-        several = "; write a row for each" if isinstance(value, list) else ""
-        raise DataError(f"{place}: the {column} must be a text, got {cut(value)}{several}")
-    if column == "caption" and not is_utf_8(value):
-        raise DataError(f"{place}: the {column} has an invalid character, {cut(value)}; fix it")
+        raise DataError(f"{place}: the {column} must be a text, got {cut(value)}")
     return value.strip()
 
 
-def require_columns(place: str, names: Sequence[Any]) -> None:
-    """Raises a DataError if a column is missing, with the one that may have been meant."""
+def require_columns(place: str, names: Sequence[Any]) -> tuple[str, str]:
+    """Returns what the columns of images and captions are named.
+
+    Example:
+      >>> require_columns("a.tsv row 1", ["filepath", "title"])
+      ('filepath', 'title')
+
+    Raises:
+      DataError: if one is missing, with the one that may have been meant.
+    """
     names = [str(name) for name in names if name is not None]
-    for column in COLUMNS:
-        if column not in names:
-            meant = _meant(column, [name for name in names if name not in COLUMNS])
+    known = {c: next((n for n in (c, *_ALIKE[c]) if n in names), None) for c in COLUMNS}
+    for column, found in known.items():
+        if found is None:
+            meant = _meant(column, [name for name in names if name not in known.values()])
             hint = (
                 f"rename {cut(meant)!r} to {column!r}" if meant else "they are named image, caption"
             )
             raise DataError(
                 f"{place}: no column {column!r} among {listed(map(cut, names), 8)}; {hint}"
             )
-        if names.count(column) > 1:
-            raise DataError(f"{place}: two columns {column!r}; remove or rename one")
+        if names.count(str(found)) > 1:
+            raise DataError(f"{place}: two columns {found!r}; remove or rename one")
+    return str(known["image"]), str(known["caption"])
 
 
 def _meant(column: str, names: Sequence[str]) -> str | None:
@@ -96,12 +111,13 @@ def _csv(table: Path) -> Iterator[Row]:
     text = _decoded(table)
     lines = enumerate(io.StringIO(text, newline=None), start=1)
     number, line = next(((n, x.strip()) for n, x in lines if not _is_blank(x.split(","))), (1, ""))
-    if other := _other_separator(line):
+    tabs = _TAB in line and (table.suffix.lower() == ".tsv" or "," not in line)
+    if not tabs and (other := _other_separator(line)):
         raise DataError(
             f"{shown(table)} row {number}: cells seem to be separated by {other}, got {cut(line)}; "
             "save it with commas (docs/own_data.md shows how)"
         )
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_TAB if tabs else ",", strict=True)
     heading: list[str] | None = None
     while True:
         place = f"{shown(table)} row {reader.line_num + 1}"
@@ -201,10 +217,10 @@ def _parquet(table: Path) -> Iterator[Row]:
     try:
         file = pyarrow.parquet.ParquetFile(table)
         schema = file.schema_arrow
-        require_columns(f"{shown(table)} schema", schema.names)
-        for column in COLUMNS:
+        columns = require_columns(f"{shown(table)} schema", schema.names)
+        for column in columns:
             _require_text(f"{shown(table)} schema", column, schema.field(column).type)
-        rows = file.read(columns=list(COLUMNS)).to_pylist()
+        rows = file.read(columns=[*columns]).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"cannot read the table {shown(table)}: {cut(str(error), 200)}") from error
     for number, row in enumerate(rows, start=1):
@@ -218,10 +234,10 @@ def _require_text(place: str, column: str, kind: Any) -> None:
     kind = kind.value_type if types.is_dictionary(kind) else kind
     if types.is_struct(kind) or types.is_binary(kind) or types.is_large_binary(kind):
         raise DataError(
-            f"{place}: the {column} must be a text, got {cut(str(kind))}; save the pictures as "
-            "files, and write their paths into the column"
+            f"{place}: the {column} must be a text, got {cut(str(kind))}; parquet:PATH reads pictures "
+            "in a table"
         )
 
 
-READERS = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
+READERS = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
 KINDS = tuple(READERS)

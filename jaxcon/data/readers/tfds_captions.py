@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxcon.data.pixels import Shape, fit_array
-from jaxcon.data.readers.tfds_records import Part, TfdsImages, TfdsRecords, fits_in_memory
+from jaxcon.data.readers.tfds_records import Part, TfdsRecords, fits_in_memory, stored_split
 from jaxcon.data.splits import DataError, PairDataset, PairSplit, Split
 
 _NAMES = ("captions", "caption", "text", "description")
@@ -22,17 +22,25 @@ def load_captioned(
     """Loads the dataset that TFDS knows as `name`; see `captions.load_pairs`."""
     records = TfdsRecords(name, data_dir)
     key = _caption_key(name, records.features)
-    shape, parts = records.shape(image_size), records.parts(None)
-    read = _read_now if fits_in_memory(parts, shape, memory_limit) else _read_later
+    views, parts = records.views(image_size), records.parts(None)
+    small = fits_in_memory(parts, views.shape, memory_limit)
     made_up = records.features if name == "scenes" else {}
     splits = {}
     for which, part in parts.items():
-        rows, images = read(records, part, key, shape)
-        if not rows:
+        if views.originals:
+            rows, kept = _captions_of(records, part, key)
+            at_once = small and which != "train"
+            split = stored_split(records, kept, views, None, at_once=at_once) if rows else None
+        elif small:
+            rows, split = _read_now(records, part, key, views.shape)
+        else:
+            rows, kept = _captions_of(records, part, key)
+            split = Split(records.on_disk(kept, views.shape))
+        if not rows or split is None:
             raise DataError(
                 f"{name}: no image of its split {part.split} has a caption; choose another dataset"
             )
-        splits[which] = _pair_split(Split(images), rows, made_up)
+        splits[which] = _pair_split(split, rows, made_up)
     return PairDataset(name=name, classes=_classes(made_up), **splits)
 
 
@@ -62,9 +70,7 @@ def _is_text(feature: Any) -> bool:
     return isinstance(feature, tfds.features.Text)
 
 
-def _read_now(
-    records: TfdsRecords, part: Part, key: str, shape: Shape
-) -> tuple[list[_Row], np.ndarray]:
+def _read_now(records: TfdsRecords, part: Part, key: str, shape: Shape) -> tuple[list[_Row], Split]:
     """Reads captions and images in one pass over the records."""
     rows, images = [], []
     for record in records.read(part):
@@ -72,17 +78,15 @@ def _read_now(
         if row.captions:
             rows.append(row)
             images.append(fit_array(record[records.image], shape))
-    return rows, np.stack(images) if images else np.empty((0, *shape), np.uint8)
+    return rows, Split(np.stack(images) if images else np.empty((0, *shape), np.uint8))
 
 
-def _read_later(
-    records: TfdsRecords, part: Part, key: str, shape: Shape
-) -> tuple[list[_Row], TfdsImages]:
-    """Reads captions now, and leaves images undecoded until they are needed."""
+def _captions_of(records: TfdsRecords, part: Part, key: str) -> tuple[list[_Row], Part]:
+    """Reads captions, leaving images undecoded; returns those of images that have any, and these."""
     read = [_row(record, key, records.image) for record in records.read(part, without_images=True)]
     kept = np.array([bool(row.captions) for row in read], bool)
-    images = records.on_disk(part._replace(positions=part.positions[kept]), shape)
-    return [row for row in read if row.captions], images
+    positions = part.positions[kept]
+    return [row for row in read if row.captions], part._replace(positions=positions)
 
 
 def _row(record: Mapping[str, Any], key: str, image: str) -> _Row:

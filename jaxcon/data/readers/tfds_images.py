@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import numpy as np
 
 from jaxcon.data.pixels import Shape, fit_array
-from jaxcon.data.readers.tfds_records import Part, TfdsRecords, fits_in_memory
+from jaxcon.data.readers.tfds_records import Part, TfdsRecords, fits_in_memory, stored_split
 from jaxcon.data.splits import Dataset, Split
 
 
@@ -17,9 +18,18 @@ def load_tfds(
     """Loads the dataset that TFDS knows as `name`; see `sources.load`."""
     records = TfdsRecords(name, data_dir)
     label = records.label()
-    parts, shape = records.parts(label), records.shape(image_size)
-    read = _read_now if fits_in_memory(parts, shape, memory_limit) else _read_later
-    splits = {name: read(records, part, label, shape) for name, part in parts.items()}
+    parts, views = records.parts(label), records.views(image_size)
+    small = fits_in_memory(parts, views.shape, memory_limit)
+
+    def split(which: str, part: Part) -> Split:
+        if views.originals:
+            labels = _labels(records, part, label)
+            at_once = small and which != "train"
+            return stored_split(records, part, views, labels, at_once=at_once)
+        read = _read_now if small else _read_later
+        return read(records, part, label, views.shape)
+
+    splits = {which: split(which, part) for which, part in parts.items()}
     names = records.features[label].names if label else None
     return Dataset(
         name=name,
@@ -41,7 +51,11 @@ def _read_now(records: TfdsRecords, part: Part, label: str | None, shape: Shape)
 
 
 def _read_later(records: TfdsRecords, part: Part, label: str | None, shape: Shape) -> Split:
+    return Split(records.on_disk(part, shape), _labels(records, part, label))
+
+
+def _labels(records: TfdsRecords, part: Part, label: str | None) -> Callable[[], np.ndarray] | None:
     def read_labels() -> np.ndarray:
         return np.array([r[label] for r in records.read(part, without_images=True)], np.int32)
 
-    return Split(records.on_disk(part, shape), read_labels if label else None)
+    return read_labels if label else None

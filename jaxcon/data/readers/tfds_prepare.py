@@ -19,6 +19,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from jaxcon.data.messages import cut, shown
+from jaxcon.data.readers.cache import default_data_dir
 from jaxcon.data.shipped import SHIPPED, shipped
 from jaxcon.data.splits import DataError
 from jaxcon.stores import Store, address
@@ -31,21 +32,6 @@ _TO_PREPARE = {
 }
 _INFO = "dataset_info.json"  # TFDS writes it last
 _DESCRIBE = (".json", ".txt")  # files that say what is in a dataset, not what it is
-
-
-def default_data_dir() -> Path:
-    """Returns `$XDG_CACHE_HOME/jaxcon`, or `~/.cache/jaxcon`.
-
-    Raises:
-      DataError: if the account has no home folder, as in many containers.
-    """
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxcon"
-    except RuntimeError:
-        raise DataError(
-            "there is no home folder to prepare datasets in; set HOME or XDG_CACHE_HOME, or name a "
-            "folder (--data-dir)"
-        ) from None
 
 
 def prepared_builder(
@@ -128,8 +114,8 @@ def _unknown(name: str) -> DataError:
     near = [f"folder:{name}"] if os.path.isdir(name) else near
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return DataError(
-        f"unknown dataset {cut(name)!r}{hint} ({', '.join(SHIPPED)}, folder:PATH or a name of "
-        "TensorFlow Datasets)"
+        f"unknown dataset {cut(name)!r}{hint} ({', '.join(SHIPPED)}, folder:PATH, tar:PATH, "
+        "parquet:PATH or a name of TensorFlow Datasets)"
     )
 
 

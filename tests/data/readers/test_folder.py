@@ -39,7 +39,7 @@ def test_without_folders_there_are_no_labels(tmp_path):
     dataset = load(f"folder:{tmp_path}")
     assert dataset.class_names is None
     assert dataset.train.labels is None
-    assert dataset.train.image_shape == (64, 64, 3)
+    assert dataset.train.image_shape == (90, 90, 3)
 
 
 def test_own_splits_are_kept_and_missing_ones_made(tmp_path):

@@ -19,7 +19,6 @@ def test_what_systems_put_beside_a_table_is_none(folder):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("captions.tsv", "for captions.tsv: save it as .csv, with commas"),
         ("results.txt", "for results.txt: save it as .csv"),
         ("captions.xlsx", "for captions.xlsx: save it as CSV UTF-8"),
         ("annotations.json", "for annotations.json: write one object a line, as .jsonl"),
@@ -34,6 +33,23 @@ def test_a_table_of_another_kind_or_place_is_pointed_at(folder, name, said):
     if "/" not in name:
         with pytest.raises(DataError, match=r"is not a table of captions: expected \.csv"):
             find_table(folder / name)
+
+
+def test_every_folder_of_a_split_may_have_its_table(folder):
+    for split, numbers in (("train", range(8)), ("test", range(8, 12))):
+        (folder / split).mkdir()
+        for i in numbers:
+            (folder / f"images/{i:02}.png").rename(folder / split / f"{i:02}.png")
+        rows = "".join(f'{{"file_name": "{i:02}.png", "text": "number {i}"}}\n' for i in numbers)
+        write(folder, rows, f"{split}/metadata.jsonl")
+    dataset = load_pairs(f"folder:{folder}")
+    assert "; tables test/metadata.jsonl, train/metadata.jsonl; " in dataset.summary()
+    assert sorted(dataset.test.images.names) == [f"test/{i:02}.png" for i in range(8, 12)]
+    for name, texts in zip(dataset.train.images.names, dataset.train.captions, strict=True):
+        assert texts == (f"number {int(name[6:8])}",)
+    write(folder, "file_name,text\n", "test/metadata.csv")
+    with pytest.raises(DataError, match="there are no captions in"):
+        load_pairs(f"folder:{folder}")
 
 
 def test_a_table_in_this_folder_is_split_as_it_is_from_elsewhere(folder, monkeypatch):

@@ -48,6 +48,35 @@ def test_what_spreadsheets_write_is_read(folder, text):
     assert captions == {f"images/{i:02}.png": [f"number {i}"] for i in range(12)}
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("captions.tsv", CSV.replace(",", "\t")),
+        ("captions.csv", CSV.replace(",", "\t").replace("image\tcaption", "filepath\ttitle")),
+        ("captions.tsv", CSV),
+        ("metadata.csv", CSV.replace("image,caption", "file_name,text")),
+    ],
+)
+def test_what_other_programs_write_is_read(folder, name, text):
+    captions = read_table(write(folder, text, name))
+    assert captions == {f"images/{i:02}.png": [f"number {i}"] for i in range(12)}
+
+
+def test_tabs_leave_commas_and_quotes_to_the_captions(folder):
+    table = 'filepath\ttitle\nimages/00.png\ta cat, grey\nimages/01.png\t"a ""red"" sun"\n'
+    captions = read_table(write(folder, table))
+    assert captions == {"images/00.png": ["a cat, grey"], "images/01.png": ['a "red" sun']}
+
+
+def test_a_cell_may_hold_a_list_of_captions(folder):
+    rows = [{"image": "images/00.png", "captions": ["a", " b "]}]
+    text = json.dumps(rows[0]) + "\n"
+    expected = {"images/00.png": ["a", "b"]}
+    assert read_table(write(folder, text, "captions.jsonl")) == expected
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "captions.parquet")
+    assert read_table(folder / "captions.parquet") == expected
+
+
 def test_captions_with_commas_quotes_and_lines_keep_them(folder):
     write(folder, 'image,caption\nimages/00.png,"a ""red"", round\nsun"\nimages/01.png,é\n')
     captions = read_table(find_table(folder))
@@ -58,7 +87,6 @@ def test_captions_with_commas_quotes_and_lines_keep_them(folder):
     ("text", "said"),
     [
         (CSV.replace(",", ";"), "separated by semicolons, got image;caption; save it with commas"),
-        (CSV.replace(",", "\t"), r"separated by tabs, got image\\tcaption; save it with commas"),
         (CSV.replace(",", "|"), "separated by bars"),
         ('"image";"caption"\n"images/00.png";"a cat, grey"\n', "separated by semicolons"),
         ("sep=;\nimage;caption\n", "separated by semicolons"),
@@ -75,9 +103,9 @@ def test_other_separators_are_named(folder, text, said):
         ("Image,caption", "no column 'image' among Image, caption; rename 'Image' to 'image'"),
         ("image, caption", "rename ' caption' to 'caption'"),
         ("images,captions", "rename 'images' to 'image'"),
-        ("file_name,caption", "rename 'file_name' to 'image'"),
-        ("filepath,title", "rename 'filepath' to 'image'"),
-        ("image,text", "no column 'caption' among image, text; rename 'text' to 'caption'"),
+        ("filename,caption", "rename 'filename' to 'image'"),
+        ("path,title", "rename 'path' to 'image'"),
+        ("image,prompt", "no column 'caption' among image, prompt; rename 'prompt' to 'caption'"),
         ("image,Description", "rename 'Description' to 'caption'"),
         ("image,capton", "rename 'capton' to 'caption'"),
         ("a,b", "no column 'image' among a, b; they are named image, caption"),
@@ -138,7 +166,9 @@ LONG = "x" * 100_000
         ({"image": "images/" + "y" * 300 + ".png", "caption": "a"}, "(311 characters)"),
         ({"image": ["images/00.png"] * 1000, "caption": "a"}, "the image must be a text, got ["),
         ({"image": {"bytes": LONG, "path": None}, "caption": "a"}, "must be a text, got {'bytes'"),
-        ({"image": "images/00.png", "caption": [LONG, "b"]}, "write a row for each"),
+        ({"image": "images/00.png", "caption": [LONG, 3]}, "the caption must be a text, got 3"),
+        ({"image": "images/00.png", "caption": ["a", " "]}, "the caption is empty"),
+        ({"image": "images/00.png", "captions": []}, "the captions is empty"),
         ({LONG: "images/00.png", "caption": "a"}, "no column 'image' among xxxx"),
         ([LONG], "expected an object with image and caption, got ['xxxx"),
         ({"image": "images", "caption": "a"}, "the image images is a folder; name a file in it"),
@@ -189,7 +219,7 @@ def test_a_parquet_file_of_pictures_is_told_in_a_short_line(folder):
     for column in ([picture], [picture["bytes"]]):
         table = pyarrow.table({"image": column, "caption": ["a cat"]})
         pyarrow.parquet.write_table(table, folder / "train-00000-of-00001.parquet")
-        with pytest.raises(DataError, match=r"must be a text, got .*save the pictures") as caught:
+        with pytest.raises(DataError, match=r"must be a text, got .*parquet:PATH reads") as caught:
             read_table(find_table(folder))
         assert len(str(caught.value)) < 400
 

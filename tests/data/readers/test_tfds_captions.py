@@ -1,5 +1,8 @@
 """Captions of TFDS datasets: which feature holds them, and datasets that have none."""
 
+import io
+import pickle
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -71,6 +74,25 @@ def test_a_text_of_another_name_is_no_caption(tmp_path):
 def test_one_odd_photograph_of_tfds_does_not_decide_the_size(tmp_path, asked, side):
     dataset = load("odd_photographs", data_dir=tmp_path, image_size=asked)
     assert dataset.train.image_shape == dataset.test.image_shape == (side, side, 3)
+
+
+def test_photographs_are_trained_on_as_tfds_stores_them(tmp_path):
+    dataset = load("odd_photographs", data_dir=tmp_path, image_size=20)
+    assert not dataset.train.in_memory
+    assert dataset.test.in_memory
+    for part in (dataset.train, dataset.validation, dataset.test):
+        assert len(part.originals) == len(part) == len(part.labels)
+        assert part.zoom == 1
+    again = pickle.loads(pickle.dumps(dataset.train.originals))
+    for i in range(len(again)):
+        with Image.open(io.BytesIO(again[i])) as image:
+            assert image.size in ((30, 40), (1, 1))
+    assert dataset.train.originals.place(0).startswith("train[")
+    pairs = load_pairs("two_captions", data_dir=tmp_path)
+    for row, (number,) in enumerate(t[:1] for t in pairs.train.captions):
+        with Image.open(io.BytesIO(pairs.train.images.originals[row])) as image:
+            assert number == f"number {image.getpixel((0, 0))[0]}"
+        assert (pairs.train.images.images[row] == int(number.split()[1])).all()
 
 
 def test_a_dataset_without_captions_is_refused(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from experiments.images import figures
 from experiments.images.figures import embedding_map, input_views, neighbours
+from experiments.running.examples import take
 from experiments.running.figures import drawn, matrices
 from jaxcon import plots, report
 from jaxcon.data.splits import Dataset, Split
@@ -130,7 +131,8 @@ def test_without_classes_neighbours_have_neither_names_nor_frames():
 
 
 def test_input_images_stand_above_their_views():
-    def views(images):
+    def views(split, rows):
+        images = take(split, rows)
         return images / 255, 1 - images / 255
 
     data = dataset(16, 3)

@@ -72,6 +72,6 @@ def test_one_crop_of_each_image_is_too_few():
 
 def test_each_method_has_the_colours_of_its_paper():
     recipes = functools.partial(Images, "folder:photographs")
-    assert simclr.resolve(simclr.SimCLR(images=recipes()), 9000)[1].colours == SIMCLR_COLOURS
-    of_twins = barlow_twins.resolve(barlow_twins.BarlowTwins(images=recipes()), 9000)[1]
+    assert simclr.resolve(simclr.SimCLR(images=recipes()), 9000, 224)[1].colours == SIMCLR_COLOURS
+    of_twins = barlow_twins.resolve(barlow_twins.BarlowTwins(images=recipes()), 9000, 224)[1]
     assert of_twins.colours == BARLOW_TWINS_COLOURS

@@ -67,6 +67,7 @@ def begun_once(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_losses_are_those_of_one_device_on_two(monkeypatch, tmp_path):
     monkeypatch.setattr(two_views, "conclude", lambda *_, **__: None)
     losses = []

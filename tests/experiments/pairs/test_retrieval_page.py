@@ -11,6 +11,7 @@ from experiments.pairs.figures import captions_found, pictures_found, training_p
 from experiments.pairs.objectives import make_objective
 from experiments.pairs.page import progress
 from experiments.pairs.retrieval import HeldOut
+from experiments.running.examples import take
 from jaxcon.data.captions import PairSplit
 from jaxcon.data.splits import Split
 from jaxcon.encoders.dual import Embedded
@@ -96,7 +97,9 @@ def test_any_caption_is_text_of_the_page(found):
 def test_training_images_stand_with_what_the_encoder_sees_and_their_captions():
     images = np.broadcast_to(np.arange(20)[:, None, None, None], (20, 4, 4, 3)).astype(np.uint8)
     captions = tuple((f"{i}", "x" * 1000, f"{i} again", "a fourth one") for i in range(20))
-    gallery = training_pairs(PairSplit(Split(images), captions), lambda x: (x / 255, x / 255))
+    gallery = training_pairs(
+        PairSplit(Split(images), captions), lambda split, rows: (take(split, rows) / 255,)
+    )
     assert len(gallery.strips) == 8
     for strip in gallery.strips:
         image, view = strip.pictures

@@ -42,7 +42,7 @@ def begun(folder, workdir, *flags):
     ],
 )
 def test_the_context_follows_the_encoder_unless_it_is_given(flags, expected):
-    pairs = clip.resolve(parse(clip.CLIP, program="clip", arguments=flags), 128).pairs
+    pairs = clip.resolve(parse(clip.CLIP, program="clip", arguments=flags), 128, 64).pairs
     assert (pairs.text_encoder, pairs.context_length) == expected
 
 

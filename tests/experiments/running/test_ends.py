@@ -28,7 +28,7 @@ from tests.experiments.folders import begin, draw, pictures
 @pytest.fixture
 def data(tmp_path, monkeypatch):
     """Pictures that are read one by one while training, as many that do not fit into memory are."""
-    defaults = {"data_dir": None, "image_size": None, "memory_limit": 0}
+    defaults = {**(sources.load.__kwdefaults__ or {}), "memory_limit": 0}
     monkeypatch.setattr(sources.load, "__kwdefaults__", defaults)
     monkeypatch.chdir(tmp_path)
     return pictures(tmp_path / "pets")

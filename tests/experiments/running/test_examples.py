@@ -6,6 +6,7 @@ import pytest
 
 from experiments.running.examples import make_views, map_rows, spread
 from jaxcon.augment import gaussian_noise, two_views
+from jaxcon.data.splits import Split
 from jaxcon.training.devices import make_mesh
 
 
@@ -42,10 +43,12 @@ def test_of_many_classes_it_is_not_the_first_ones():
 
 def test_views_are_those_of_training_whatever_the_number_of_images():
     images = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 1), dtype=np.uint8)
-    views = make_views(gaussian_noise_of(0.3), seed=7)
-    expected = two_views(jax.random.key(7), images, transform=gaussian_noise_of(0.3))
-    for found, wanted in zip(views(images), expected, strict=True):
-        np.testing.assert_allclose(found, wanted, atol=1e-6)
+    noise = gaussian_noise_of(0.3)
+    views = make_views(noise, [noise], None, seed=7)
+    expected = two_views(jax.random.key(7), images, transform=noise)
+    found = views(Split(images), np.arange(5))
+    for view, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(view, wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize("devices", [0, 1, 3, 8])

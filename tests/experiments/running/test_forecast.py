@@ -67,6 +67,7 @@ def test_a_plan_says_what_a_step_takes(there, capsys, monkeypatch):
     assert gradients < found["collectives"]["all-reduce"]["sent"] < 1.1 * gradients
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("main", [barlow_twins.main, clip.main])
 def test_of_every_experiment(there, capsys, main):
     said, found = planned(main, capsys, "--encoder=mlp", "--batch-size=16", "--image-size=16")
@@ -82,6 +83,7 @@ def test_a_plan_of_what_ships_needs_no_size(there, capsys):
     assert found["examples"] == 1259
 
 
+@pytest.mark.slow
 def test_flags_are_tried_where_it_does_not_fit(there, capsys, monkeypatch):
     flags = ["--image-size=32", "--encoder=vit", "--batch-size=256"]
     plain = planned(simclr.main, capsys, *flags)[1]["needed"]
@@ -112,6 +114,7 @@ def test_the_words_fill_the_vocabulary():
     assert Tokenizer.train(texts, vocabulary=2000).vocabulary == 2000
 
 
+@pytest.mark.slow
 def test_what_ships_is_as_a_plan_takes_it():
     digits = load("digits").train
     assert CONTENTS["digits"] == (digits.image_shape, len(digits))
@@ -142,6 +145,7 @@ def test_what_cannot_be_planned_is_one_line(there, capsys, flags, said):
     assert said in refused(simclr.main, flags, capsys)
 
 
+@pytest.mark.slow
 def test_a_plan_beside_a_run_in_a_bucket(there, capsys):
     flags = ["--workdir=gs://bucket/run", "--encoder=mlp", "--batch-size=16", "--image-size=16"]
     assert planned(clip.main, capsys, *flags)[1]["fits"]

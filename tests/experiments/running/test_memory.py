@@ -39,10 +39,9 @@ CASES = [
 ]
 QUICK = [
     ("simclr", "remat", 4),
-    ("simclr", "chunks", 1),
     ("barlow_twins", "shards", 4),
     ("simclr", "all", 4),
-    ("clip", "all", 4),
+    ("clip", "chunks", 1),
 ]
 
 

@@ -33,7 +33,7 @@ def test_the_loss_is_evaluated_as_the_flags_say(name):
 
     def program(*flags: str) -> str:
         typed = ["--batch-size=64", *LOSSES[name], *flags]
-        resolved = PAGES[name].resolve(parse(config, program="x", arguments=typed), 128)
+        resolved = PAGES[name].resolve(parse(config, program="x", arguments=typed), 128, 8)
         goal = PAGES[name].objective(resolved[0] if isinstance(resolved, tuple) else resolved)
 
         def loss(z1: Any, z2: Any) -> Any:

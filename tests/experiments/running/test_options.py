@@ -107,32 +107,51 @@ def test_help_documents_every_flag(capsys):
     assert "None" not in text
 
 
-@pytest.mark.parametrize(("dataset", "examples"), [("digits", 1259), ("cifar10", 5000), ("x", 256)])
-def test_help_states_the_recipes(dataset, examples):
+@pytest.mark.parametrize(
+    ("dataset", "examples", "side"),
+    [("digits", 1259, 8), ("cifar10", 5000, 32), ("x", 256, 64), ("x", 9000, 224)],
+)
+def test_help_states_the_recipes(dataset, examples, side):
     config = simclr.SimCLR(images=Images(dataset))
-    resolved, _ = simclr.resolve(config, examples)
+    resolved, _ = simclr.resolve(config, examples, side)
     training = resolved.training
-    words = f"{training.epochs} epochs of {training.batch_size}"
-    line = next(line for line in (simclr.SimCLR.__doc__ or "").splitlines() if words in line)
-    assert f": {resolved.images.encoder}, " in line
-    assert f"{training.optimizer} at {training.learning_rate:g}" in line.replace("1.0", "1")
-    assert line.endswith(f"temperature {resolved.loss.temperature}")
+    words = f"{resolved.images.encoder}, {training.epochs} epochs of {training.batch_size:,}, "
+    words += f"{training.optimizer} at {training.learning_rate:g}, "
+    words += f"temperature {resolved.loss.temperature}"
+    told = " ".join((simclr.SimCLR.__doc__ or "").replace("1.0,", "1,").split())
+    told = told.replace(" images a step", "")
+    assert words in told
+
+
+def test_photographs_get_the_rates_of_the_papers():
+    def rates(*flags):
+        config = options.parse(simclr.SimCLR, program="simclr", arguments=["--dataset=x", *flags])
+        resolved, _ = simclr.resolve(config, 1_000_000, 224)
+        training = resolved.training
+        return training.optimizer, training.learning_rate, training.weight_decay
+
+    assert rates("--batch-size=4096") == ("lars", pytest.approx(4.8), 1e-6)
+    vit = ("adamw", pytest.approx(2.4e-3), 0.1)
+    assert rates("--encoder=vit_b16", "--batch-size=4096") == vit
+    # Of another optimizer than the recipe's, the usual rates.
+    assert rates("--optimizer=sgd", "--batch-size=512") == ("sgd", pytest.approx(0.6), 1e-4)
 
 
 def test_a_recipe_fills_what_was_left_open():
     config = simclr.SimCLR(training=Training(epochs=3, optimizer="sgd"))
-    resolved, recipe = simclr.resolve(config, 1259)
+    resolved, recipe = simclr.resolve(config, 1259, 8)
     assert recipe is DIGITS
     assert resolved.training.epochs == 3
     assert resolved.training.learning_rate == 0.3
     assert resolved.training.warmup_epochs == pytest.approx(0.3)  # a tenth, as in the long run
     open_fields = {"clip_norm", "ema", "start_from", "data_dir", "image_size"}
+    open_fields |= {"crop_scale", "train_share", "validation_dataset"}
     fields = flat(resolved.images, resolved.loss, resolved.training)
     assert {name for name, value in fields.items() if value is None} == open_fields
 
 
 def test_cifar10_gets_the_published_recipe():
-    resolved, recipe = simclr.resolve(simclr.SimCLR(images=Images("cifar10")), 45_000)
+    resolved, recipe = simclr.resolve(simclr.SimCLR(images=Images("cifar10")), 45_000, 32)
     training = resolved.training
     assert (resolved.images.encoder, training.batch_size, training.epochs) == ("resnet18", 512, 200)
     assert (training.optimizer, training.learning_rate) == ("lars", 1.0)
@@ -143,7 +162,7 @@ def test_cifar10_gets_the_published_recipe():
 @pytest.mark.parametrize(("devices", "batch_size"), [(1, 256), (3, 255), (7, 252), (300, 300)])
 def test_a_default_batch_is_one_that_the_devices_share(devices, batch_size):
     def resolve(config):
-        return simclr.resolve(config, 1259)[0]
+        return simclr.resolve(config, 1259, 8)[0]
 
     config = simclr.SimCLR(images=Images("digits"))
     resolved = share_batch(config, resolve, devices=devices)
@@ -153,7 +172,7 @@ def test_a_default_batch_is_one_that_the_devices_share(devices, batch_size):
 
 def test_the_default_rate_is_that_of_the_shared_batch():
     def resolve(config):
-        return simclr.resolve(config, 5000)[0]
+        return simclr.resolve(config, 5000, 32)[0]
 
     config = simclr.SimCLR(images=Images("cifar10"))
     resolved = share_batch(config, resolve, devices=3)

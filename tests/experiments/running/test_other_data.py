@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from experiments import clip, simclr
+from tests.data.readers.pictures import members, picture, write_tar
 from tests.experiments.commands import refused
 from tests.experiments.folders import begin, captioned, content, draw, pictures
 
@@ -107,7 +108,8 @@ def test_pictures_read_from_disk_are_told_by_their_files(views, tmp_path, capsys
     """As in a folder that does not fit into memory."""
     from jaxcon.data import sources
 
-    monkeypatch.setattr(sources.load, "__kwdefaults__", {**DEFAULTS, "memory_limit": 0})
+    defaults = {**(sources.load.__kwdefaults__ or {}), "memory_limit": 0}
+    monkeypatch.setattr(sources.load, "__kwdefaults__", defaults)
     data, flags = views
     begin(simclr.main, flags)
     begin(simclr.main, flags)
@@ -115,7 +117,21 @@ def test_pictures_read_from_disk_are_told_by_their_files(views, tmp_path, capsys
     assert "1 image replaced (cat/04.png)" in refused(simclr.main, flags, capsys)
 
 
-DEFAULTS = {"data_dir": None, "image_size": None}
+def test_another_shard_is_told_and_the_same_elsewhere_is_not(tmp_path, capsys):
+    contents = members(number=20)
+    halves = [dict(list(contents.items())[i::2]) for i in range(2)]
+    for i, half in enumerate(halves):
+        write_tar(tmp_path / "shards" / f"{i}.tar", half)
+    flags = [f"--workdir={tmp_path / 'run'}", "--encoder=mlp"]
+    begin(simclr.main, [f"--dataset=tar:{tmp_path}/shards/{{0..1}}.tar", *flags])
+    shutil.copytree(tmp_path / "shards", tmp_path / "elsewhere")
+    assert begin(simclr.main, [f"--dataset=tar:{tmp_path}/elsewhere", *flags])["workdir"].resumed
+    halves[1]["cat/1.jpg"] = picture(1000)
+    write_tar(tmp_path / "shards" / "1.tar", halves[1])
+    before = content(tmp_path / "run")
+    said = refused(simclr.main, [f"--dataset=tar:{tmp_path}/shards", *flags], capsys)
+    assert "trained on other data: 1 file replaced (1.tar)" in said
+    assert content(tmp_path / "run") == before
 
 
 def test_other_captions_are_refused_before_the_tokenizer_is_written(pairs, tmp_path, capsys):

@@ -39,7 +39,7 @@ class Encoder(nn.Module):
 def configured(page, config, *flags):
     """The options of a command line, with everything filled in."""
     resolved = page.resolve(
-        parse(config, program="x", arguments=[*flags, "--batch-size=64"]), BATCH
+        parse(config, program="x", arguments=[*flags, "--batch-size=64"]), BATCH, 8
     )
     return resolved[0] if isinstance(resolved, tuple) else resolved
 

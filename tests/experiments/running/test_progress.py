@@ -15,6 +15,7 @@ import pytest
 
 from experiments.images import progress
 from experiments.images.progress import make_evaluate
+from experiments.running.examples import make_views
 from experiments.running.progress import score_curves, spreading
 from jaxcon.augment import gaussian_noise
 from jaxcon.data.splits import Dataset, Split
@@ -111,7 +112,8 @@ def evaluated(data, scale=1.0, devices=2, between=10_000):
     """The scores of a state whose one parameter is a scale."""
     transform = functools.partial(gaussian_noise, std=0.1)
     mesh = make_mesh(jax.devices()[:devices])
-    evaluate = make_evaluate(data, encode, transform, between=between, seed=0)(mesh)
+    views = make_views(transform, [], None, seed=0)
+    evaluate = make_evaluate(data, encode, views, between=between)(mesh)
     variables = {"params": replicate(np.float32(scale), mesh)}
     return evaluate(SimpleNamespace(variables=lambda average: variables))
 
