@@ -112,7 +112,7 @@ def imagine_images(config: Config, examples: int | None) -> Imagined:
     images = config.images
     name, shape, count = known(images.dataset, images.image_size, IMAGENET)
     config = dataclasses.replace(config, images=dataclasses.replace(images, dataset=name))  # pyright: ignore[reportArgumentType, reportAssignmentType]
-    blank = functools.partial(blank_images, name, shape)
+    blank = functools.partial(blank_images, name, shape, images.crop_scale is not None)
     return Imagined(config, blank, examples or count, max(shape[:2]))
 
 
@@ -157,6 +157,7 @@ def run(config: Config, method: Method) -> None:
             load=method.load,
             resolve=lambda options, examples, side: method.resolve(options, examples, side)[0],
             imagine=method.imagine,
+            least=LEAST,
             task=functools.partial(make_task, method),
             show=show,
         ),
@@ -184,7 +185,7 @@ def make_task(
     apply = rematerialized(model.apply, ["encoder"]) if machine.remat else model.apply
     transform, colours, size = recipe.transform, recipe.colours, machine.chunk_size
     cached = functools.partial(make_cached, transform, goal.loss, apply, colours=colours)
-    crops = crops_of(dataset.train, config.images, views=2, least=LEAST, flip=True)
+    crops = crops_of(dataset.train, config.images, views=2, flip=True)
     read = reading(machine, dataset.train, path)
     views = make_views(transform, colours, crops, seed=seed)
     steps_per_epoch = len(dataset.train) // batch_size

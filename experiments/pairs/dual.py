@@ -111,8 +111,7 @@ def check_options(config: Config) -> None:
 
 
 def fill_in(config: Options, examples: int, side: int) -> Options:
-    """Returns the configuration with the recipe filled in; a tenth of the run is warm-up."""
-    del side  # one recipe for all
+    """Returns the configuration with the recipe, one for all sides; a tenth of the run is warm-up."""
     training = fill(
         config.training,
         epochs=24,
@@ -140,7 +139,8 @@ def imagine_pairs(config: Config, examples: int | None) -> Imagined:
     pairs = config.pairs
     name, shape, count = known(pairs.dataset, pairs.image_size, USUAL)
     config = dataclasses.replace(config, pairs=dataclasses.replace(pairs, dataset=name))  # pyright: ignore[reportArgumentType, reportAssignmentType]
-    dataset = functools.cache(lambda count: blank_pairs(name, shape, pairs.vocabulary))
+    words, cropped = pairs.vocabulary, pairs.crop_scale is not None
+    dataset = functools.cache(lambda count: blank_pairs(name, shape, words, cropped=cropped))
     return Imagined(config, dataset, examples or count, max(shape[:2]))
 
 
@@ -190,6 +190,7 @@ def run(config: Config, method: Method) -> None:
             load=method.load,
             resolve=method.resolve,
             imagine=method.imagine,
+            least=LEAST,
             task=functools.partial(make_task, method),
             show=show,
         ),
@@ -257,7 +258,7 @@ def make_task(
     size, transform, colours = machine.chunk_size, method.transform, method.colours
     cached = functools.partial(make_cached, objective, transform, apply, colours=colours)
     images = dataset.train.images
-    crops = sources.crops_of(images, pairs, views=1, least=LEAST, flip=False)
+    crops = sources.crops_of(images, pairs, views=1, flip=False)
     read = sources.reading(machine, images, path)
     return Task(
         network=Network({"image": model.image, "text": model.text}, shape, tokenizer),

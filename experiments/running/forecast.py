@@ -4,6 +4,7 @@ The very step of the run is compiled for them, on shapes alone. No data is read 
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -20,6 +21,7 @@ from experiments.running.options import Machine, flag
 from experiments.running.plan import Plan, make_plan, share_batch
 from experiments.running.process import say
 from experiments.running.run import Task, abstract_state, make_step
+from experiments.running.sources import fill_crop_scale, images_of
 from experiments.running.stand_in import ROWS
 from jaxcon.planning.forecast import Forecast, forecast
 from jaxcon.planning.topologies import ENVIRONMENT, chip_of, devices
@@ -109,10 +111,8 @@ def rehearse(config: Any, experiment: Any, number: int) -> Rehearsal:
     machine = dataclasses.replace(config.machine, data_workers=0, bad_images="error")
     config = dataclasses.replace(config, machine=machine)
     config, dataset, examples, side = experiment.imagine(config, config.machine.plan_examples)
-
-    def resolve(options: Any) -> Any:
-        return experiment.resolve(options, examples, side)
-
+    config = fill_crop_scale(config, images_of(dataset(ROWS).train), experiment.least)
+    resolve = functools.partial(experiment.resolve, examples=examples, side=side)
     path = Path(os.devnull) / "plan"  # no run is there, whose tokenizer would be read
     rows = dataclasses.replace(config.training, batch_size=ROWS)
     small = experiment.task(

@@ -20,7 +20,7 @@ from experiments.running.plan import Plan, make_plan, share_batch
 from experiments.running.process import say, select_devices
 from experiments.running.results import show_if_finished
 from experiments.running.run import Task, abstract_state, checkpoint_space, pretrain
-from experiments.running.sources import images_of
+from experiments.running.sources import fill_crop_scale, images_of
 from experiments.running.stand_in import Imagined
 from experiments.running.start import Start, check_fits, load_start
 from experiments.running.workdir import check_place, open_run, workdir_path
@@ -45,6 +45,7 @@ class Experiment:
       resolve: maps options, the number of training images and their side to complete options.
       imagine: maps options, and a number of training images if one is given, to options, dataset
         (a function of the number of its images) and number that a plan takes, reading nothing.
+      least: least share of a photograph in a training crop, unless the options say otherwise.
       task: maps complete options, dataset, run to start from and folder to what is learned.
       show: prints the scores of results.json.
     """
@@ -55,6 +56,7 @@ class Experiment:
     load: Callable[[Any], Any]
     resolve: Callable[[Any, int, int], Any]
     imagine: Callable[[Any, int | None], Imagined]
+    least: float
     task: Callable[[Any, Any, Start | None, Path], Task]
     show: Callable[[Mapping[str, Any]], None]
 
@@ -144,6 +146,7 @@ def prepare(config: Any, experiment: Experiment) -> Ready:
     check_same_folder(path, say=say)
     dataset = experiment.load(config)
     examples, side = len(dataset.train), max(images_of(dataset.train).image_shape[:2])
+    config = fill_crop_scale(config, images_of(dataset.train), experiment.least)
     config = share_batch(
         config, lambda options: experiment.resolve(options, examples, side), devices=len(devices)
     )

@@ -14,6 +14,7 @@ from experiments.running.options import (
     OptionalName,
     OptionalPath,
     check_range,
+    fill,
 )
 from jaxcon.data.crops import Crops
 from jaxcon.data.reading import default_workers
@@ -74,28 +75,42 @@ def images_of(split: Split | PairSplit) -> Split:
     return split.images if isinstance(split, PairSplit) else split
 
 
-def crops_of(split: Split, source: Source, *, views: int, least: float, flip: bool) -> Crops | None:
-    """Returns how photographs are cropped where they are read; None for images that come whole.
+def fill_crop_scale(config: Any, split: Split, least: float) -> Any:
+    """Returns a configuration whose first group, a `Source`, says how photographs are cropped.
 
     Args:
+      config: the options.
       split: the training images.
-      source: the options.
-      views: views of an image in a step.
       least: least share of a photograph in a crop, unless the options say otherwise.
-      flip: whether half of the crops are mirrored.
 
     Raises:
       ValueError: if a share is asked for, and there is nothing to crop.
     """
+    field = dataclasses.fields(config)[0].name
+    source: Source = getattr(config, field)
+    if split.originals is not None:
+        return dataclasses.replace(config, **{field: fill(source, crop_scale=least)})
+    if source.crop_scale is not None:
+        raise ValueError(
+            f"--crop-scale={source.crop_scale}: the images of {source.dataset} are small and of "
+            "one size, and their crops are part of the recipe; leave it out"
+        )
+    return config
+
+
+def crops_of(split: Split, source: Source, *, views: int, flip: bool) -> Crops | None:
+    """Returns how photographs are cropped where they are read; None for images that come whole.
+
+    Args:
+      split: the training images.
+      source: the options, after `fill_crop_scale`.
+      views: views of an image in a step.
+      flip: whether half of the crops are mirrored.
+    """
     if split.originals is None:
-        if source.crop_scale is not None:
-            raise ValueError(
-                f"--crop-scale={source.crop_scale}: the images of {source.dataset} are small and of "
-                "one size, and their crops are part of the recipe; leave it out"
-            )
         return None
-    area = (least if source.crop_scale is None else source.crop_scale, 1.0)
-    return Crops(split.image_shape[0], views=views, area=area, flip=flip)
+    assert source.crop_scale is not None
+    return Crops(split.image_shape[0], views=views, area=(source.crop_scale, 1.0), flip=flip)
 
 
 def reading(machine: Machine, split: Split, path: Path) -> dict[str, Any]:

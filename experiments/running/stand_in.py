@@ -82,24 +82,33 @@ def known(
     return dataset, shape, count
 
 
-def blank_images(name: str, shape: tuple[int, int, int], count: int) -> Dataset:
-    """Returns a dataset of blank images without classes."""
-    split = _blank_split(name, shape, count)
+def blank_images(name: str, shape: tuple[int, int, int], cropped: bool, count: int) -> Dataset:
+    """Returns a dataset of blank images without classes.
+
+    Args:
+      name: from `known`.
+      shape: (height, width, channels).
+      cropped: whether they are surely photographs, of any size.
+      count: how many.
+    """
+    split = _blank_split(name, shape, cropped, count)
     return Dataset(name, split, split, split)
 
 
-def blank_pairs(name: str, shape: tuple[int, int, int], vocabulary: int) -> PairDataset:
+def blank_pairs(
+    name: str, shape: tuple[int, int, int], vocabulary: int, *, cropped: bool = False
+) -> PairDataset:
     """Returns blank images, `ROWS` of them, with words enough for a vocabulary of that size."""
     words = [f"{number * 2654435761 % 2**32:08x}" for number in range(2 * vocabulary)]
     captions = [" ".join(words), " ".join(reversed(words)), *words[: ROWS - 2]]
-    split = PairSplit(_blank_split(name, shape, ROWS), tuple((text,) for text in captions))
+    split = PairSplit(_blank_split(name, shape, cropped, ROWS), tuple((text,) for text in captions))
     return PairDataset(name, split, split, split)
 
 
-def _blank_split(name: str, shape: tuple[int, int, int], count: int) -> Split:
+def _blank_split(name: str, shape: tuple[int, int, int], cropped: bool, count: int) -> Split:
     """Returns images that come as those of the dataset would: photographs are cropped when read."""
     blank = Blank(shape, count)
-    small = name in CONTENTS or max(shape[:2]) <= _SMALL
+    small = not cropped and (name in CONTENTS or max(shape[:2]) <= _SMALL)
     return Split(blank, originals=None if small else blank)
 
 

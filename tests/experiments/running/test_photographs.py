@@ -9,8 +9,15 @@ import pytest
 from PIL import Image
 
 from experiments import clip, simclr
+from experiments.images.recipes import Images
 from experiments.running.options import Machine
-from experiments.running.sources import Source, check_source, crops_of, reading
+from experiments.running.sources import (
+    Source,
+    check_source,
+    crops_of,
+    fill_crop_scale,
+    reading,
+)
 from jaxcon.data.skipped import read_skipped
 from jaxcon.data.sources import load
 from jaxcon.data.splits import Split
@@ -121,17 +128,20 @@ def test_bad_pictures_are_replaced_and_listed(data, tmp_path):
 
 def test_what_is_small_and_of_one_size_is_not_cropped_on_the_host():
     split = Split(np.zeros((4, 8, 8, 1), np.uint8))
-    settings = {"views": 2, "least": 0.08, "flip": True}
-    assert crops_of(split, Source(), **settings) is None
+    config = simclr.SimCLR()
+    assert fill_crop_scale(config, split, 0.08) is config
+    assert crops_of(split, config.images, views=2, flip=True) is None
+    asked = simclr.SimCLR(Images(crop_scale=0.5))
     with pytest.raises(ValueError, match=r"--crop-scale=0\.5: the images of digits are small"):
-        crops_of(split, Source(dataset="digits", crop_scale=0.5), **settings)
+        fill_crop_scale(asked, split, 0.08)
 
 
 def test_crops_follow_the_options():
     split = Split(np.zeros((4, 32, 32, 3), np.uint8), originals=StoredFiles(["a.jpg"] * 4))
     for scale, area in ((None, (0.9, 1.0)), (0.25, (0.25, 1.0))):
-        source = Source(crop_scale=scale)
-        crops = crops_of(split, source, views=1, least=0.9, flip=False)
+        config = fill_crop_scale(simclr.SimCLR(Images(crop_scale=scale)), split, 0.9)
+        assert config.images.crop_scale == area[0]  # as config.json says
+        crops = crops_of(split, config.images, views=1, flip=False)
         assert (crops.side, crops.views, crops.area, crops.flip) == (32, 1, area, False)
 
 
