@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from jaxcon.data.messages import cut, shown
+from jaxcon.data.readers.cache import copied_folder
 from jaxcon.data.splits import DataError
 from jaxcon.stores import address
 
@@ -15,7 +16,7 @@ _MANY = 10_000  # too many names to look for a similar one
 
 
 def user_path(path: str, wanted: str) -> Path:
-    """Returns a path that exists, of a file or a folder.
+    """Returns a path that exists, of a file or a folder; of one in an object store, that of a copy.
 
     Args:
       path: what follows `folder:`.
@@ -23,18 +24,15 @@ def user_path(path: str, wanted: str) -> Path:
 
     Raises:
       DataError: if the path is empty, or leads nowhere or to an archive.
+      StoreError: if a store cannot be read.
     """
     if not path.strip():
         raise DataError(
             f"folder: names no folder (a shell variable that is empty?); expected {wanted}; "
             "the folder you are in is folder:."
         )
-    if _in_a_store(path):
-        raise DataError(
-            f"folder:{cut(path)} is in an object store, but images are read from a disk; copy it to "
-            "one (gcloud storage rsync -r, aws s3 sync), and name that folder (tar: and parquet: copy "
-            "their files)"
-        )
+    if (url := _in_a_store(path)) is not None:
+        return copied_folder(url)
     try:
         found = Path(path).expanduser()
         there = found.exists()
@@ -51,11 +49,11 @@ def user_path(path: str, wanted: str) -> Path:
     return found
 
 
-def _in_a_store(path: str) -> bool:
+def _in_a_store(path: str) -> str | None:
     try:
-        return address(path) is not None
+        return address(path)
     except ValueError:  # an address of another kind, or what `_as_meant` may know
-        return False
+        return None
 
 
 def _as_meant(typed: str) -> str:

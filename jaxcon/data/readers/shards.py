@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxcon.data.messages import cut, listed, shown
-from jaxcon.data.readers.cache import default_data_dir
+from jaxcon.data.readers.cache import copy_missing, default_data_dir, one_process_at_a_time
 from jaxcon.data.readers.paths import near
 from jaxcon.data.splits import DataError
 from jaxcon.stores import Store
@@ -163,7 +163,6 @@ def _copied(scheme: str, path: str, kind: str, endings: Sequence[str]) -> list[P
             f"({listed(map(cut, gone))}); bring them, or name those that exist"
         )
     root = default_data_dir() / store.url.replace("://", "/")
-    there = {name: (root / name).stat().st_size for name in names if (root / name).exists()}
-    root.mkdir(parents=True, exist_ok=True)
-    store.download(root, [name for name in names if there.get(name) != sizes[name]])
+    with one_process_at_a_time(root.parent, root.name):
+        copy_missing(store, root, {name: sizes[name] for name in names})
     return [root / name for name in names]

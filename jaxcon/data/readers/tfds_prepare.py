@@ -12,14 +12,14 @@ import importlib.util
 import io
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 
-from jaxcon.data.messages import cut, shown
-from jaxcon.data.readers.cache import default_data_dir
+from jaxcon.data.messages import cut
+from jaxcon.data.readers.cache import copy_missing, default_data_dir, one_process_at_a_time
 from jaxcon.data.shipped import SHIPPED, shipped
 from jaxcon.data.splits import DataError
 from jaxcon.stores import Store, address
@@ -53,7 +53,7 @@ def prepared_builder(
     builder = _find_builder(name, root)
     check(builder)
     if not builder.data_path.exists():
-        with _one_process_at_a_time(root, name):
+        with one_process_at_a_time(root, name):
             builder = _find_builder(name, root)
             if not builder.data_path.exists():
                 _prepare(builder, name, root)
@@ -67,14 +67,17 @@ def _copied_builder(name: str, store: Store, check: Callable[[Any], Any]) -> Any
     sizes = store.sizes(dataset)
     prepared = {file.rpartition("/")[0] for file in sizes if file.endswith(f"/{_INFO}")}
     sizes = {file: size for file, size in sizes.items() if file.rpartition("/")[0] in prepared}
-    with _one_process_at_a_time(root, name):
+    with one_process_at_a_time(root, name):
         # First what describes all versions: it says which one is meant.
-        _copy(store, root, {file: size for file, size in sizes.items() if file.endswith(_DESCRIBE)})
+        described = {file: size for file, size in sizes.items() if file.endswith(_DESCRIBE)}
+        copy_missing(store, root, described)
         builder = _find_builder(name, root)
         check(builder)
         version = str(Path(builder.data_path).relative_to(root))
         if version in prepared:
-            _copy(store, root, {f: n for f, n in sizes.items() if f.startswith(f"{version}/")})
+            copy_missing(
+                store, root, {f: n for f, n in sizes.items() if f.startswith(f"{version}/")}
+            )
             return builder
         if not builder.data_path.exists():
             _prepare(builder, name, root)
@@ -82,12 +85,6 @@ def _copied_builder(name: str, store: Store, check: Callable[[Any], Any]) -> Any
         store.upload(root, [file for file in files if not file.endswith(f"/{_INFO}")])
         store.upload(root, [f"{version}/{_INFO}"])  # last: only now it counts as prepared
     return builder
-
-
-def _copy(store: Store, root: Path, sizes: Mapping[str, int]) -> None:
-    """Copies the files that are missing or, as after a kill, of another size."""
-    there = {file: (root / file).stat().st_size for file in sizes if (root / file).exists()}
-    store.download(root, [file for file, size in sizes.items() if there.get(file) != size])
 
 
 def _find_builder(name: str, root: Path) -> Any:
@@ -153,27 +150,3 @@ def _import_error(error: BaseException | None) -> ImportError | None:
 
 def _installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
-
-
-@contextlib.contextmanager
-def _one_process_at_a_time(root: Path, name: str) -> Iterator[None]:
-    """Makes other processes wait: TFDS fails if two publish the same folder at once.
-
-    The lock is the kernel's, so it ends with its process, however that ends. On a file system without
-    locks, two processes are not kept apart.
-    """
-    import fcntl
-
-    lock = root / f".{name.replace('/', '-')}.lock"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock.touch()
-    except OSError as error:
-        raise DataError(
-            f"cannot write to the data folder {shown(root)} ({error.strerror}); name another as "
-            "data_dir"
-        ) from error
-    with lock.open("w", encoding="utf-8") as file:
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
