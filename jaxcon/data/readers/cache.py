@@ -69,8 +69,8 @@ def one_process_at_a_time(root: Path, name: str) -> Iterator[None]:
     """Makes other processes of this host wait until this one is done with a folder.
 
     TFDS fails if two publish the same one at once, and a file that one copies is no file yet for
-    another. The lock is the kernel's, so it ends with its process, however that ends. On a file system without
-    locks, two processes are not kept apart.
+    another. The lock is the kernel's, so it ends with its process, however that ends. On a file
+    system without locks, two processes are not kept apart.
     """
     import fcntl
 
