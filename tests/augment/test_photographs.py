@@ -15,6 +15,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from jaxcon import augment
 from jaxcon.augment import photographs
 from tests.augment.images import KEY, PHOTOS
+from tests.marks import slow_unless
 
 REFERENCE = np.load(pathlib.Path(__file__).parent / "reference" / "torchvision.npz")
 SINGLE = [name for name in REFERENCE.files if "/" in name]
@@ -135,9 +136,10 @@ def fired(share, changes, **others):
     return (np.abs(np.asarray(out) - image).max(axis=(1, 2, 3)) > 1e-3).mean()
 
 
-@pytest.mark.parametrize(
-    ("changes", "share"), [("jitter", 0.8), ("gray", 0.2), ("blur", 0.5), ("solar", 0.2)]
-)
+OPERATIONS = [("jitter", 0.8), ("gray", 0.2), ("blur", 0.5), ("solar", 0.2)]
+
+
+@pytest.mark.parametrize(("changes", "share"), slow_unless(OPERATIONS[0].__eq__, OPERATIONS))
 def test_each_operation_happens_as_often_as_it_should(changes, share):
     sigma = {"sigma": (1.0, 2.0)} if changes == "blur" else {}  # one of 0.1 pixels changes nothing
     assert abs(fired(share, changes, **sigma) - share) < 0.08

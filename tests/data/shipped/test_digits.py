@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from sklearn.datasets import load_digits
 
 from jaxcon.data.shipped.digits import to_uint8
@@ -51,6 +52,7 @@ def test_image_size_enlarges(data_dir):
     assert load("digits", data_dir=data_dir, image_size=12).test.image_shape == (12, 12, 1)
 
 
+@pytest.mark.slow
 def test_two_processes_prepare_at_once_without_tensorflow_and_in_silence(tmp_path):
     code = f"""{NO_TENSORFLOW}
 from jaxcon.data.sources import load
