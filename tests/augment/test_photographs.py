@@ -139,8 +139,9 @@ def fired(share, changes, **others):
 OPERATIONS = [("jitter", 0.8), ("gray", 0.2), ("blur", 0.5), ("solar", 0.2)]
 
 
-@pytest.mark.parametrize(("changes", "share"), slow_unless(OPERATIONS[0].__eq__, OPERATIONS))
-def test_each_operation_happens_as_often_as_it_should(changes, share):
+@pytest.mark.parametrize("case", slow_unless(OPERATIONS[0].__eq__, OPERATIONS), ids=str)
+def test_each_operation_happens_as_often_as_it_should(case):
+    changes, share = case
     sigma = {"sigma": (1.0, 2.0)} if changes == "blur" else {}  # one of 0.1 pixels changes nothing
     assert abs(fired(share, changes, **sigma) - share) < 0.08
 
