@@ -136,10 +136,10 @@ def fired(share, changes, **others):
     return (np.abs(np.asarray(out) - image).max(axis=(1, 2, 3)) > 1e-3).mean()
 
 
-OPERATIONS = [("jitter", 0.8), ("gray", 0.2), ("blur", 0.5), ("solar", 0.2)]
+CHANCES = [("jitter", 0.8), ("gray", 0.2), ("blur", 0.5), ("solar", 0.2)]
 
 
-@pytest.mark.parametrize("case", slow_unless(OPERATIONS[0].__eq__, OPERATIONS), ids=str)
+@pytest.mark.parametrize("case", slow_unless(CHANCES[0].__eq__, CHANCES), ids=str)
 def test_each_operation_happens_as_often_as_it_should(case):
     changes, share = case
     sigma = {"sigma": (1.0, 2.0)} if changes == "blur" else {}  # one of 0.1 pixels changes nothing
