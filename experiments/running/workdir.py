@@ -83,8 +83,10 @@ def open_run(
         if "crop_scale" not in before and images_of(dataset.train).originals is not None:
             return _open_of_earlier_version(path, "cropped images at another size than this one")
         if any(before.get(name) != options.get(name) for name in _HOW_READ):
-            _same_options(path, before, options)
-        if before.get("dataset") == options["dataset"] or _both_own(before, options):
+            # The share of a crop follows from it, where it was left open.
+            _same_options(path, before, {**options, "crop_scale": before.get("crop_scale")})
+        was, named = before.get("dataset"), options["dataset"]
+        if was == named or _both_own(was, named):
             # First: options that were left open follow from the number of images.
             _check_data(path, before.get("data"), now)
         options = _same_options(path, before, options)
@@ -117,10 +119,9 @@ def open_run(
 
 def _same_options(path: Path, before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     """Returns the options; raises a ValueError if they are not those of the run."""
-    if _both_own(before, now):  # what lies there is compared, not where it lies
-        now = {**now, "dataset": before["dataset"]}
-    if _both_own(*({"dataset": config.get("validation_dataset")} for config in (before, now))):
-        now = {**now, "validation_dataset": before["validation_dataset"]}
+    for name in ("dataset", "validation_dataset"):
+        if _both_own(before.get(name), now.get(name)):  # what lies there is compared, not where
+            now = {**now, name: before[name]}
     unrecorded = {name: value for name, value in _BEFORE.items() if name not in before}
     did = {name: value for name, value in unrecorded.items() if now.get(name)} | before
     old = {name: did.get(name) for name in now if name in did or "data" in before}
@@ -141,9 +142,10 @@ def _same_options(path: Path, before: dict[str, Any], now: dict[str, Any]) -> di
     return {name: value for name, value in now.items() if name not in unrecorded}
 
 
-def _both_own(*configs: Mapping[str, Any]) -> bool:
-    datasets = [str(config.get("dataset")) for config in configs]
-    return all(map(is_own, datasets)) and len({d.partition(":")[0] for d in datasets}) == 1
+def _both_own(before: Any, now: Any) -> bool:
+    """Returns whether two names of datasets are of the user's own, and of one kind."""
+    one, other = str(before), str(now)
+    return is_own(one) and is_own(other) and one.partition(":")[0] == other.partition(":")[0]
 
 
 def _check_data(path: Path, before: Any, now: Fingerprint) -> None:
