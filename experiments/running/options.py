@@ -19,6 +19,7 @@ import tyro
 
 from experiments.running.optimizers import OPTIMIZERS, Optimizer
 from experiments.running.precision import PRECISIONS, LossPrecision
+from jaxcon.data.bad_images import BadImages
 from jaxcon.data.messages import printable
 from jaxcon.stores import address, shown
 
@@ -127,7 +128,7 @@ class Machine:
     data_workers: OptionalInt = None
     """Processes that read and crop photographs; 0: threads of the main one. Default: a core each, but
     for one."""
-    bad_images: Literal["error", "skip"] = "error"
+    bad_images: BadImages = "error"
     """What becomes of an image that cannot be read: the run saves its state and ends, or another one
     takes its place, and the run's folder lists it; more than 1 % of such images are an error."""
     checkpoint_every: OptionalInt = None

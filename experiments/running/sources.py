@@ -2,12 +2,12 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
-import tyro
 
 from experiments.running.options import (
+    FloatOfLoss,
     Machine,
     OptionalFloat,
     OptionalInt,
@@ -20,10 +20,6 @@ from jaxcon.data.crops import Crops
 from jaxcon.data.reading import default_workers
 from jaxcon.data.skipped import SkippedLog
 from jaxcon.data.splits import PairSplit, Split
-
-ShareOfRecipe = Annotated[
-    float | None, tyro.conf.arg(metavar="FLOAT", constructor=float, help_behavior_hint="")
-]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +40,7 @@ class Source:
     image_size: OptionalInt = None
     """Side of the images that the encoder sees. Default: 224 for photographs, whose shorter sides have
     a median above 160; smaller images keep a size that all have, or get that median."""
-    crop_scale: ShareOfRecipe = None
+    crop_scale: FloatOfLoss = None
     """Least share of a photograph that a training crop shows; the greatest is all of it. Default:
     0.08, with captions 0.9."""
 

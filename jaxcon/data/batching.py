@@ -25,9 +25,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcon.data.ahead import Ahead
+from jaxcon.data.bad_images import BadImages
 from jaxcon.data.crops import Crops
 from jaxcon.data.order import Stream, steps_per_epoch
-from jaxcon.data.reading import Bad, BadImages, Rows, read
+from jaxcon.data.reading import Bad, Rows, read
 from jaxcon.data.skipped import Skipped
 from jaxcon.data.splits import DataError, Split
 

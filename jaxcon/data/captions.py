@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 
-from jaxcon.data.readers.examples import BadImages, Wishes
+from jaxcon.data.bad_images import BadImages
+from jaxcon.data.readers.examples import Wishes
 from jaxcon.data.readers.own import find, is_own
 from jaxcon.data.sources import MEMORY_LIMIT, check_wishes
 from jaxcon.data.splits import PairDataset, PairSplit

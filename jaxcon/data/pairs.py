@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import numpy as np
 
+from jaxcon.data.bad_images import BadImages
 from jaxcon.data.batching import Batch, batches
 from jaxcon.data.crops import Crops
 from jaxcon.data.order import Draw, uniform, words
-from jaxcon.data.reading import Bad, BadImages
+from jaxcon.data.reading import Bad
 from jaxcon.data.splits import Split
 
 

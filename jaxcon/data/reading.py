@@ -19,21 +19,20 @@ import os
 import signal
 import threading
 from collections.abc import Generator
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import grain
 import grain.experimental
 import numpy as np
 from absl import flags
 
+from jaxcon.data.bad_images import BadImages
 from jaxcon.data.crops import Box, Crops
 from jaxcon.data.decode import crop_views
 from jaxcon.data.order import Draw, Stream, words
 from jaxcon.data.pixels import to_grey
 from jaxcon.data.splits import DataError, ImageSource, StoredImages, Unreadable
 from jaxcon.data.stored import decoded
-
-BadImages = Literal["error", "skip"]
 
 _TOGETHER = 16  # rows
 _OTHERS = 10  # pictures tried in place of one that cannot be read

@@ -15,12 +15,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from jaxcon.data.bad_images import SKIPPED_SHARE, too_many_to_skip
 from jaxcon.data.messages import listed, shown
 from jaxcon.data.reading import Bad, Read
 from jaxcon.data.splits import DataError
-
-_FEW = 10  # pictures that are no reason to stop, however few were seen
-_SHARE = 0.01
 
 
 class Skipped:
@@ -49,11 +47,11 @@ class Skipped:
                 if self._on_bad is not None:
                     self._on_bad(bad)
         seen = min(self._seen, self._num_examples)
-        if len(self._bad) > max(_FEW, _SHARE * seen):
+        if too_many_to_skip(len(self._bad), seen):
             named = listed(f"{shown(bad.place)} ({bad.reason})" for bad in self._bad.values())
             raise DataError(
                 f"cannot read {len(self._bad):,} of {seen:,} images seen, more than "
-                f"{_SHARE:.0%}: {named}; repair them, or remove them"
+                f"{SKIPPED_SHARE:.0%}: {named}; repair them, or remove them"
             )
 
 

@@ -11,8 +11,9 @@ import os
 import re
 from typing import get_args
 
+from jaxcon.data.bad_images import BadImages
 from jaxcon.data.messages import cut
-from jaxcon.data.readers.examples import BadImages, Wishes
+from jaxcon.data.readers.examples import Wishes
 from jaxcon.data.readers.own import KINDS, find, is_own
 from jaxcon.data.shipped import SHIPPED
 from jaxcon.data.splits import DataError, Dataset, ImageSource, Split

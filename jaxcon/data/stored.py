@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -110,8 +110,10 @@ class StoredInShards:
       starts: where it begins there, a byte or a row: int64 `[n]`.
       lengths: its bytes: int64 `[n]`.
       names: what it is called there.
-
     """
+
+    # What `_forget` sets: files that are open, and locks, which another process must not share.
+    _own: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -124,6 +126,17 @@ class StoredInShards:
         self.paths: tuple[str, ...] = tuple(os.fspath(path) for path in paths)
         self._sizes = [os.path.getsize(path) for path in self.paths]
         self.file, self.starts, self.lengths, self.names = file, starts, lengths, names
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begins without open files, as does a copy in another process."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in self._own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
 
     def __len__(self) -> int:
         return len(self.file)

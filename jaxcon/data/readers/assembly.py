@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxcon.data.bad_images import SKIPPED_SHARE, too_many_to_skip
 from jaxcon.data.image_files import size_note, unreadable
 from jaxcon.data.messages import counted, listed, printable, shown
 from jaxcon.data.photographs import Photographs
@@ -16,9 +17,6 @@ from jaxcon.data.replacing import ReplacingPhotographs
 from jaxcon.data.splits import DataError, Dataset, PairDataset, PairSplit, Split
 from jaxcon.data.stored import StoredRows
 from jaxcon.data.texts import Texts
-
-# As while training, in `skipped`: pictures that are no reason to stop, and which share of many is.
-_FEW, _SHARE = 10, 0.01
 
 
 def image_dataset(
@@ -109,7 +107,7 @@ def _told_of_bad(examples: Sequence[Examples], wishes: Wishes) -> list[str]:
         return []
     if wishes.bad_images == "error":
         raise unreadable(bad, total)
-    if len(bad) > max(_FEW, _SHARE * total):
-        raise DataError(f"{unreadable(bad, total)}; at most {_SHARE:.0%} can be skipped")
+    if too_many_to_skip(len(bad), total):
+        raise DataError(f"{unreadable(bad, total)}; at most {SKIPPED_SHARE:.0%} can be skipped")
     places = listed(f"{shown(error.path or '')}: {error.reason}" for error in bad)
     return [f"cannot be read: {counted(len(bad), 'image')} ({places}), skipped"]

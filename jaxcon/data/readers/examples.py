@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from jaxcon.data.bad_images import BadImages
 from jaxcon.data.messages import printable
 from jaxcon.data.readers.layout import Layout
 from jaxcon.data.splits import StoredImages, Unreadable
 from jaxcon.data.stored import StoredRows
 from jaxcon.data.texts import Grouped
-
-BadImages = Literal["error", "skip"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,20 +5,18 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxcon.data.readers.examples import Examples
-from jaxcon.data.readers.index import IN_A_FILE, Index, indexed
+from jaxcon.data.readers.index import IN_A_FILE, indexed
 from jaxcon.data.readers.parquet_columns import find_columns
 from jaxcon.data.readers.parquet_index import cells, index_parquet, open_parquet
 from jaxcon.data.readers.sharded import examples_of
 from jaxcon.data.readers.shards import find_shards
 from jaxcon.data.splits import DataError, Unreadable
 from jaxcon.data.stored import StoredFiles, StoredInShards
-from jaxcon.data.texts import Texts
 
 _ENDINGS = (".parquet",)
 _GROUPS = 2  # that are kept
@@ -35,17 +33,15 @@ def find_in_parquet(pattern: str, *, captions: bool) -> Examples:
     """
     paths = find_shards(pattern, "parquet", _ENDINGS)
     indexes, notes = indexed(paths, "parquet", index_parquet)
-
-    def store(index: Index, file: np.ndarray) -> ParquetImages:
-        return ParquetImages(paths, file, index.starts, index.lengths, index.names)
-
     largest = max(_largest_group(os.fspath(path)) for path in paths[:3])
     if largest > _LARGE:
         notes.append(
             f"row groups of {largest / 2**20:,.0f} MiB, which are read for each picture: written anew "
             "with 100 rows a group, or as tar, they are faster"
         )
-    return examples_of(f"parquet:{pattern}", paths, indexes, store, captions=captions, notes=notes)
+    return examples_of(
+        f"parquet:{pattern}", paths, indexes, ParquetImages, captions=captions, notes=notes
+    )
 
 
 def _largest_group(path: str) -> int:
@@ -60,16 +56,7 @@ class ParquetImages(StoredInShards):
     The length of one in a file of its own is `IN_A_FILE`, its name the path from the parquet file.
     """
 
-    def __init__(
-        self,
-        paths: Sequence[str | os.PathLike[str]],
-        file: np.ndarray,
-        starts: np.ndarray,
-        lengths: np.ndarray,
-        names: Texts,
-    ) -> None:
-        super().__init__(paths, file, starts, lengths, names)
-        self._forget()
+    _own = ("_open", "_groups", "_lock")
 
     def __getitem__(self, index: int, /) -> bytes:
         path = self.path(index)
@@ -119,10 +106,3 @@ class ParquetImages(StoredInShards):
         self._open: OrderedDict[str, tuple[Any, np.ndarray]] = OrderedDict()
         self._groups: OrderedDict[tuple[str, int], Any] = OrderedDict()
         self._lock = threading.Lock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": None, "_groups": None, "_lock": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._forget()

@@ -24,7 +24,7 @@ def examples_of(
     place: str,
     paths: Sequence[Path],
     indexes: Sequence[Index],
-    store: Callable[[Index, np.ndarray], StoredImages],
+    kind: Callable[..., StoredImages],
     *,
     captions: bool,
     notes: Sequence[str] = (),
@@ -35,7 +35,7 @@ def examples_of(
       place: what messages call them.
       paths: the files.
       indexes: what each holds.
-      store: makes the pictures of rows and of the file that each row is in.
+      kind: the class of the pictures, a `StoredInShards`.
       captions: whether captions are wanted; then pictures without are left out.
       notes: phrases on what happened before.
 
@@ -63,7 +63,7 @@ def examples_of(
     layout, labels, class_names = _understood(place, names, index, captions=captions)
     if captions:
         require_different(place, index.captions)
-    stored = store(index, file)
+    stored = kind(paths, file, index.starts, index.lengths, index.names)
     bad = {
         row: Unreadable(reason, mend, stored.place(row))
         for row, (reason, mend) in index.errors().items()

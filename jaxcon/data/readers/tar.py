@@ -7,19 +7,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
 
 from jaxcon.data.readers.examples import Examples
-from jaxcon.data.readers.index import Index, indexed
+from jaxcon.data.readers.index import indexed
 from jaxcon.data.readers.sharded import examples_of
 from jaxcon.data.readers.shards import find_shards
 from jaxcon.data.readers.tar_index import index_tar
 from jaxcon.data.splits import Unreadable
 from jaxcon.data.stored import StoredInShards
-from jaxcon.data.texts import Texts
 
 _ENDINGS = (".tar",)
 _OPEN = 256  # files that are kept open; a process may often have 1,024
@@ -34,25 +29,15 @@ def find_in_tars(pattern: str, *, captions: bool) -> Examples:
     """
     paths = find_shards(pattern, "tar", _ENDINGS)
     indexes, notes = indexed(paths, "tar", index_tar)
-
-    def store(index: Index, file: np.ndarray) -> TarImages:
-        return TarImages(paths, file, index.starts, index.lengths, index.names)
-
-    return examples_of(f"tar:{pattern}", paths, indexes, store, captions=captions, notes=notes)
+    return examples_of(f"tar:{pattern}", paths, indexes, TarImages, captions=captions, notes=notes)
 
 
 class TarImages(StoredInShards):
     """Pictures in tar files, as `StoredImages`."""
 
-    def __init__(
-        self,
-        paths: Sequence[str | os.PathLike[str]],
-        file: np.ndarray,
-        starts: np.ndarray,
-        lengths: np.ndarray,
-        names: Texts,
-    ) -> None:
-        super().__init__(paths, file, starts, lengths, names)
+    _own = ("_open", "_lock")
+
+    def _forget(self) -> None:
         self._open: dict[int, int] = {}
         self._lock = threading.Lock()
 
@@ -85,12 +70,6 @@ class TarImages(StoredInShards):
                     self._open[file] = opened
             if not keep:
                 os.close(opened)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}, "_lock": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
 
     def __del__(self) -> None:
         for opened in self.__dict__.get("_open", {}).values():
